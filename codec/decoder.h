@@ -1,0 +1,42 @@
+// Segments of one chunk -> KV.
+#ifndef KVSTREAM_CODEC_DECODER_H_
+#define KVSTREAM_CODEC_DECODER_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "codec/kv_view.h"
+#include "codec/profile.h"
+
+namespace kvstream {
+
+// What a segment's header says.
+struct SegmentInfo {
+  int level = 0;
+  int tokens = 0;
+  int64_t first_position = 0;
+};
+
+// Checks one segment without decoding it: magic, version, that it belongs to `profile`, every length, and the checksum. This is
+// what the server runs on each segment of a Put. Errors: DATA_LOSS (checksum, truncation), FAILED_PRECONDITION (another profile),
+// INVALID_ARGUMENT (header field out of range); each names the field. Cost: one pass of XXH3 over the bytes.
+absl::StatusOr<SegmentInfo> ValidateSegment(const Profile& profile, absl::string_view segment);
+
+// Not thread-safe: holds scratch memory. One per thread.
+class ChunkDecoder {
+ public:
+  static absl::StatusOr<std::unique_ptr<ChunkDecoder>> Create(std::shared_ptr<const Profile> profile);
+
+  // Decodes at level segments.size() - 1 into out, whose tokens must equal the chunk's. Keys come out after RoPE at the positions that
+  // the segments carry. Segments are untrusted: any bytes give either the encoder's KV or an error (DATA_LOSS, INVALID_ARGUMENT,
+  // FAILED_PRECONDITION as ValidateSegment), never access outside of buffers. On an error out's contents are unspecified.
+  absl::Status Decode(absl::Span<const absl::string_view> segments, const MutableKvView& out);
+};
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_CODEC_DECODER_H_

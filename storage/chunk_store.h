@@ -1,0 +1,114 @@
+// Chunks and profiles by id. Payloads are bytes: the store knows neither their format nor the network.
+#ifndef KVSTREAM_STORAGE_CHUNK_STORE_H_
+#define KVSTREAM_STORAGE_CHUNK_STORE_H_
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "absl/types/optional.h"
+#include "absl/types/span.h"
+
+namespace kvstream {
+
+// 32 raw bytes each.
+using ChunkId = std::array<uint8_t, 32>;
+using StoredProfileId = std::array<uint8_t, 32>;
+
+// What is known of a stored chunk without reading its payload.
+struct ChunkInfo {
+  absl::optional<ChunkId> parent;  // none: first chunk of its context
+  StoredProfileId profile_id = {};
+  std::string model;  // for people; at most 512 bytes
+  uint64_t first_token = 0;
+  uint32_t tokens = 0;
+  std::vector<uint64_t> segment_bytes;  // per level, level 0 first
+  absl::Time created;
+};
+
+// Immutable bytes that stay valid for as long as this object lives, wherever it is moved. Releasing it may happen on any thread, but the store
+// must outlive it.
+class PinnedBytes {
+ public:
+  PinnedBytes() = default;
+  // `release` runs once, on destruction.
+  PinnedBytes(absl::string_view bytes, std::function<void()> release)
+      : bytes_(bytes), release_(std::move(release)) {}
+  ~PinnedBytes() { Release(); }
+  PinnedBytes(PinnedBytes&& other) noexcept { *this = std::move(other); }
+  PinnedBytes& operator=(PinnedBytes&& other) noexcept {
+    if (this != &other) {
+      Release();
+      bytes_ = std::exchange(other.bytes_, {});
+      release_ = std::exchange(other.release_, nullptr);
+    }
+    return *this;
+  }
+
+  absl::string_view bytes() const { return bytes_; }
+
+ private:
+  void Release() {
+    if (release_) std::exchange(release_, nullptr)();
+  }
+
+  absl::string_view bytes_;
+  std::function<void()> release_;
+};
+
+struct StoreStats {
+  uint64_t chunks = 0;         // may be an estimate where counting would scan
+  uint64_t payload_bytes = 0;  // segments of all chunks; may be an estimate
+  uint64_t disk_bytes = 0;     // 0 for stores without a disk
+};
+
+// Thread-safe. Every method blocks; none calls back. Errors common to all: UNAVAILABLE or RESOURCE_EXHAUSTED from the medium (disk full), DATA_LOSS for stored
+// bytes that fail a checksum; each names the operation and the chunk.
+class ChunkStore {
+ public:
+  virtual ~ChunkStore() = default;
+
+  // Stores a chunk: atomic, and durable on return. A chunk that exists is left as it is and false is returned (chunks are
+  // immutable). segments.size() must equal info.segment_bytes.size(), with those sizes (INVALID_ARGUMENT).
+  virtual absl::StatusOr<bool> Put(const ChunkId& id, const ChunkInfo& info,
+                                   absl::Span<const absl::string_view> segments) = 0;
+
+  // Infos of chunks, absent where not stored; result[i] belongs to ids[i].
+  virtual absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> GetInfos(
+      absl::Span<const ChunkId> ids) = 0;
+
+  // Number of leading ids that are all stored. Cheaper than GetInfos for long chains.
+  virtual absl::StatusOr<size_t> LongestPrefix(absl::Span<const ChunkId> ids) = 0;
+
+  // One level's segment, pinned without a copy where the medium allows it. NOT_FOUND if the chunk or level is absent.
+  virtual absl::StatusOr<PinnedBytes> ReadSegment(const ChunkId& id, uint32_t level) = 0;
+
+  // Deletes chunks; returns how many existed. Pinned bytes stay valid.
+  virtual absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) = 0;
+
+  // Up to `limit` chunks with ids greater than `after` (none: from the beginning), in id order.
+  virtual absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
+      const absl::optional<ChunkId>& after, size_t limit) = 0;
+
+  // Profiles: opaque bytes by id, same durability. Put returns false if it existed.
+  virtual absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) = 0;
+  // NOT_FOUND if absent.
+  virtual absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) = 0;
+  virtual absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() = 0;
+
+  virtual absl::StatusOr<StoreStats> Stats() = 0;
+  // "rocksdb", "memory".
+  virtual absl::string_view driver() const = 0;
+};
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_STORAGE_CHUNK_STORE_H_
