@@ -1,0 +1,125 @@
+// One adaptive load, without transport and without a clock of its own: what to send next, given what has happened.
+#ifndef KVSTREAM_SERVER_LOAD_LOAD_SESSION_H_
+#define KVSTREAM_SERVER_LOAD_LOAD_SESSION_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/optional.h"
+#include "absl/types/span.h"
+#include "absl/types/variant.h"
+
+namespace kvstream {
+
+enum class LoadPolicy { kDeadline, kFastest, kCacheGen, kFixed, kRecompute };
+enum class RecomputeAbility { kNone, kSuffix, kAny, kFront };
+enum class RecomputeReason { kFaster, kDataLoss, kPolicy };
+
+// A chunk as the store has it.
+struct StoredChunkSizes {
+  uint32_t tokens = 0;
+  uint64_t first_token = 0;
+  std::vector<uint64_t> segment_bytes;  // level 0 first
+};
+
+// The client's words, validated and with defaults applied. Units as in proto LoadStart.
+struct LoadSpec {
+  std::vector<StoredChunkSizes> chunks;  // context order, at least one, all with the same number of levels
+  LoadPolicy policy = LoadPolicy::kFastest;
+  absl::optional<absl::Duration> deadline;  // from the moment the session is created
+  int level = 0;        // kFixed
+  int floor_level = 0;
+  RecomputeAbility ability = RecomputeAbility::kNone;
+  double prefill_seconds_per_token = 0;
+  double prefill_seconds_per_token_pair = 0;
+  double decode_seconds_per_token = 0;
+  double bandwidth_hint_bytes_per_second = 0;  // 0: none
+
+  absl::Status Validate() const;
+};
+
+// What the client reports, as in proto LoadProgress.
+struct ClientProgress {
+  uint64_t bytes_received = 0;
+  absl::Duration clock;  // client's, since it sent its request
+  uint32_t chunks_ready = 0;
+  uint32_t recomputed_up_to = 0;
+  uint64_t recomputed_tokens = 0;
+  absl::Duration recompute_time;
+  std::vector<uint32_t> damaged_chunks;
+};
+
+// The decision about one chunk: a level, or recompute.
+struct ChunkDecision {
+  absl::optional<int> level;  // none: recompute
+  RecomputeReason reason = RecomputeReason::kFaster;
+};
+
+struct SendPlan {
+  uint32_t chunk = 0;
+  ChunkDecision decision;
+  bool first_plan_of_chunk = false;
+};
+struct SendData {
+  uint32_t chunk = 0;
+  uint32_t level = 0;
+  uint64_t offset = 0;
+  uint64_t size = 0;
+};
+// Nothing may be sent before `until` (absolute, session time) or the next event, whichever is first. InfiniteDuration: only an event.
+struct Wait {
+  absl::Duration until;
+};
+// The load is over and the summary may be sent; Next() is not called again.
+struct Finish {
+  absl::Duration load_delay;
+  std::vector<ChunkDecision> chunks;
+  double bandwidth_estimate_bytes_per_second = 0;  // 0: no sample
+  uint64_t bytes_sent = 0;
+  bool deadline_missed = false;
+};
+// The load cannot go on (a damaged chunk that the client cannot recompute, a client that lies, an idle client past its limit).
+struct Fail {
+  absl::Status status;
+};
+using LoadAction = absl::variant<SendPlan, SendData, Wait, Finish, Fail>;
+
+struct LoadSessionOptions {
+  uint64_t frame_bytes = 256 << 10;      // largest SendData
+  uint64_t window_bytes_min = 64 << 10;  // unacknowledged bytes allowed before any estimate
+  uint64_t window_bytes_max = 16 << 20;  // and at most
+  absl::Duration client_idle_limit = absl::Seconds(30);  // no progress for so long while some is owed: Fail(DEADLINE_EXCEEDED)
+};
+
+// Single-threaded: the caller serialises all calls. Times are absolute on one monotonic clock of the caller's choice, expressed as a Duration since
+// an arbitrary origin, and never go back.
+class LoadSession {
+ public:
+  static absl::StatusOr<std::unique_ptr<LoadSession>> Create(LoadSpec spec,
+                                                             const LoadSessionOptions& options,
+                                                             absl::Duration now);
+  virtual ~LoadSession() = default;
+
+  // What to do now. SendPlan and SendData count as done when returned. Call again until it returns Wait, Finish or Fail.
+  // The window bounds what is in flight, so the caller needs no queue beyond the transport's one message.
+  virtual LoadAction Next(absl::Duration now) = 0;
+
+  // The client's report. INVALID_ARGUMENT if it is impossible (more bytes than were sent, counters that go back): the caller
+  // ends the load with it.
+  virtual absl::Status OnProgress(const ClientProgress& progress, absl::Duration now) = 0;
+
+  // The store could not read a segment that SendData asked for. Nothing of that SendData was sent.
+  virtual void OnSegmentUnavailable(uint32_t chunk, uint32_t level, const absl::Status& why,
+                                    absl::Duration now) = 0;
+
+  // For metrics. 0: no sample yet.
+  virtual double bandwidth_estimate_bytes_per_second() const = 0;
+};
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_SERVER_LOAD_LOAD_SESSION_H_
