@@ -1,4 +1,5 @@
-// The C++ client library: stores KV caches on a kvstreamd and loads them back into memory that the caller owns.
+// The C++ client library: stores KV caches on a kvstreamd and loads them back into memory that the
+// caller owns.
 #ifndef KVSTREAM_CLIENT_CLIENT_H_
 #define KVSTREAM_CLIENT_CLIENT_H_
 
@@ -20,17 +21,18 @@
 
 namespace kvstream {
 
-// What made the KV, beside the tokens. Everything here goes into the chunk ids, so that KV of different weights or tenants
-// never meets.
+// What made the KV, beside the tokens. Everything here goes into the chunk ids, so that KV of
+// different weights or tenants never meets.
 struct ContextIdentity {
   std::string model;        // name@revision, for people too
   std::string adapter;      // LoRA; empty: none
   std::string tenant_salt;  // empty: none
 };
 
-// Ids of the chunks of a context: id[i] = SHA-256 over (tenant salt, model, adapter, profile id, id[i-1], the tokens of chunk i,
-// its extra keys), each length-prefixed (docs/format.md). The last chunk may be shorter than chunk_tokens.
-// extra_keys: empty, or one string per chunk (such as the hash of an image behind placeholder tokens).
+// Ids of the chunks of a context: id[i] = SHA-256 over (tenant salt, model, adapter, profile id,
+// id[i-1], the tokens of chunk i, its extra keys), each length-prefixed (docs/format.md). The last
+// chunk may be shorter than chunk_tokens. extra_keys: empty, or one string per chunk (such as the
+// hash of an image behind placeholder tokens).
 std::vector<ChunkId> ContextChunkIds(const ContextIdentity& identity, const ProfileId& profile_id,
                                      int chunk_tokens, absl::Span<const int32_t> tokens,
                                      absl::Span<const std::string> extra_keys = {});
@@ -50,8 +52,9 @@ struct LookupResult {
 enum class ClientPolicy { kDefault, kDeadline, kFastest, kCacheGen, kFixed, kRecompute };
 enum class ClientRecomputeAbility { kNone, kSuffix, kAny, kFront };
 
-// Recomputes tokens [first_token, first_token + count) of the context into the caller's KV memory. All tokens before first_token are in place when it is
-// called. Runs on a thread of the client's; calls never overlap. An error fails the load.
+// Recomputes tokens [first_token, first_token + count) of the context into the caller's KV memory.
+// All tokens before first_token are in place when it is called. Runs on a thread of the client's;
+// calls never overlap. An error fails the load.
 using RecomputeFn = std::function<absl::Status(int64_t first_token, int64_t count)>;
 
 struct LoadOptions {
@@ -60,7 +63,7 @@ struct LoadOptions {
   int level = 0;                                 // kFixed
   int floor_level = 0;
   ClientRecomputeAbility ability = ClientRecomputeAbility::kNone;
-  RecomputeFn recompute;  // required unless ability is kNone
+  RecomputeFn recompute;                      // required unless ability is kNone
   double prefill_seconds_per_token = 0;       // 0: unknown
   double prefill_seconds_per_token_pair = 0;  // see proto LoadStart
   double bandwidth_hint_bytes_per_second = 0;
@@ -81,12 +84,12 @@ struct LoadResult {
   std::vector<LoadedChunk> chunks;
 };
 
-// A connection to one daemon. Thread-safe. Errors of the calls are the server's (see proto), or UNAVAILABLE and
-// DEADLINE_EXCEEDED of the transport; messages say what to do.
+// A connection to one daemon. Thread-safe. Errors of the calls are the server's (see proto), or
+// UNAVAILABLE and DEADLINE_EXCEEDED of the transport; messages say what to do.
 class Client {
  public:
   struct Options {
-    std::string server;  // host:port
+    std::string server;                              // host:port
     absl::Duration rpc_timeout = absl::Seconds(60);  // of the unary calls
     int decode_threads = 1;
   };
@@ -96,9 +99,10 @@ class Client {
   virtual absl::Status PutProfile(const Profile& profile) = 0;
   virtual absl::StatusOr<std::shared_ptr<const Profile>> GetProfile(const ProfileId& id) = 0;
 
-  // Encodes and stores the KV of a whole context (kv.tokens == tokens.size()); stores the profile first if the server lacks it. Chunks that the server already has
-  // are neither encoded nor sent. On an error, chunks acknowledged before it stay stored.
-  // `progress` (optional) is told tokens done so far.
+  // Encodes and stores the KV of a whole context (kv.tokens == tokens.size()); stores the profile
+  // first if the server lacks it. Chunks that the server already has are neither encoded nor sent.
+  // On an error, chunks acknowledged before it stay stored. `progress` (optional) is told tokens
+  // done so far.
   virtual absl::StatusOr<PutResult> Put(std::shared_ptr<const Profile> profile,
                                         const ContextIdentity& identity,
                                         absl::Span<const int32_t> tokens, const KvView& kv,
@@ -108,9 +112,10 @@ class Client {
                                               const ContextIdentity& identity,
                                               absl::Span<const int32_t> tokens) = 0;
 
-  // Loads the KV of `tokens` into `out` (out.tokens == tokens.size()), decoding while receiving. All of the tokens' chunks must be stored
-  // (NOT_FOUND names the first that is not): pass the prefix that Lookup matched. Blocks until every chunk is in place.
-  // DATA_LOSS with the chunk's id if a chunk is damaged and cannot be recomputed; never wrong KV.
+  // Loads the KV of `tokens` into `out` (out.tokens == tokens.size()), decoding while receiving.
+  // All of the tokens' chunks must be stored (NOT_FOUND names the first that is not): pass the
+  // prefix that Lookup matched. Blocks until every chunk is in place. DATA_LOSS with the chunk's id
+  // if a chunk is damaged and cannot be recomputed; never wrong KV.
   virtual absl::StatusOr<LoadResult> Load(std::shared_ptr<const Profile> profile,
                                           const ContextIdentity& identity,
                                           absl::Span<const int32_t> tokens,

@@ -15,11 +15,12 @@ namespace kvstream {
 
 struct CalibrationOptions {
   enum class Group { kHead, kLayers, kModel };
-  // Which values share a KLT: one head's keys or values (kHead), keys and values of `group_layers` consecutive layers
-  // (kLayers), or the whole model (kModel).
+  // Which values share a KLT: one head's keys or values (kHead), keys and values of `group_layers`
+  // consecutive layers (kLayers), or the whole model (kModel).
   Group group = Group::kLayers;
   int group_layers = 1;
-  // Steps of the levels, coarsest first, each a third of the one before; in units of a layer's standard deviation. 1 to 8 levels.
+  // Steps of the levels, coarsest first, each a third of the one before; in units of a layer's
+  // standard deviation. 1 to 8 levels.
   std::vector<double> steps = {1.08, 0.36, 0.12, 0.04};
   // Step of values relative to that of keys.
   double value_step_ratio = 1.2;
@@ -27,12 +28,14 @@ struct CalibrationOptions {
   int sink_tokens = 4;
 };
 
-// Root mean square of the queries per layer, KV head and channel (before or after RoPE makes no difference to a pair's RMS), over the query heads
-// that read the KV head: element [layer][kv_head][channel]. Empty: no query weights.
+// Root mean square of the queries per layer, KV head and channel (before or after RoPE makes no
+// difference to a pair's RMS), over the query heads that read the KV head: element
+// [layer][kv_head][channel]. Empty: no query weights.
 using QueryRms = std::vector<float>;
 
-// samples: contexts' KV from position 0 on, in the geometry's dtype. No sample at all gives the fallback: identity transform, tables measured
-// per chunk. Errors: INVALID_ARGUMENT (shapes, options, non-finite values). Cost: one eigendecomposition per group.
+// samples: contexts' KV from position 0 on, in the geometry's dtype. No sample at all gives the
+// fallback: identity transform, tables measured per chunk. Errors: INVALID_ARGUMENT (shapes,
+// options, non-finite values). Cost: one eigendecomposition per group.
 absl::StatusOr<std::shared_ptr<const Profile>> BuildProfile(const KvGeometry& geometry,
                                                             absl::Span<const KvView> samples,
                                                             const QueryRms& query_rms,

@@ -21,19 +21,22 @@ struct SegmentInfo {
   int64_t first_position = 0;
 };
 
-// Checks one segment without decoding it: magic, version, that it belongs to `profile`, every length, and the checksum. This is
-// what the server runs on each segment of a Put. Errors: DATA_LOSS (checksum, truncation), FAILED_PRECONDITION (another profile),
-// INVALID_ARGUMENT (header field out of range); each names the field. Cost: one pass of XXH3 over the bytes.
+// Checks one segment without decoding it: magic, version, that it belongs to `profile`, every
+// length, and the checksum. This is what the server runs on each segment of a Put. Errors:
+// DATA_LOSS (checksum, truncation), FAILED_PRECONDITION (another profile), INVALID_ARGUMENT (header
+// field out of range); each names the field. Cost: one pass of XXH3 over the bytes.
 absl::StatusOr<SegmentInfo> ValidateSegment(const Profile& profile, absl::string_view segment);
 
 // Not thread-safe: holds scratch memory. One per thread.
 class ChunkDecoder {
  public:
-  static absl::StatusOr<std::unique_ptr<ChunkDecoder>> Create(std::shared_ptr<const Profile> profile);
+  static absl::StatusOr<std::unique_ptr<ChunkDecoder>> Create(
+      std::shared_ptr<const Profile> profile);
 
-  // Decodes at level segments.size() - 1 into out, whose tokens must equal the chunk's. Keys come out after RoPE at the positions that
-  // the segments carry. Segments are untrusted: any bytes give either the encoder's KV or an error (DATA_LOSS, INVALID_ARGUMENT,
-  // FAILED_PRECONDITION as ValidateSegment), never access outside of buffers. On an error out's contents are unspecified.
+  // Decodes at level segments.size() - 1 into out, whose tokens must equal the chunk's. Keys come
+  // out after RoPE at the positions that the segments carry. Segments are untrusted: any bytes give
+  // either the encoder's KV or an error (DATA_LOSS, INVALID_ARGUMENT, FAILED_PRECONDITION as
+  // ValidateSegment), never access outside of buffers. On an error out's contents are unspecified.
   absl::Status Decode(absl::Span<const absl::string_view> segments, const MutableKvView& out);
 };
 

@@ -20,10 +20,12 @@ struct EncodedChunk {
 // Not thread-safe: holds scratch memory. One per thread.
 class ChunkEncoder {
  public:
-  static absl::StatusOr<std::unique_ptr<ChunkEncoder>> Create(std::shared_ptr<const Profile> profile);
+  static absl::StatusOr<std::unique_ptr<ChunkEncoder>> Create(
+      std::shared_ptr<const Profile> profile);
 
-  // kv: 1 to profile.chunk_tokens() tokens, of which the first stands at position first_position of its context.
-  // Errors: INVALID_ARGUMENT for a shape that is not the profile's or for values that are not finite.
+  // kv: 1 to profile.chunk_tokens() tokens, of which the first stands at position first_position of
+  // its context. Errors: INVALID_ARGUMENT for a shape that is not the profile's or for values that
+  // are not finite.
   absl::StatusOr<EncodedChunk> Encode(const KvView& kv, int64_t first_position);
 };
 

@@ -8,8 +8,9 @@
 
 namespace kvstream {
 
-// One layer's keys or values of some tokens: element [token][head][channel] is a 16-bit float (dtype as the geometry
-// says) at data[token * token_stride + head * head_stride + channel]. Strides are in elements; channels are contiguous.
+// One layer's keys or values of some tokens: element [token][head][channel] is a 16-bit float
+// (dtype as the geometry says) at data[token * token_stride + head * head_stride + channel].
+// Strides are in elements; channels are contiguous.
 template <typename T>
 struct BasicKvTensor {
   T* data = nullptr;
@@ -19,8 +20,8 @@ struct BasicKvTensor {
   T* at(int64_t token, int head) const { return data + token * token_stride + head * head_stride; }
 };
 
-// KV of `tokens` consecutive tokens of a context, in host memory that the caller owns and keeps for as long as the view is used.
-// Keys are after RoPE, as serving engines cache them.
+// KV of `tokens` consecutive tokens of a context, in host memory that the caller owns and keeps for
+// as long as the view is used. Keys are after RoPE, as serving engines cache them.
 template <typename T>
 struct BasicKvView {
   int64_t tokens = 0;

@@ -1,4 +1,5 @@
-// Model profile: everything about a model that the codec needs and that is not in a chunk's bitstream. Immutable.
+// Model profile: everything about a model that the codec needs and that is not in a chunk's
+// bitstream. Immutable.
 #ifndef KVSTREAM_CODEC_PROFILE_H_
 #define KVSTREAM_CODEC_PROFILE_H_
 
@@ -16,11 +17,13 @@ namespace kvstream {
 // Identifies a profile: SHA-256 of its serialised bytes.
 using ProfileId = std::array<uint8_t, 32>;
 
-// Thread-compatible; shared between encoders, decoders and the server, hence handed out as shared_ptr<const Profile>.
+// Thread-compatible; shared between encoders, decoders and the server, hence handed out as
+// shared_ptr<const Profile>.
 class Profile {
  public:
-  // Parses and validates serialised bytes from an untrusted source (docs/format.md). Errors: DATA_LOSS for a bad checksum,
-  // INVALID_ARGUMENT for a field out of range or a version that this build cannot read; both name the field.
+  // Parses and validates serialised bytes from an untrusted source (docs/format.md). Errors:
+  // DATA_LOSS for a bad checksum, INVALID_ARGUMENT for a field out of range or a version that this
+  // build cannot read; both name the field.
   static absl::StatusOr<std::shared_ptr<const Profile>> Parse(absl::string_view bytes);
 
   const ProfileId& id() const;

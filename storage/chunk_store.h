@@ -1,4 +1,5 @@
-// Chunks and profiles by id. Payloads are bytes: the store knows neither their format nor the network.
+// Chunks and profiles by id. Payloads are bytes: the store knows neither their format nor the
+// network.
 #ifndef KVSTREAM_STORAGE_CHUNK_STORE_H_
 #define KVSTREAM_STORAGE_CHUNK_STORE_H_
 
@@ -34,8 +35,8 @@ struct ChunkInfo {
   absl::Time created;
 };
 
-// Immutable bytes that stay valid for as long as this object lives, wherever it is moved. Releasing it may happen on any thread, but the store
-// must outlive it.
+// Immutable bytes that stay valid for as long as this object lives, wherever it is moved. Releasing
+// it may happen on any thread, but the store must outlive it.
 class PinnedBytes {
  public:
   PinnedBytes() = default;
@@ -70,14 +71,16 @@ struct StoreStats {
   uint64_t disk_bytes = 0;     // 0 for stores without a disk
 };
 
-// Thread-safe. Every method blocks; none calls back. Errors common to all: UNAVAILABLE or RESOURCE_EXHAUSTED from the medium (disk full), DATA_LOSS for stored
-// bytes that fail a checksum; each names the operation and the chunk.
+// Thread-safe. Every method blocks; none calls back. Errors common to all: UNAVAILABLE or
+// RESOURCE_EXHAUSTED from the medium (disk full), DATA_LOSS for stored bytes that fail a checksum;
+// each names the operation and the chunk.
 class ChunkStore {
  public:
   virtual ~ChunkStore() = default;
 
-  // Stores a chunk: atomic, and durable on return. A chunk that exists is left as it is and false is returned (chunks are
-  // immutable). segments.size() must equal info.segment_bytes.size(), with those sizes (INVALID_ARGUMENT).
+  // Stores a chunk: atomic, and durable on return. A chunk that exists is left as it is and false
+  // is returned (chunks are immutable). segments.size() must equal info.segment_bytes.size(), with
+  // those sizes (INVALID_ARGUMENT).
   virtual absl::StatusOr<bool> Put(const ChunkId& id, const ChunkInfo& info,
                                    absl::Span<const absl::string_view> segments) = 0;
 
@@ -88,7 +91,8 @@ class ChunkStore {
   // Number of leading ids that are all stored. Cheaper than GetInfos for long chains.
   virtual absl::StatusOr<size_t> LongestPrefix(absl::Span<const ChunkId> ids) = 0;
 
-  // One level's segment, pinned without a copy where the medium allows it. NOT_FOUND if the chunk or level is absent.
+  // One level's segment, pinned without a copy where the medium allows it. NOT_FOUND if the chunk
+  // or level is absent.
   virtual absl::StatusOr<PinnedBytes> ReadSegment(const ChunkId& id, uint32_t level) = 0;
 
   // Deletes chunks; returns how many existed. Pinned bytes stay valid.

@@ -1,4 +1,5 @@
-// One adaptive load, without transport and without a clock of its own: what to send next, given what has happened.
+// One adaptive load, without transport and without a clock of its own: what to send next, given
+// what has happened.
 #ifndef KVSTREAM_SERVER_LOAD_LOAD_SESSION_H_
 #define KVSTREAM_SERVER_LOAD_LOAD_SESSION_H_
 
@@ -28,10 +29,11 @@ struct StoredChunkSizes {
 
 // The client's words, validated and with defaults applied. Units as in proto LoadStart.
 struct LoadSpec {
-  std::vector<StoredChunkSizes> chunks;  // context order, at least one, all with the same number of levels
+  std::vector<StoredChunkSizes>
+      chunks;  // context order, at least one, all with the same number of levels
   LoadPolicy policy = LoadPolicy::kFastest;
   absl::optional<absl::Duration> deadline;  // from the moment the session is created
-  int level = 0;        // kFixed
+  int level = 0;                            // kFixed
   int floor_level = 0;
   RecomputeAbility ability = RecomputeAbility::kNone;
   double prefill_seconds_per_token = 0;
@@ -70,7 +72,8 @@ struct SendData {
   uint64_t offset = 0;
   uint64_t size = 0;
 };
-// Nothing may be sent before `until` (absolute, session time) or the next event, whichever is first. InfiniteDuration: only an event.
+// Nothing may be sent before `until` (absolute, session time) or the next event, whichever is
+// first. InfiniteDuration: only an event.
 struct Wait {
   absl::Duration until;
 };
@@ -82,7 +85,8 @@ struct Finish {
   uint64_t bytes_sent = 0;
   bool deadline_missed = false;
 };
-// The load cannot go on (a damaged chunk that the client cannot recompute, a client that lies, an idle client past its limit).
+// The load cannot go on (a damaged chunk that the client cannot recompute, a client that lies, an
+// idle client past its limit).
 struct Fail {
   absl::Status status;
 };
@@ -92,11 +96,12 @@ struct LoadSessionOptions {
   uint64_t frame_bytes = 256 << 10;      // largest SendData
   uint64_t window_bytes_min = 64 << 10;  // unacknowledged bytes allowed before any estimate
   uint64_t window_bytes_max = 16 << 20;  // and at most
-  absl::Duration client_idle_limit = absl::Seconds(30);  // no progress for so long while some is owed: Fail(DEADLINE_EXCEEDED)
+  absl::Duration client_idle_limit =
+      absl::Seconds(30);  // no progress for so long while some is owed: Fail(DEADLINE_EXCEEDED)
 };
 
-// Single-threaded: the caller serialises all calls. Times are absolute on one monotonic clock of the caller's choice, expressed as a Duration since
-// an arbitrary origin, and never go back.
+// Single-threaded: the caller serialises all calls. Times are absolute on one monotonic clock of
+// the caller's choice, expressed as a Duration since an arbitrary origin, and never go back.
 class LoadSession {
  public:
   static absl::StatusOr<std::unique_ptr<LoadSession>> Create(LoadSpec spec,
@@ -104,12 +109,13 @@ class LoadSession {
                                                              absl::Duration now);
   virtual ~LoadSession() = default;
 
-  // What to do now. SendPlan and SendData count as done when returned. Call again until it returns Wait, Finish or Fail.
-  // The window bounds what is in flight, so the caller needs no queue beyond the transport's one message.
+  // What to do now. SendPlan and SendData count as done when returned. Call again until it returns
+  // Wait, Finish or Fail. The window bounds what is in flight, so the caller needs no queue beyond
+  // the transport's one message.
   virtual LoadAction Next(absl::Duration now) = 0;
 
-  // The client's report. INVALID_ARGUMENT if it is impossible (more bytes than were sent, counters that go back): the caller
-  // ends the load with it.
+  // The client's report. INVALID_ARGUMENT if it is impossible (more bytes than were sent, counters
+  // that go back): the caller ends the load with it.
   virtual absl::Status OnProgress(const ClientProgress& progress, absl::Duration now) = 0;
 
   // The store could not read a segment that SendData asked for. Nothing of that SendData was sent.

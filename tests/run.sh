@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds, and passes every test of KVStream, as root or with sudo on Debian 12.
+#
+# usage: tests/run.sh [STAGE...]      stages, in their order (default: all)
+#   lint   clang-format, file lengths, upward includes
+#   test   every test, optimised build
+#   asan   every test but those tagged no-sanitizer, under AddressSanitizer and UBSan, with Clang's thread-safety analysis
+#   tsan   what runs threads, under ThreadSanitizer
+#   tidy   clang-tidy on our code
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+stages=("$@")
+((${#stages[@]})) || stages=(lint test asan tsan tidy)
+for stage in "${stages[@]}"; do
+  [[ $stage =~ ^(lint|test|asan|tsan|tidy)$ ]] || { echo "run.sh: no stage '$stage'; see the head of $0" >&2; exit 2; }
+done
+
+bash deploy/install_packages.sh
+
+passed=0
+failed=0
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# Counts one check that has no test runner of its own.
+check() {
+  local name=$1
+  shift
+  if "$@"; then
+    passed=$((passed + 1))
+  else
+    echo "FAILED: $name" >&2
+    failed=$((failed + 1))
+  fi
+}
+
+# bazel test, counting its targets by their closing lines.
+bazel_test() {
+  local status
+  set +e
+  bazel test --keep_going --color=no --curses=no --show_progress_rate_limit=60 "$@" 2>&1 | tee "$log" |
+    grep -vE '^\[[0-9,]+ / [0-9,]+\]'
+  status=${PIPESTATUS[0]}
+  set -e
+  local ok bad
+  ok=$(grep -cE '^//[^ ]+ +(\(cached\) )?PASSED' "$log" || true)
+  bad=$(grep -cE '^//[^ ]+ +(\(cached\) )?(FAILED|TIMEOUT|NO STATUS|FLAKY)' "$log" || true)
+  passed=$((passed + ok))
+  failed=$((failed + bad))
+  if ((status != 0 && bad == 0)); then
+    failed=$((failed + 1))  # it did not even build
+  fi
+}
+
+for stage in "${stages[@]}"; do
+  echo "==== $stage ($(date +%T))"
+  case $stage in
+    lint) check lint bash tests/lint/lint.sh ;;
+    test) bazel_test //... ;;
+    asan) bazel_test --config=asan --config=ubsan --build_tests_only --test_tag_filters=-no-sanitizer //... ;;
+    tsan) bazel_test --config=tsan --build_tests_only --test_tag_filters=-no-sanitizer,-no-tsan //storage/... //server/... //client/... ;;
+    tidy) check tidy bash tests/lint/tidy.sh ;;
+  esac
+done
+
+echo "==== done ($(date +%T))"
+echo "$passed passed, $failed failed"
+((failed == 0 && passed > 0))
