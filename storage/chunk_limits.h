@@ -1,0 +1,38 @@
+// What every driver accepts, checked in one place so that all drivers refuse the same chunks with
+// the same words.
+#ifndef KVSTREAM_STORAGE_CHUNK_LIMITS_H_
+#define KVSTREAM_STORAGE_CHUNK_LIMITS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "storage/chunk_store.h"
+
+namespace kvstream {
+
+// Levels of a chunk: 1 to this many, since a level is one byte of a key.
+inline constexpr size_t kMaxChunkLevels = 256;
+// Bytes of ChunkInfo::model.
+inline constexpr size_t kMaxModelBytes = 512;
+// Bytes of all segments of a chunk together, and of a profile.
+inline constexpr uint64_t kMaxChunkBytes = uint64_t{1} << 30;
+inline constexpr uint64_t kMaxProfileBytes = uint64_t{1} << 30;
+
+// INVALID_ARGUMENT, naming the chunk and the field, if the info is outside the limits above, if its
+// time does not fit 64-bit nanoseconds since the Unix epoch (years 1678 to 2262), or if the
+// segments are not the ones that it announces. O(levels).
+absl::Status ValidateChunk(const ChunkId& id, const ChunkInfo& info,
+                           absl::Span<const absl::string_view> segments);
+
+// INVALID_ARGUMENT if a profile is larger than kMaxProfileBytes.
+absl::Status ValidateProfile(const StoredProfileId& id, absl::string_view bytes);
+
+// Sum of the segments' sizes of a validated info.
+uint64_t PayloadBytes(const ChunkInfo& info);
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_STORAGE_CHUNK_LIMITS_H_
