@@ -59,7 +59,8 @@ for stage in "${stages[@]}"; do
     lint) check lint bash tests/lint/lint.sh ;;
     test) bazel_test //... ;;
     asan) bazel_test --config=asan --config=ubsan --build_tests_only --test_tag_filters=-no-sanitizer //... ;;
-    tsan) bazel_test --config=tsan --build_tests_only --test_tag_filters=-no-sanitizer,-no-tsan //storage/... //server/... //client/... ;;
+    tsan) bazel_test --config=tsan "--test_env=TSAN_OPTIONS=suppressions=$PWD/tests/sanitizers/tsan_suppressions.txt" \
+        --build_tests_only --test_tag_filters=-no-sanitizer,-no-tsan //storage/... //server/... //client/... //tests/sanitizers/... ;;
     tidy) check tidy bash tests/lint/tidy.sh ;;
   esac
 done
