@@ -1,5 +1,5 @@
 // The C++ client library: stores KV caches on a kvstreamd and loads them back into memory that the
-// caller owns.
+// caller owns. docs/client.md is its guide.
 #ifndef KVSTREAM_CLIENT_CLIENT_H_
 #define KVSTREAM_CLIENT_CLIENT_H_
 
@@ -15,27 +15,12 @@
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
+#include "client/chunk_id.h"
 #include "codec/kv_view.h"
 #include "codec/profile.h"
 #include "storage/chunk_store.h"
 
 namespace kvstream {
-
-// What made the KV, beside the tokens. Everything here goes into the chunk ids, so that KV of
-// different weights or tenants never meets.
-struct ContextIdentity {
-  std::string model;        // name@revision, for people too
-  std::string adapter;      // LoRA; empty: none
-  std::string tenant_salt;  // empty: none
-};
-
-// Ids of the chunks of a context: id[i] = SHA-256 over (tenant salt, model, adapter, profile id,
-// id[i-1], the tokens of chunk i, its extra keys), each length-prefixed (docs/format.md). The last
-// chunk may be shorter than chunk_tokens. extra_keys: empty, or one string per chunk (such as the
-// hash of an image behind placeholder tokens).
-std::vector<ChunkId> ContextChunkIds(const ContextIdentity& identity, const ProfileId& profile_id,
-                                     int chunk_tokens, absl::Span<const int32_t> tokens,
-                                     absl::Span<const std::string> extra_keys = {});
 
 struct PutResult {
   uint64_t chunks_stored = 0;
@@ -46,20 +31,23 @@ struct PutResult {
 struct LookupResult {
   uint32_t matched_chunks = 0;
   uint64_t matched_tokens = 0;
-  std::vector<uint64_t> level_bytes;  // bytes of all matched chunks at each level
+  // Bytes that a client receives when all matched chunks come at level n (segments 0..n).
+  std::vector<uint64_t> level_bytes;
 };
 
 enum class ClientPolicy { kDefault, kDeadline, kFastest, kCacheGen, kFixed, kRecompute };
 enum class ClientRecomputeAbility { kNone, kSuffix, kAny, kFront };
 
 // Recomputes tokens [first_token, first_token + count) of the context into the caller's KV memory.
-// All tokens before first_token are in place when it is called. Runs on a thread of the client's;
-// calls never overlap. An error fails the load.
+// All tokens before first_token are in place and are not written to while it runs. It must write no
+// other tokens. Runs on a thread of the client's; calls never overlap, come in context order unless
+// a chunk arrives damaged, and always cover whole chunks. An error fails the load with that error.
+// It is never interrupted: a load that fails or is cancelled returns once the call has.
 using RecomputeFn = std::function<absl::Status(int64_t first_token, int64_t count)>;
 
 struct LoadOptions {
   ClientPolicy policy = ClientPolicy::kDefault;  // kDeadline with a deadline, else kFastest
-  absl::optional<absl::Duration> deadline;       // wanted load delay
+  absl::optional<absl::Duration> deadline;       // wanted load delay, counted from the call
   int level = 0;                                 // kFixed
   int floor_level = 0;
   ClientRecomputeAbility ability = ClientRecomputeAbility::kNone;
@@ -67,6 +55,12 @@ struct LoadOptions {
   double prefill_seconds_per_token = 0;       // 0: unknown
   double prefill_seconds_per_token_pair = 0;  // see proto LoadStart
   double bandwidth_hint_bytes_per_second = 0;
+  // Optional. Asked on the calling thread, at least every 50 ms and at most once an event; true
+  // ends the load with CANCELLED.
+  std::function<bool()> cancelled;
+  // Optional. Told on the calling thread when more chunks have become ready (a chunk that is being
+  // refined counts again when it is).
+  std::function<void(uint32_t chunks_ready, uint32_t chunks)> progress;
 };
 
 struct LoadedChunk {
@@ -76,38 +70,84 @@ struct LoadedChunk {
 };
 
 struct LoadResult {
-  absl::Duration load_delay;  // from the call until every chunk was ready
-  uint64_t bytes = 0;         // of segments received
-  double goodput_bytes_per_second = 0;
+  absl::Duration load_delay;                       // from the call until every chunk was ready
+  uint64_t bytes = 0;                              // of segments received
+  double goodput_bytes_per_second = 0;             // bytes over load_delay
   double bandwidth_estimate_bytes_per_second = 0;  // the server's
   bool deadline_missed = false;
   std::vector<LoadedChunk> chunks;
+  uint64_t recomputed_tokens = 0;
+  absl::Duration recompute_time;
 };
 
-// A connection to one daemon. Thread-safe. Errors of the calls are the server's (see proto), or
-// UNAVAILABLE and DEADLINE_EXCEEDED of the transport; messages say what to do.
+struct ListedChunk {
+  ChunkId id;
+  ChunkInfo info;
+};
+
+struct ListPage {
+  std::vector<ListedChunk> chunks;
+  std::string next_page_token;  // empty: this was the last page
+};
+
+// As proto StatsResponse.
+struct ServerStats {
+  std::string version;
+  absl::Duration uptime;
+  std::string store;
+  uint64_t chunks = 0;
+  uint64_t payload_bytes = 0;
+  uint64_t disk_bytes = 0;
+  std::vector<ProfileId> profile_ids;
+  uint32_t loads_in_flight = 0;
+  uint64_t loads_finished = 0;
+  uint64_t loads_failed = 0;
+  uint64_t load_bytes_sent = 0;
+  std::vector<uint64_t> chunks_by_level;
+  uint64_t chunks_recomputed = 0;
+};
+
+struct PingResult {
+  absl::Duration round_trip;  // of the call, on a connection that is up
+  bool serving = false;       // false: up, but starting or draining
+};
+
+// A connection to one daemon. Thread-safe; calls block and may overlap. Borrowed arguments (KV,
+// tokens, callbacks) are used until the call returns and not after. Errors of the calls are the
+// server's (see proto), or UNAVAILABLE and DEADLINE_EXCEEDED of the transport; messages name the
+// server and, where there is something to do about it, say what.
 class Client {
  public:
   struct Options {
-    std::string server;                              // host:port
-    absl::Duration rpc_timeout = absl::Seconds(60);  // of the unary calls
-    int decode_threads = 1;
+    std::string server;  // host:port
+    // Of the unary calls as a whole; of streams, how long the server may leave the client without
+    // any answer or room to send.
+    absl::Duration rpc_timeout = absl::Seconds(60);
+    int decode_threads = 1;  // per Load, 1 to 64
+    int encode_threads = 1;  // per Put, 1 to 64
   };
+  // Does not connect: the first call does. INVALID_ARGUMENT names the option.
   static absl::StatusOr<std::unique_ptr<Client>> Create(Options options);
+  // No call may be running.
   virtual ~Client() = default;
 
   virtual absl::Status PutProfile(const Profile& profile) = 0;
+  // DATA_LOSS if what the server sent is not the profile with that id.
   virtual absl::StatusOr<std::shared_ptr<const Profile>> GetProfile(const ProfileId& id) = 0;
 
   // Encodes and stores the KV of a whole context (kv.tokens == tokens.size()); stores the profile
-  // first if the server lacks it. Chunks that the server already has are neither encoded nor sent.
-  // On an error, chunks acknowledged before it stay stored. `progress` (optional) is told tokens
-  // done so far.
+  // first if the server lacks it. Chunks that the server already has are neither encoded nor sent
+  // (asked before every 32 chunks; an id that appears in between is sent and ignored). Sent in
+  // steps of at most 32 chunks or about 64 MiB, each durable when the next begins: on an error,
+  // chunks acknowledged before it stay stored, and calling again goes on from there. `progress`
+  // (optional) is told, on the calling thread, the tokens stored so far; it grows, and ends at
+  // tokens.size(). Memory: about encode_threads + 2 encoded chunks.
   virtual absl::StatusOr<PutResult> Put(std::shared_ptr<const Profile> profile,
                                         const ContextIdentity& identity,
                                         absl::Span<const int32_t> tokens, const KvView& kv,
                                         const std::function<void(int64_t)>& progress = nullptr) = 0;
 
+  // The longest stored prefix. A profile that the server lacks is no match, not an error.
   virtual absl::StatusOr<LookupResult> Lookup(const Profile& profile,
                                               const ContextIdentity& identity,
                                               absl::Span<const int32_t> tokens) = 0;
@@ -115,13 +155,25 @@ class Client {
   // Loads the KV of `tokens` into `out` (out.tokens == tokens.size()), decoding while receiving.
   // All of the tokens' chunks must be stored (NOT_FOUND names the first that is not): pass the
   // prefix that Lookup matched. Blocks until every chunk is in place. DATA_LOSS with the chunk's id
-  // if a chunk is damaged and cannot be recomputed; never wrong KV.
+  // if a chunk is damaged and cannot be recomputed; never wrong KV. INTERNAL if the server breaks
+  // the protocol, naming how. On an error the contents of `out` are unspecified, and nothing of
+  // this call writes to it any more. Memory: the encoded bytes of the chunks (2 to 16 times less
+  // than `out`), each freed when the chunk stands at its finest level.
   virtual absl::StatusOr<LoadResult> Load(std::shared_ptr<const Profile> profile,
                                           const ContextIdentity& identity,
                                           absl::Span<const int32_t> tokens,
                                           const LoadOptions& options, const MutableKvView& out) = 0;
 
+  // Returns how many of them existed.
   virtual absl::StatusOr<uint64_t> Delete(absl::Span<const ChunkId> ids) = 0;
+
+  // Stored chunks in the order of their ids. page_size 0: the server's default. page_token: empty,
+  // or next_page_token of the page before.
+  virtual absl::StatusOr<ListPage> List(uint32_t page_size, const std::string& page_token,
+                                        const absl::optional<ProfileId>& profile) = 0;
+  virtual absl::StatusOr<ServerStats> Stats() = 0;
+  // Asks the standard gRPC health service. UNAVAILABLE if nobody answers.
+  virtual absl::StatusOr<PingResult> Ping() = 0;
 };
 
 }  // namespace kvstream
