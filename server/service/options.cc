@@ -1,0 +1,211 @@
+#include "server/service/options.h"
+
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "server/service/units.h"
+
+namespace kvstream {
+namespace {
+
+OptionField TextField(absl::string_view name, absl::string_view metavar, absl::string_view help,
+                      std::string ServerOptions::*member) {
+  return {name, metavar, help,
+          [member](absl::string_view text, ServerOptions& options) {
+            options.*member = std::string(text);
+            return absl::OkStatus();
+          },
+          [member](const ServerOptions& options) { return options.*member; }};
+}
+
+template <typename Integer>
+OptionField CountField(absl::string_view name, absl::string_view help,
+                       Integer ServerOptions::*member) {
+  return {
+      name, "N", help,
+      [member](absl::string_view text, ServerOptions& options) {
+        Integer value = 0;
+        if (!absl::SimpleAtoi(text, &value)) {
+          return absl::InvalidArgumentError(absl::StrCat("\"", text, "\" is not a whole number"));
+        }
+        options.*member = value;
+        return absl::OkStatus();
+      },
+      [member](const ServerOptions& options) { return absl::StrCat(options.*member); }};
+}
+
+OptionField SizeField(absl::string_view name, absl::string_view help,
+                      uint64_t ServerOptions::*member) {
+  return {name, "SIZE", help,
+          [member](absl::string_view text, ServerOptions& options) {
+            const absl::StatusOr<uint64_t> bytes = ParseByteSize(text);
+            if (bytes.ok()) options.*member = *bytes;
+            return bytes.status();
+          },
+          [member](const ServerOptions& options) { return FormatByteSize(options.*member); }};
+}
+
+OptionField DelayField(absl::string_view name, absl::string_view help,
+                       absl::Duration ServerOptions::*member) {
+  return {name, "DURATION", help,
+          [member](absl::string_view text, ServerOptions& options) {
+            const absl::StatusOr<absl::Duration> delay = ParseDelay(text);
+            if (delay.ok()) options.*member = *delay;
+            return delay.status();
+          },
+          [member](const ServerOptions& options) { return absl::FormatDuration(options.*member); }};
+}
+
+template <typename Enum>
+OptionField ChoiceField(absl::string_view name, absl::string_view metavar, absl::string_view help,
+                        Enum ServerOptions::*member,
+                        std::vector<std::pair<absl::string_view, Enum>> choices) {
+  return {
+      name, metavar, help,
+      [member, choices, metavar](absl::string_view text, ServerOptions& options) {
+        for (const auto& [choice, value] : choices) {
+          if (text == choice) {
+            options.*member = value;
+            return absl::OkStatus();
+          }
+        }
+        return absl::InvalidArgumentError(absl::StrCat("\"", text, "\" is not one of ", metavar));
+      },
+      [member, choices](const ServerOptions& options) {
+        for (const auto& [choice, value] : choices) {
+          if (options.*member == value) return std::string(choice);
+        }
+        return std::string();
+      }};
+}
+
+template <typename T>
+std::string Text(T value) {
+  return absl::StrCat(value);
+}
+std::string Text(absl::Duration value) { return absl::FormatDuration(value); }
+
+template <typename T>
+absl::Status CheckRange(absl::string_view name, T value, T least, T most) {
+  if (value >= least && value <= most) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--", name, " is ", Text(value), "; it must be from ", Text(least), " to ", Text(most)));
+}
+
+absl::Status CheckAddress(absl::string_view name, absl::string_view address) {
+  std::string host;
+  int port = 0;
+  const absl::Status status = SplitHostPort(address, host, port);
+  if (status.ok()) return status;
+  return absl::InvalidArgumentError(absl::StrCat("--", name, ": ", status.message()));
+}
+
+constexpr uint64_t kTerabyte = uint64_t{1} << 40;
+
+}  // namespace
+
+absl::Status SplitHostPort(absl::string_view text, std::string& host, int& port) {
+  const size_t colon = text.rfind(':');
+  const absl::string_view before = colon == absl::string_view::npos ? "" : text.substr(0, colon);
+  int parsed = -1;
+  const bool bare_ipv6 = !before.empty() && before[0] != '[' && before.find(':') != before.npos;
+  if (before.empty() || bare_ipv6 || !absl::SimpleAtoi(text.substr(colon + 1), &parsed) ||
+      parsed < 0 || parsed > 65535) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "\"", text, "\" is not HOST:PORT; write for example 127.0.0.1:7411 or [::1]:7411"));
+  }
+  host = std::string(before);
+  port = parsed;
+  return absl::OkStatus();
+}
+
+absl::Status ServerOptions::Validate() const {
+  absl::Status status = CheckAddress("listen", listen);
+  status.Update(CheckAddress("http-listen", http_listen));
+  if (store == StoreKind::kRocksDb && data_dir.empty()) {
+    status.Update(
+        absl::InvalidArgumentError("--data-dir is empty; name a directory or take --store memory"));
+  }
+  status.Update(CheckRange<uint64_t>("block-cache-bytes", block_cache_bytes, 0, kTerabyte));
+  status.Update(CheckRange<uint64_t>("memory-store-bytes", memory_store_bytes, 1, 64 * kTerabyte));
+  status.Update(CheckRange("max-loads", max_loads, 1, 100000));
+  status.Update(CheckRange<int64_t>("max-load-chunks", max_load_chunks, 1, int64_t{1} << 32));
+  status.Update(CheckRange("max-puts", max_puts, 1, 100000));
+  status.Update(CheckRange("max-requests", max_requests, 1, 100000));
+  status.Update(CheckRange<uint64_t>("put-buffer-bytes", put_buffer_bytes, 1, kTerabyte));
+  // The stores refuse more than 1 GiB a value.
+  status.Update(CheckRange<uint64_t>("max-chunk-bytes", max_chunk_bytes, 1, uint64_t{1} << 30));
+  status.Update(CheckRange<uint64_t>("max-profile-bytes", max_profile_bytes, 1, uint64_t{1} << 30));
+  status.Update(CheckRange<uint64_t>("profile-cache-bytes", profile_cache_bytes, 0, kTerabyte));
+  // The protocol promises frames of at most 256 KiB.
+  status.Update(CheckRange<uint64_t>("frame-bytes", frame_bytes, 4 << 10, 256 << 10));
+  status.Update(CheckRange<uint64_t>("window-bytes-max", window_bytes_max, 64 << 10, 1 << 30));
+  status.Update(
+      CheckRange<uint64_t>("window-bytes-min", window_bytes_min, 4 << 10, window_bytes_max));
+  status.Update(CheckRange("read-threads", read_threads, 1, 1024));
+  status.Update(CheckRange("write-threads", write_threads, 1, 1024));
+  status.Update(CheckRange("client-idle-timeout", client_idle_timeout, absl::Milliseconds(10),
+                           absl::Hours(24)));
+  status.Update(CheckRange("drain-timeout", drain_timeout, absl::ZeroDuration(), absl::Hours(24)));
+  if (status.ok() && put_buffer_bytes < max_chunk_bytes) {
+    status = absl::InvalidArgumentError(
+        absl::StrCat("--put-buffer-bytes is ", FormatByteSize(put_buffer_bytes),
+                     "; it must hold at least one chunk of --max-chunk-bytes (",
+                     FormatByteSize(max_chunk_bytes), ")"));
+  }
+  bool known_level = false;
+  for (absl::string_view level : {"trace", "debug", "info", "warn", "error", "off"}) {
+    known_level = known_level || log_level == level;
+  }
+  if (!known_level) {
+    status.Update(absl::InvalidArgumentError(absl::StrCat(
+        "--log-level is \"", log_level, "\"; it must be trace, debug, info, warn, error or off")));
+  }
+  return status;
+}
+
+const std::vector<OptionField>& OptionFields() {
+  using O = ServerOptions;
+  static const auto* const fields = new std::vector<OptionField>{
+      TextField("listen", "HOST:PORT", "gRPC address; port 0 takes a free one", &O::listen),
+      TextField("http-listen", "HOST:PORT", "HTTP address of /metrics and /health",
+                &O::http_listen),
+      TextField("ports-file", "FILE", "write the chosen ports there as JSON", &O::ports_file),
+      ChoiceField<StoreKind>("store", "rocksdb|memory", "where chunks are kept", &O::store,
+                             {{"rocksdb", StoreKind::kRocksDb}, {"memory", StoreKind::kMemory}}),
+      TextField("data-dir", "DIR", "directory of the rocksdb store; made if it does not exist",
+                &O::data_dir),
+      SizeField("block-cache-bytes", "RocksDB's cache of payload in memory", &O::block_cache_bytes),
+      SizeField("memory-store-bytes", "most payload that the memory store accepts",
+                &O::memory_store_bytes),
+      CountField("max-loads", "loads in flight", &O::max_loads),
+      CountField("max-load-chunks", "chunks of all loads in flight together", &O::max_load_chunks),
+      CountField("max-puts", "uploads in flight", &O::max_puts),
+      CountField("max-requests", "other calls in flight", &O::max_requests),
+      SizeField("put-buffer-bytes", "unfinished uploads of all clients together",
+                &O::put_buffer_bytes),
+      SizeField("max-chunk-bytes", "largest chunk, all levels together", &O::max_chunk_bytes),
+      SizeField("max-profile-bytes", "largest profile", &O::max_profile_bytes),
+      SizeField("profile-cache-bytes", "parsed profiles kept in memory", &O::profile_cache_bytes),
+      SizeField("frame-bytes", "payload of one message of a load", &O::frame_bytes),
+      SizeField("window-bytes-min", "unacknowledged bytes of a load before any estimate",
+                &O::window_bytes_min),
+      SizeField("window-bytes-max", "unacknowledged bytes of a load at most", &O::window_bytes_max),
+      CountField("read-threads", "threads that read the store", &O::read_threads),
+      CountField("write-threads", "threads that write the store", &O::write_threads),
+      DelayField("client-idle-timeout", "end calls whose client shows no progress for so long",
+                 &O::client_idle_timeout),
+      DelayField("drain-timeout", "time for calls in flight after SIGTERM", &O::drain_timeout),
+      TextField("log-level", "trace|debug|info|warn|error|off", "least severity that is logged",
+                &O::log_level),
+      ChoiceField<LogFormat>("log-format", "text|json", "form of the log lines on stderr",
+                             &O::log_format,
+                             {{"text", LogFormat::kText}, {"json", LogFormat::kJson}}),
+  };
+  return *fields;
+}
+
+}  // namespace kvstream

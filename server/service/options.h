@@ -1,0 +1,88 @@
+// Everything about kvstreamd that an operator can set, with its defaults. docs/operations.md
+// explains each with its risk.
+#ifndef KVSTREAM_SERVER_SERVICE_OPTIONS_H_
+#define KVSTREAM_SERVER_SERVICE_OPTIONS_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+namespace kvstream {
+
+enum class StoreKind { kRocksDb, kMemory };
+enum class LogFormat { kText, kJson };
+
+// Plain data. The defaults are valid; Validate() is the one place that knows the ranges.
+struct ServerOptions {
+  // host:port; port 0 takes a free one. IPv6 hosts in brackets.
+  std::string listen = "127.0.0.1:7411";
+  std::string http_listen = "127.0.0.1:7412";
+  // Empty: none. Else the chosen ports are written there as JSON once both are open.
+  std::string ports_file;
+
+  StoreKind store = StoreKind::kRocksDb;
+  std::string data_dir = "/var/lib/kvstream";
+  uint64_t block_cache_bytes = uint64_t{256} << 20;
+  // Payload that the memory store accepts.
+  uint64_t memory_store_bytes = uint64_t{4} << 30;
+
+  int max_loads = 1024;
+  // Chunks of all loads in flight together: bounds what they keep in memory.
+  int64_t max_load_chunks = int64_t{1} << 20;
+  int max_puts = 64;
+  // Calls in flight other than Load and Put (Lookup, List, Delete, Stats, profiles).
+  int max_requests = 256;
+  // Bytes of unfinished uploads (chunks and profiles) of all clients together.
+  uint64_t put_buffer_bytes = uint64_t{2} << 30;
+  uint64_t max_chunk_bytes = uint64_t{256} << 20;
+  uint64_t max_profile_bytes = uint64_t{1} << 30;
+  // Parsed profiles kept for Put and GetProfile. The newest is kept even if it alone is larger.
+  uint64_t profile_cache_bytes = uint64_t{1} << 30;
+
+  // Payload of one SegmentData message.
+  uint64_t frame_bytes = uint64_t{256} << 10;
+  // Sent but unacknowledged bytes of one load, before any estimate and at most.
+  uint64_t window_bytes_min = uint64_t{64} << 10;
+  uint64_t window_bytes_max = uint64_t{16} << 20;
+
+  int read_threads = 8;
+  int write_threads = 4;
+
+  // A client that owes something and shows no progress for so long loses its call.
+  absl::Duration client_idle_timeout = absl::Seconds(30);
+  // Loads and uploads in flight get so long to end after SIGTERM.
+  absl::Duration drain_timeout = absl::Seconds(30);
+
+  // trace, debug, info, warn, error or off.
+  std::string log_level = "info";
+  LogFormat log_format = LogFormat::kText;
+
+  // INVALID_ARGUMENT naming the option, its value and the range.
+  absl::Status Validate() const;
+};
+
+// One option by name, for every source that carries text: flags, environment, YAML, --print-config.
+struct OptionField {
+  absl::string_view name;     // "data-dir"; flag --data-dir, environment KVSTREAM_DATA_DIR
+  absl::string_view metavar;  // "DIR"
+  absl::string_view help;
+  // INVALID_ARGUMENT if the text cannot be read; ranges are Validate()'s.
+  std::function<absl::Status(absl::string_view text, ServerOptions& options)> set;
+  // Text that `set` reads back.
+  std::function<std::string(const ServerOptions& options)> get;
+};
+
+// In the order of --help. Built once; never changes.
+const std::vector<OptionField>& OptionFields();
+
+// Splits "host:port", "[::1]:port". INVALID_ARGUMENT if there is no port or it is above 65535.
+absl::Status SplitHostPort(absl::string_view text, std::string& host, int& port);
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_SERVER_SERVICE_OPTIONS_H_
