@@ -17,16 +17,25 @@ struct EncodedChunk {
   std::vector<std::string> segments;
 };
 
-// Not thread-safe: holds scratch memory. One per thread.
+// Not thread-safe: holds scratch memory, some 12 bytes a value of a chunk. One per thread.
 class ChunkEncoder {
  public:
   static absl::StatusOr<std::unique_ptr<ChunkEncoder>> Create(
       std::shared_ptr<const Profile> profile);
+  ~ChunkEncoder();
 
-  // kv: 1 to profile.chunk_tokens() tokens, of which the first stands at position first_position of
-  // its context. Errors: INVALID_ARGUMENT for a shape that is not the profile's or for values that
-  // are not finite.
+  // kv: 1 to profile.chunk_tokens() tokens, of which the first stands at position first_position (0
+  // to 2^40) of its context. Errors: INVALID_ARGUMENT for a shape that is not the profile's or for
+  // values that are not finite. Starts no threads. The same bytes come out on every call; on
+  // machines with other vector units a value at the very edge of a quantisation cell may fall on
+  // its other side.
   absl::StatusOr<EncodedChunk> Encode(const KvView& kv, int64_t first_position);
+
+ private:
+  class Impl;
+  explicit ChunkEncoder(std::unique_ptr<Impl> impl);
+
+  const std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace kvstream

@@ -1,0 +1,203 @@
+#include "codec/decoder.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "codec/byte_io.h"
+#include "codec/exact_tokens.h"
+#include "codec/float16.h"
+#include "codec/kv_panels.h"
+#include "codec/level_coder.h"
+#include "codec/panel_multiply.h"
+#include "codec/profile_data.h"
+#include "codec/quantize.h"
+#include "codec/segment.h"
+
+namespace kvstream {
+
+absl::StatusOr<SegmentInfo> ValidateSegment(const Profile& profile, absl::string_view segment) {
+  const absl::StatusOr<SegmentView> view = ParseSegment(profile.data(), segment);
+  if (!view.ok()) return view.status();
+  SegmentInfo info;
+  info.level = view->header.level;
+  info.tokens = view->header.tokens;
+  info.first_position = view->header.first_position;
+  return info;
+}
+
+class ChunkDecoder::Impl {
+ public:
+  explicit Impl(std::shared_ptr<const Profile> profile)
+      : profile_(std::move(profile)),
+        data_(profile_->data()),
+        panels_(data_.geometry),
+        levels_(data_) {}
+
+  absl::Status Decode(absl::Span<const absl::string_view> segments, const MutableKvView& out);
+
+ private:
+  absl::Status Parse(absl::Span<const absl::string_view> segments, const MutableKvView& out);
+  // Means and units of a chunk without calibration, from its statistics.
+  absl::Status ReadStatistics(absl::string_view section);
+  // Cells of a group -> panels of the values of those coordinates that are not zero throughout;
+  // fills rows_.
+  void Dequantise(const ProfileGroup& group, int level, int64_t tokens);
+
+  const std::shared_ptr<const Profile> profile_;
+  const ProfileData& data_;
+  KvPanels panels_;
+  LevelDecoder levels_;
+  PanelScratch scratch_;
+  std::vector<SegmentView> segments_;
+  std::vector<uint8_t> classes_;
+  std::vector<int32_t> cells_;  // [coordinate][token]
+  std::vector<int32_t> rows_;   // coordinates of a group that are not all zero
+  std::vector<float> mean_;
+  std::vector<float> unit_;
+  std::vector<float> transformed_;  // panels of rows_
+  std::vector<float> normalised_;   // panels of a group's channels
+};
+
+absl::Status ChunkDecoder::Impl::Parse(absl::Span<const absl::string_view> segments,
+                                       const MutableKvView& out) {
+  if (segments.empty() || segments.size() > static_cast<size_t>(data_.levels)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "got ", segments.size(), " segments, the profile has ", data_.levels, " levels"));
+  }
+  const absl::Status status = CheckKvView(data_.geometry, out);
+  if (!status.ok()) return status;
+  segments_.clear();
+  for (absl::string_view bytes : segments) {
+    absl::StatusOr<SegmentView> view = ParseSegment(data_, bytes);
+    if (!view.ok()) return view.status();
+    const SegmentHeader& header = view->header;
+    if (header.level != static_cast<int>(segments_.size())) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "segment: is of level ", header.level, " where level ", segments_.size(), " must stand"));
+    }
+    if (!segments_.empty()) {
+      const SegmentView& base = segments_[0];
+      if (header.base_checksum != base.checksum || header.tokens != base.header.tokens ||
+          header.first_position != base.header.first_position) {
+        return absl::InvalidArgumentError(absl::StrCat("segment: level ", header.level,
+                                                       " belongs to another chunk than level 0"));
+      }
+    }
+    segments_.push_back(*std::move(view));
+  }
+  if (segments_[0].header.tokens != out.tokens) {
+    return absl::InvalidArgumentError(absl::StrCat("segment: has ", segments_[0].header.tokens,
+                                                   " tokens, the output ", out.tokens));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ChunkDecoder::Impl::ReadStatistics(absl::string_view section) {
+  ByteReader in(section);
+  const int32_t per_tensor = data_.geometry.kv_heads * data_.geometry.head_size;
+  mean_.resize(data_.channels());
+  unit_.resize(data_.channels());
+  for (int32_t first = 0; first < data_.channels(); first += per_tensor) {
+    const float scale = in.Read<float>();
+    if (!(scale >= 1e-10f && scale <= 1e10f))
+      return absl::InvalidArgumentError("segment: a scale of its statistics is out of range");
+    for (int32_t c = first; c < first + per_tensor; ++c) unit_[c] = scale * data_.unit[c];
+  }
+  for (int32_t c = 0; c < data_.channels(); ++c) {
+    const uint16_t mean = in.Read<uint16_t>();
+    if (!IsFinite16(mean, KvDtype::kBF16))
+      return absl::InvalidArgumentError("segment: a mean of its statistics is not finite");
+    mean_[c] = FloatFromBfloat(mean);
+  }
+  return in.ok() ? absl::OkStatus() : absl::DataLossError("segment: statistics are truncated");
+}
+
+void ChunkDecoder::Impl::Dequantise(const ProfileGroup& group, int level, int64_t tokens) {
+  const int64_t panels = PanelCount(tokens);
+  rows_.clear();
+  for (int32_t i = 0; i < group.rank; ++i) {
+    const int32_t* row = cells_.data() + static_cast<int64_t>(group.first_coordinate + i) * tokens;
+    int32_t any = data_.calibrated ? 0 : 1;
+    for (int64_t t = 0; t < tokens; ++t) any |= row[t];
+    if (any != 0) rows_.push_back(i);
+  }
+  const int64_t active = static_cast<int64_t>(rows_.size());
+  transformed_.resize(PanelFloats(active, tokens));
+  const float inverse_power = 1.0f / static_cast<float>(PowerOf3(level));
+  for (int64_t k = 0; k < active; ++k) {
+    const int32_t coordinate = group.first_coordinate + rows_[k];
+    const int32_t* row = cells_.data() + static_cast<int64_t>(coordinate) * tokens;
+    const Shrink& shrink = data_.tables.ShrinkOf(level, classes_[coordinate]);
+    const float near = shrink[0];
+    const float far = shrink[1];
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      float* target = transformed_.data() + (panel * active + k) * kPanelColumns;
+      const int64_t columns = std::min<int64_t>(kPanelColumns, tokens - panel * kPanelColumns);
+      for (int64_t column = 0; column < columns; ++column) {
+        const int32_t cell = row[panel * kPanelColumns + column];
+        const float magnitude = static_cast<float>(cell < 0 ? -cell : cell);
+        float value = Unwarp(magnitude * inverse_power) - (magnitude < 2 ? near : far);
+        value = value > 0 && cell != 0 ? value : 0;
+        target[column] = cell < 0 ? -value : value;
+      }
+      std::fill(target + columns, target + kPanelColumns, 0.0f);
+    }
+  }
+}
+
+absl::Status ChunkDecoder::Impl::Decode(absl::Span<const absl::string_view> segments,
+                                        const MutableKvView& out) {
+  absl::Status status = Parse(segments, out);
+  if (!status.ok()) return status;
+  const SegmentHeader& header = segments_[0].header;
+  status = DecodeExactTokens(data_.geometry, segments_[0].sinks, out.Slice(0, header.sinks));
+  if (!status.ok()) return status;
+  if (!data_.calibrated) {
+    status = ReadStatistics(segments_[0].statistics);
+    if (!status.ok()) return status;
+  }
+  const MutableKvView coded = out.Slice(header.sinks, out.tokens - header.sinks);
+  const int64_t tokens = coded.tokens;
+  classes_ = data_.classes;
+  cells_.resize(static_cast<size_t>(data_.coordinates) * tokens);
+  for (const SegmentView& segment : segments_) {
+    status = levels_.Decode(segment, static_cast<int>(tokens), &classes_, cells_.data());
+    if (!status.ok()) return status;
+  }
+  if (tokens == 0) return absl::OkStatus();
+
+  const int64_t position = header.first_position + header.sinks;
+  for (const ProfileGroup& group : data_.groups) {
+    Dequantise(group, static_cast<int>(segments_.size()) - 1, tokens);
+    const float* values = transformed_.data();
+    if (data_.calibrated) {
+      normalised_.resize(PanelFloats(group.channels, tokens));
+      MultiplyTransposed(data_.Matrix(group), rows_, transformed_.data(), PanelCount(tokens),
+                         normalised_.data(), scratch_);
+      values = normalised_.data();
+    }
+    panels_.Store(values, position, group.first_channel, group.channels,
+                  data_.calibrated ? data_.mean : mean_, data_.calibrated ? data_.unit : unit_,
+                  coded);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<ChunkDecoder>> ChunkDecoder::Create(
+    std::shared_ptr<const Profile> profile) {
+  if (profile == nullptr) return absl::InvalidArgumentError("profile is null");
+  return absl::WrapUnique(new ChunkDecoder(absl::make_unique<Impl>(std::move(profile))));
+}
+
+ChunkDecoder::ChunkDecoder(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+ChunkDecoder::~ChunkDecoder() = default;
+
+absl::Status ChunkDecoder::Decode(absl::Span<const absl::string_view> segments,
+                                  const MutableKvView& out) {
+  return impl_->Decode(segments, out);
+}
+
+}  // namespace kvstream

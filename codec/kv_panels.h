@@ -1,0 +1,46 @@
+// KV in the caller's memory <-> panels of normalised channels (panel_multiply.h), with RoPE undone
+// and applied.
+#ifndef KVSTREAM_CODEC_KV_PANELS_H_
+#define KVSTREAM_CODEC_KV_PANELS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "codec/geometry.h"
+#include "codec/kv_view.h"
+#include "codec/rope.h"
+
+namespace kvstream {
+
+// INVALID_ARGUMENT unless the view has the geometry's layers, every tensor has data.
+absl::Status CheckKvView(const KvGeometry& geometry, const KvView& kv);
+absl::Status CheckKvView(const KvGeometry& geometry, const MutableKvView& kv);
+
+// Not thread-safe: holds the rotation table. Channels are numbered as in profile_data.h; ranges of
+// channels are whole heads.
+class KvPanels {
+ public:
+  explicit KvPanels(const KvGeometry& geometry)
+      : geometry_(geometry), rope_(geometry.rope), row_(geometry.head_size) {}
+
+  // out, [panel][channel - first_channel][32] floats: (x - mean) / unit of every token of kv, whose
+  // first stands at first_position; columns beyond the last token are 0. mean and unit have an
+  // entry for every channel of the model. False if a value is not finite.
+  bool Load(const KvView& kv, int64_t first_position, int32_t first_channel, int32_t channels,
+            const std::vector<float>& mean, const std::vector<float>& unit, float* out);
+
+  // The inverse: rounds to the geometry's dtype, saturating at its largest finite value.
+  void Store(const float* in, int64_t first_position, int32_t first_channel, int32_t channels,
+             const std::vector<float>& mean, const std::vector<float>& unit,
+             const MutableKvView& kv);
+
+ private:
+  const KvGeometry geometry_;
+  RopeTable rope_;
+  std::vector<float> row_;
+};
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_CODEC_KV_PANELS_H_

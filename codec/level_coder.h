@@ -1,0 +1,114 @@
+// One level of a chunk: cells of all coordinates <-> the sections override, exceptions, blocks and
+// payload of its segment.
+//
+// Cells are matrices [coordinate][token] of int32 (quantize.h). At level 0 the symbol of a
+// coordinate and token is its cell; at level n > 0 it is r = cell - 3 * parent. Coordinates of a
+// class that is null at the level are not coded. The others are coded in the order of descending
+// class, then ascending index, and cut into blocks; a block codes for each of its coordinates all
+// tokens, 32 at a step, one a lane. Exceptions replace decoded symbols: pairs of varints (distance
+// from the one before in coordinate * tokens + token, less one; zigzag of the symbol). Override:
+// entries of a table (u8 count, then u8 symbol, u16 frequency each) and a rANS block over all
+// coordinates of (class - reference) mod 256, where the reference is the class in effect at the
+// level below, or the profile's.
+#ifndef KVSTREAM_CODEC_LEVEL_CODER_H_
+#define KVSTREAM_CODEC_LEVEL_CODER_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "codec/profile_data.h"
+#include "codec/rans.h"
+#include "codec/segment.h"
+
+namespace kvstream {
+
+// Lanes of the override's block: few, because it is short.
+int OverrideLanes(int32_t coordinates);
+
+// Coordinates that the level codes, in coding order.
+void CodingOrder(const ProfileData& profile, int level, const std::vector<uint8_t>& classes,
+                 std::vector<int32_t>* order);
+
+// Code lengths in bits of every symbol under every class. Thread-compatible; made once per profile.
+class CodeLengths {
+ public:
+  explicit CodeLengths(const ClassTables& tables);
+
+  // Statistics of one coordinate's symbols at one level.
+  struct Base {
+    static constexpr int kReach = 255;
+    int low = 0;  // smallest and largest cell counted
+    int high = 0;
+    int32_t count[2 * kReach + 1] = {};  // of cell - (-kReach)
+    std::vector<int32_t> far;            // cells beyond the reach
+    void Clear();
+    void Add(int32_t cell);
+  };
+  struct Refine {
+    int32_t count[kRefineContexts][3] = {};
+  };
+
+  double BaseBits(int klass, const Base& base) const;
+  double RefineBits(int level, int klass, const Refine& refine) const;
+
+ private:
+  double CellBits(int klass, int32_t cell) const;
+
+  const ClassTables& tables_;
+  std::vector<std::vector<float>> base_;  // [class][symbol + max_symbol]
+  std::vector<std::array<std::array<float, 3>, kRefineContexts>> refine_;  // [level - 1][class]
+};
+
+// Not thread-safe: holds scratch memory. `profile` is borrowed.
+class LevelEncoder {
+ public:
+  explicit LevelEncoder(const ProfileData& profile);
+
+  // cells: of this level. parents: of the level below, unused at level 0. classes: in effect at the
+  // level below, replaced by those of this level where the override pays.
+  void Encode(int level, const int32_t* cells, const int32_t* parents, int tokens,
+              std::vector<uint8_t>* classes, SegmentSections* out);
+
+ private:
+  void ChooseClasses(int level, const int32_t* cells, const int32_t* parents, int tokens,
+                     std::vector<uint8_t>* classes, std::string* out);
+  void EncodeBlock(int level, const int32_t* cells, const int32_t* parents, int tokens,
+                   const std::vector<uint8_t>& classes, size_t first, size_t last,
+                   std::string* payload);
+
+  const ProfileData& profile_;
+  const CodeLengths lengths_;
+  RansEncoder rans_;
+  std::vector<double> bits_;  // by coordinate, under the chosen classes
+  std::vector<int32_t> order_;
+};
+
+// Not thread-safe: holds scratch memory. `profile` is borrowed.
+class LevelDecoder {
+ public:
+  explicit LevelDecoder(const ProfileData& profile)
+      : profile_(profile), slots_(profile.tables.classes) {}
+
+  // cells: parents on entry (unused at level 0), this level's cells on return. classes: in effect
+  // at the level below, updated. Errors: DATA_LOSS for payload that does not decode,
+  // INVALID_ARGUMENT for an impossible override or exception. Cost: some nanoseconds a coded
+  // symbol.
+  absl::Status Decode(const SegmentView& segment, int tokens, std::vector<uint8_t>* classes,
+                      int32_t* cells);
+
+ private:
+  absl::Status DecodeOverride(absl::string_view bytes, std::vector<uint8_t>* classes);
+  absl::Status DecodeExceptions(int level, absl::string_view bytes, int tokens, int32_t* cells);
+  // Slot -> symbol + 128 (8 bits), frequency (12), slot - start (12).
+  const uint32_t* Slots(int klass);
+
+  const ProfileData& profile_;
+  std::vector<std::unique_ptr<uint32_t[]>> slots_;  // by class, made on first use
+  std::vector<int32_t> order_;
+};
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_CODEC_LEVEL_CODER_H_
