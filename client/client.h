@@ -136,12 +136,12 @@ class Client {
   virtual absl::StatusOr<std::shared_ptr<const Profile>> GetProfile(const ProfileId& id) = 0;
 
   // Encodes and stores the KV of a whole context (kv.tokens == tokens.size()); stores the profile
-  // first if the server lacks it. Chunks that the server already has are neither encoded nor sent
-  // (asked before every 32 chunks; an id that appears in between is sent and ignored). Sent in
-  // steps of at most 32 chunks or about 64 MiB, each durable when the next begins: on an error,
-  // chunks acknowledged before it stay stored, and calling again goes on from there. `progress`
-  // (optional) is told, on the calling thread, the tokens stored so far; it grows, and ends at
-  // tokens.size(). Memory: about encode_threads + 2 encoded chunks.
+  // first if the server lacks it. Chunks of the stored prefix are neither encoded nor sent; behind
+  // a gap the server is asked once per 32 chunks, so that a few it has may be sent again, which is
+  // harmless. Sent in steps of at most 32 chunks or about 64 MiB, each durable when the next
+  // begins: on an error, chunks acknowledged before it stay stored, and calling again goes on from
+  // there. `progress` (optional) is told, on the calling thread, the tokens stored so far; it
+  // grows, and ends at tokens.size(). Memory: about encode_threads + 2 encoded chunks.
   virtual absl::StatusOr<PutResult> Put(std::shared_ptr<const Profile> profile,
                                         const ContextIdentity& identity,
                                         absl::Span<const int32_t> tokens, const KvView& kv,

@@ -1,0 +1,353 @@
+#include "client/client.h"
+
+#include <google/protobuf/util/time_util.h>
+#include <grpcpp/client_context.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/support/channel_arguments.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "client/decoder_pool.h"
+#include "client/health_rpc.h"
+#include "client/load_rpc.h"
+#include "client/profile_rpc.h"
+#include "client/put_rpc.h"
+#include "client/rpc_status.h"
+#include "kvstream/v1/kvstream.grpc.pb.h"
+
+namespace kvstream {
+namespace {
+
+constexpr int kThreadsMax = 64;
+constexpr size_t kIdsMax = 65536;  // of a Lookup, Delete or Load, as in the proto
+// After the stored prefix, Put asks again for so many chunks at once.
+constexpr size_t kAskedTogether = 32;
+constexpr int kMessageBytesMax = 16 << 20;  // a page of List is the largest
+constexpr int kReconnectMsMin = 100;
+constexpr int kReconnectMsMax = 2000;
+
+std::string AsBytes(const std::array<uint8_t, 32>& id) { return std::string(id.begin(), id.end()); }
+
+absl::Status CopyId(const std::string& bytes, absl::string_view what, std::array<uint8_t, 32>* id) {
+  if (bytes.size() != id->size()) {
+    return absl::InternalError(
+        absl::StrCat("the server sent a ", what, " of ", bytes.size(), " bytes"));
+  }
+  std::copy(bytes.begin(), bytes.end(), id->begin());
+  return absl::OkStatus();
+}
+
+absl::Duration FromProto(const google::protobuf::Duration& duration) {
+  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
+}
+
+class ClientImpl final : public Client {
+ public:
+  explicit ClientImpl(Options options)
+      : options_(std::move(options)), decoders_(static_cast<size_t>(options_.decode_threads)) {
+    grpc::ChannelArguments arguments;
+    arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
+    // A store of caches is not reached through a web proxy, whatever the environment says.
+    arguments.SetInt("grpc.enable_http_proxy", 0);
+    arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectMsMin);
+    arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kReconnectMsMin);
+    arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectMsMax);
+    channel_ =
+        grpc::CreateCustomChannel(options_.server, grpc::InsecureChannelCredentials(), arguments);
+    stub_ = v1::KVStream::NewStub(channel_);
+  }
+
+  absl::Status PutProfile(const Profile& profile) override {
+    return RunPutProfile(stub_.get(), options_.server, options_.rpc_timeout, profile);
+  }
+
+  absl::StatusOr<std::shared_ptr<const Profile>> GetProfile(const ProfileId& id) override {
+    return RunGetProfile(stub_.get(), options_.server, options_.rpc_timeout, id);
+  }
+
+  absl::StatusOr<PutResult> Put(std::shared_ptr<const Profile> profile,
+                                const ContextIdentity& identity, absl::Span<const int32_t> tokens,
+                                const KvView& kv,
+                                const std::function<void(int64_t)>& progress) override;
+
+  absl::StatusOr<LookupResult> Lookup(const Profile& profile, const ContextIdentity& identity,
+                                      absl::Span<const int32_t> tokens) override;
+
+  absl::StatusOr<LoadResult> Load(std::shared_ptr<const Profile> profile,
+                                  const ContextIdentity& identity, absl::Span<const int32_t> tokens,
+                                  const LoadOptions& options, const MutableKvView& out) override;
+
+  absl::StatusOr<uint64_t> Delete(absl::Span<const ChunkId> ids) override;
+  absl::StatusOr<ListPage> List(uint32_t page_size, const std::string& page_token,
+                                const absl::optional<ProfileId>& profile) override;
+  absl::StatusOr<ServerStats> Stats() override;
+  absl::StatusOr<PingResult> Ping() override {
+    return RunPing(channel_, options_.server, options_.rpc_timeout);
+  }
+
+ private:
+  template <typename Request, typename Response>
+  absl::Status Call(absl::string_view name,
+                    grpc::Status (v1::KVStream::Stub::*method)(grpc::ClientContext*, const Request&,
+                                                               Response*),
+                    const Request& request, Response* response) {
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(absl::Now() + options_.rpc_timeout));
+    return FromRpcStatus((stub_.get()->*method)(&context, request, response), options_.server,
+                         name);
+  }
+
+  // The stored prefix of one request's worth of ids. context_tokens 0: not to be counted as a
+  // lookup of a context.
+  absl::Status LookupIds(const ProfileId& profile, absl::Span<const ChunkId> ids,
+                         uint64_t context_tokens, v1::LookupResponse* response);
+  // Stores the profile unless the server has it. Returns the indices of the chunks to send.
+  absl::StatusOr<std::vector<uint32_t>> PreparePut(const Profile& profile,
+                                                   const std::vector<ChunkId>& ids);
+
+  const Options options_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::KVStream::Stub> stub_;
+  DecoderPool decoders_;
+};
+
+absl::Status ClientImpl::LookupIds(const ProfileId& profile, absl::Span<const ChunkId> ids,
+                                   uint64_t context_tokens, v1::LookupResponse* response) {
+  v1::LookupRequest request;
+  request.set_profile_id(AsBytes(profile));
+  for (const ChunkId& id : ids) request.add_chunk_ids(AsBytes(id));
+  request.set_context_tokens(context_tokens);
+  if (absl::Status status = Call("lookup", &v1::KVStream::Stub::Lookup, request, response);
+      !status.ok()) {
+    return status;
+  }
+  if (response->matched_chunks() > ids.size()) {
+    return absl::InternalError(absl::StrCat(options_.server,
+                                            ": lookup: ", response->matched_chunks(),
+                                            " matches of ", ids.size(), " chunks"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<LookupResult> ClientImpl::Lookup(const Profile& profile,
+                                                const ContextIdentity& identity,
+                                                absl::Span<const int32_t> tokens) {
+  const std::vector<ChunkId> ids =
+      ContextChunkIds(identity, profile.id(), profile.chunk_tokens(), tokens);
+  LookupResult result;
+  result.level_bytes.assign(static_cast<size_t>(profile.levels()), 0);
+  for (size_t first = 0; first < ids.size(); first += kIdsMax) {
+    const absl::Span<const ChunkId> part = absl::MakeConstSpan(ids).subspan(first, kIdsMax);
+    const size_t first_token = first * static_cast<size_t>(profile.chunk_tokens());
+    const size_t part_tokens = std::min(part.size() * static_cast<size_t>(profile.chunk_tokens()),
+                                        tokens.size() - first_token);
+    v1::LookupResponse response;
+    absl::Status status = LookupIds(profile.id(), part, part_tokens, &response);
+    if (absl::IsNotFound(status)) break;
+    if (!status.ok()) return status;
+    if (response.matched_tokens() > part_tokens) {
+      return absl::InternalError(absl::StrCat(options_.server,
+                                              ": lookup: ", response.matched_tokens(),
+                                              " tokens match of ", part_tokens));
+    }
+    result.matched_chunks += response.matched_chunks();
+    result.matched_tokens += response.matched_tokens();
+    for (size_t level = 0; level < result.level_bytes.size() &&
+                           level < static_cast<size_t>(response.level_bytes_size());
+         ++level) {
+      result.level_bytes[level] += response.level_bytes(static_cast<int>(level));
+    }
+    if (response.matched_chunks() < part.size()) break;
+  }
+  return result;
+}
+
+absl::StatusOr<std::vector<uint32_t>> ClientImpl::PreparePut(const Profile& profile,
+                                                             const std::vector<ChunkId>& ids) {
+  std::vector<uint32_t> missing;
+  bool profile_known = false;
+  for (size_t next = 0; next < ids.size();) {
+    // The first question is for the prefix, later ones for a few chunks behind a gap each.
+    const size_t asked = next == 0 ? kIdsMax : kAskedTogether;
+    const absl::Span<const ChunkId> part = absl::MakeConstSpan(ids).subspan(next, asked);
+    v1::LookupResponse response;
+    absl::Status status = LookupIds(profile.id(), part, 0, &response);
+    if (absl::IsNotFound(status)) {
+      if (absl::Status put = PutProfile(profile); !put.ok()) return put;
+      profile_known = true;
+    } else if (!status.ok()) {
+      return status;
+    }
+    next += response.matched_chunks();
+    if (response.matched_chunks() > 0) profile_known = true;
+    if (response.matched_chunks() == part.size()) continue;
+    // A gap: what lies just behind it is sent without asking chunk by chunk.
+    for (const size_t end = std::min(ids.size(), next + kAskedTogether); next < end; ++next) {
+      missing.push_back(static_cast<uint32_t>(next));
+    }
+  }
+  if (!missing.empty() && !profile_known) {
+    absl::StatusOr<ServerStats> stats = Stats();
+    if (!stats.ok()) return stats.status();
+    const auto& known = stats->profile_ids;
+    if (std::find(known.begin(), known.end(), profile.id()) == known.end()) {
+      if (absl::Status put = PutProfile(profile); !put.ok()) return put;
+    }
+  }
+  return missing;
+}
+
+absl::StatusOr<PutResult> ClientImpl::Put(std::shared_ptr<const Profile> profile,
+                                          const ContextIdentity& identity,
+                                          absl::Span<const int32_t> tokens, const KvView& kv,
+                                          const std::function<void(int64_t)>& progress) {
+  if (kv.tokens != static_cast<int64_t>(tokens.size())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("put: KV of ", kv.tokens, " tokens for ", tokens.size(), " tokens"));
+  }
+  PutCall call;
+  call.stub = stub_.get();
+  call.server = options_.server;
+  call.chunk_ids = ContextChunkIds(identity, profile->id(), profile->chunk_tokens(), tokens);
+  absl::StatusOr<std::vector<uint32_t>> missing = PreparePut(*profile, call.chunk_ids);
+  if (!missing.ok()) return missing.status();
+  const uint64_t existing = call.chunk_ids.size() - missing->size();
+  if (progress) {
+    const int64_t stored_chunks =
+        missing->empty() ? static_cast<int64_t>(call.chunk_ids.size()) : int64_t{missing->front()};
+    progress(std::min<int64_t>(stored_chunks * profile->chunk_tokens(), kv.tokens));
+  }
+  call.profile = std::move(profile);
+  call.model = ModelLabel(identity);
+  call.missing = *std::move(missing);
+  call.kv = kv;
+  call.encode_threads = options_.encode_threads;
+  call.stall_max = options_.rpc_timeout;
+  call.progress = progress;
+  absl::StatusOr<PutResult> result = RunPut(call);
+  if (result.ok()) result->chunks_existing += existing;
+  return result;
+}
+
+absl::StatusOr<LoadResult> ClientImpl::Load(std::shared_ptr<const Profile> profile,
+                                            const ContextIdentity& identity,
+                                            absl::Span<const int32_t> tokens,
+                                            const LoadOptions& options, const MutableKvView& out) {
+  if (absl::Status status = ValidateLoad(*profile, tokens.size(), options, out); !status.ok()) {
+    return status;
+  }
+  LoadCall call;
+  call.channel = channel_;
+  call.server = options_.server;
+  call.chunk_ids = ContextChunkIds(identity, profile->id(), profile->chunk_tokens(), tokens);
+  call.profile = std::move(profile);
+  call.options = &options;
+  call.out = out;
+  call.decoders = &decoders_;
+  call.decode_threads = options_.decode_threads;
+  call.silence_max = options_.rpc_timeout;
+  return RunLoad(call);
+}
+
+absl::StatusOr<uint64_t> ClientImpl::Delete(absl::Span<const ChunkId> ids) {
+  uint64_t deleted = 0;
+  for (size_t first = 0; first < ids.size(); first += kIdsMax) {
+    v1::DeleteRequest request;
+    for (const ChunkId& id : ids.subspan(first, kIdsMax)) request.add_chunk_ids(AsBytes(id));
+    v1::DeleteResponse response;
+    absl::Status status = Call("delete", &v1::KVStream::Stub::Delete, request, &response);
+    if (!status.ok()) return status;
+    deleted += response.chunks_deleted();
+  }
+  return deleted;
+}
+
+absl::StatusOr<ListPage> ClientImpl::List(uint32_t page_size, const std::string& page_token,
+                                          const absl::optional<ProfileId>& profile) {
+  v1::ListRequest request;
+  request.set_page_size(page_size);
+  request.set_page_token(page_token);
+  if (profile.has_value()) request.set_profile_id(AsBytes(*profile));
+  v1::ListResponse response;
+  if (absl::Status status = Call("list", &v1::KVStream::Stub::List, request, &response);
+      !status.ok()) {
+    return status;
+  }
+  ListPage page;
+  page.next_page_token = response.next_page_token();
+  for (const v1::StoredChunk& stored : response.chunks()) {
+    ListedChunk chunk;
+    absl::Status status = CopyId(stored.chunk_id(), "chunk id", &chunk.id);
+    status.Update(CopyId(stored.profile_id(), "profile id", &chunk.info.profile_id));
+    if (!stored.parent_id().empty()) {
+      chunk.info.parent.emplace();
+      status.Update(CopyId(stored.parent_id(), "parent id", &*chunk.info.parent));
+    }
+    if (!status.ok()) return status;
+    chunk.info.model = stored.model();
+    chunk.info.first_token = stored.first_token();
+    chunk.info.tokens = stored.tokens();
+    chunk.info.segment_bytes.assign(stored.segment_bytes().begin(), stored.segment_bytes().end());
+    chunk.info.created = absl::UnixEpoch() + absl::Seconds(stored.created().seconds()) +
+                         absl::Nanoseconds(stored.created().nanos());
+    page.chunks.push_back(std::move(chunk));
+  }
+  return page;
+}
+
+absl::StatusOr<ServerStats> ClientImpl::Stats() {
+  v1::StatsResponse response;
+  if (absl::Status status =
+          Call("stats", &v1::KVStream::Stub::Stats, v1::StatsRequest(), &response);
+      !status.ok()) {
+    return status;
+  }
+  ServerStats stats;
+  stats.version = response.version();
+  stats.uptime = FromProto(response.uptime());
+  stats.store = response.store();
+  stats.chunks = response.chunks();
+  stats.payload_bytes = response.payload_bytes();
+  stats.disk_bytes = response.disk_bytes();
+  for (const std::string& bytes : response.profile_ids()) {
+    stats.profile_ids.emplace_back();
+    if (absl::Status status = CopyId(bytes, "profile id", &stats.profile_ids.back());
+        !status.ok()) {
+      return status;
+    }
+  }
+  stats.loads_in_flight = response.loads_in_flight();
+  stats.loads_finished = response.loads_finished();
+  stats.loads_failed = response.loads_failed();
+  stats.load_bytes_sent = response.load_bytes_sent();
+  stats.chunks_by_level.assign(response.chunks_by_level().begin(),
+                               response.chunks_by_level().end());
+  stats.chunks_recomputed = response.chunks_recomputed();
+  return stats;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Client>> Client::Create(Options options) {
+  const size_t colon = options.server.rfind(':');
+  if (colon == std::string::npos || colon == 0 || colon + 1 == options.server.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("server \"", options.server, "\" is not host:port"));
+  }
+  if (options.rpc_timeout <= absl::ZeroDuration()) {
+    return absl::InvalidArgumentError("rpc_timeout must be positive");
+  }
+  for (int threads : {options.decode_threads, options.encode_threads}) {
+    if (threads < 1 || threads > kThreadsMax) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(threads, " threads is not in 1 to ", kThreadsMax));
+    }
+  }
+  return std::unique_ptr<Client>(new ClientImpl(std::move(options)));
+}
+
+}  // namespace kvstream

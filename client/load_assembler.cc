@@ -1,0 +1,410 @@
+#include "client/load_assembler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace kvstream {
+namespace {
+
+// As in the proto.
+constexpr uint64_t kDataBytesMax = 256 << 10;
+// For a segment's headers and coder states, whatever its tokens.
+constexpr int64_t kSegmentOverheadBytes = 64 << 10;
+
+bool IsDamage(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kDataLoss:
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kOutOfRange:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+LoadAssembler::LoadAssembler(LoadShape shape)
+    : shape_(std::move(shape)), states_(shape_.chunk_ids.size()) {
+  for (uint32_t chunk = 0; chunk < chunks(); ++chunk) {
+    not_in_place_.insert(not_in_place_.end(), chunk);
+  }
+  // A fixed level leaves nothing to recompute unless the server asks for it.
+  front_done_ = shape_.ability != ClientRecomputeAbility::kFront || shape_.fixed_level.has_value();
+}
+
+int64_t LoadAssembler::TokensOf(uint32_t chunk) const {
+  const int64_t first = int64_t{chunk} * shape_.chunk_tokens;
+  return std::min<int64_t>(shape_.chunk_tokens, shape_.tokens - first);
+}
+
+int64_t LoadAssembler::SegmentBytesMax(int64_t tokens) const {
+  return kSegmentOverheadBytes + 4 * tokens * shape_.values_per_token;
+}
+
+absl::Status LoadAssembler::Violation(absl::string_view what) const {
+  return absl::InternalError(absl::StrCat("the server broke the protocol of Load: ", what));
+}
+
+absl::Status LoadAssembler::ChunkViolation(uint32_t chunk, absl::string_view what) const {
+  return Violation(absl::StrCat("chunk ", chunk, " of ", chunks(), ": ", what));
+}
+
+// ------------------------------------------------------------------ from the server
+
+absl::Status LoadAssembler::OnMessage(const v1::LoadResponse& message) {
+  switch (message.message_case()) {
+    case v1::LoadResponse::kPlan:
+      return OnPlan(message.plan());
+    case v1::LoadResponse::kData: {
+      const v1::SegmentData& data = message.data();
+      SegmentFrame frame;
+      frame.chunk = data.chunk();
+      frame.level = data.level();
+      frame.offset = data.offset();
+      frame.size = data.data().size();
+      frame.payload = {data.data()};
+      return OnData(frame);
+    }
+    case v1::LoadResponse::kSummary:
+      return OnSummary(message.summary());
+    case v1::LoadResponse::MESSAGE_NOT_SET:
+      break;
+  }
+  return Violation("a message that is neither plan, data nor summary");
+}
+
+absl::Status LoadAssembler::CheckSizes(uint32_t chunk, const v1::ChunkPlan& plan) {
+  const int64_t tokens = TokensOf(chunk);
+  ChunkState& state = states_[chunk];
+  if (plan.tokens() != 0 && plan.tokens() != static_cast<uint64_t>(tokens)) {
+    return ChunkViolation(
+        chunk, absl::StrCat("the plan says ", plan.tokens(), " tokens where there are ", tokens));
+  }
+  if (plan.segment_bytes_size() == 0) {
+    if (plan.has_level() && state.segment_bytes.empty()) {
+      return ChunkViolation(chunk, "its first plan gives no segment_bytes");
+    }
+    return absl::OkStatus();
+  }
+  if (plan.segment_bytes_size() != shape_.levels) {
+    return ChunkViolation(chunk,
+                          absl::StrCat("the plan gives the bytes of ", plan.segment_bytes_size(),
+                                       " levels where there are ", shape_.levels));
+  }
+  const uint64_t bytes_max = static_cast<uint64_t>(SegmentBytesMax(tokens));
+  for (uint64_t bytes : plan.segment_bytes()) {
+    if (bytes == 0 || bytes > bytes_max) {
+      return ChunkViolation(
+          chunk, absl::StrCat("a segment of ", bytes, " bytes, not in 1 to ", bytes_max));
+    }
+  }
+  const std::vector<uint64_t> announced(plan.segment_bytes().begin(), plan.segment_bytes().end());
+  if (!state.segment_bytes.empty() && state.segment_bytes != announced) {
+    return ChunkViolation(chunk, "a later plan changes segment_bytes");
+  }
+  state.segment_bytes = announced;
+  return absl::OkStatus();
+}
+
+absl::Status LoadAssembler::OnPlan(const v1::ChunkPlan& plan) {
+  if (has_summary_) return Violation("a plan after the summary");
+  const uint32_t chunk = plan.chunk();
+  if (chunk >= chunks()) {
+    return Violation(absl::StrCat("a plan for chunk ", chunk, " of ", chunks()));
+  }
+  ChunkState& state = states_[chunk];
+  if (absl::Status sizes = CheckSizes(chunk, plan); !sizes.ok()) return sizes;
+  switch (plan.decision_case()) {
+    case v1::ChunkPlan::kRecompute:
+      if (shape_.ability == ClientRecomputeAbility::kNone) {
+        return ChunkViolation(chunk, "planned as recompute, which the client said it cannot");
+      }
+      state.recompute_planned = true;
+      break;
+    case v1::ChunkPlan::kLevel:
+      if (plan.level() >= static_cast<uint32_t>(shape_.levels)) {
+        return ChunkViolation(
+            chunk, absl::StrCat("planned at level ", plan.level(), " of ", shape_.levels));
+      }
+      if (static_cast<int>(plan.level()) < state.planned_level) {
+        return ChunkViolation(chunk, absl::StrCat("a later plan lowers level ", state.planned_level,
+                                                  " to ", plan.level()));
+      }
+      if (state.damaged && state.recompute_planned) {
+        return ChunkViolation(chunk, "damaged and planned as recompute, then planned at a level");
+      }
+      state.planned_level = static_cast<int>(plan.level());
+      if (!state.recomputing && !state.recomputed) state.recompute_planned = false;
+      break;
+    case v1::ChunkPlan::DECISION_NOT_SET:
+      return ChunkViolation(chunk, "a plan without a decision");
+  }
+  Update(chunk);
+  return absl::OkStatus();
+}
+
+absl::Status LoadAssembler::OnData(const SegmentFrame& frame) {
+  if (has_summary_) return Violation("data after the summary");
+  if (frame.chunk >= chunks()) {
+    return Violation(absl::StrCat("data of chunk ", frame.chunk, " of ", chunks()));
+  }
+  ChunkState& state = states_[frame.chunk];
+  if (state.planned_level < 0) return ChunkViolation(frame.chunk, "data before a plan of a level");
+  if (state.recompute_planned && !ReceivesForNothing(state)) {
+    return ChunkViolation(frame.chunk, "data of a chunk planned as recompute");
+  }
+  if (frame.level > static_cast<uint32_t>(state.planned_level)) {
+    return ChunkViolation(frame.chunk, absl::StrCat("data of level ", frame.level,
+                                                    " where the plan says ", state.planned_level));
+  }
+  if (frame.level != static_cast<uint32_t>(state.complete_levels)) {
+    return ChunkViolation(frame.chunk, absl::StrCat("data of level ", frame.level, " where level ",
+                                                    state.complete_levels, " is next"));
+  }
+  if (frame.offset != state.filled) {
+    return ChunkViolation(frame.chunk, absl::StrCat("data at offset ", frame.offset, " where ",
+                                                    state.filled, " is next"));
+  }
+  const uint64_t segment_bytes = state.segment_bytes[frame.level];
+  if (frame.size == 0 || frame.size > kDataBytesMax || frame.size > segment_bytes - state.filled) {
+    return ChunkViolation(frame.chunk,
+                          absl::StrCat("a data message of ", frame.size, " bytes at offset ",
+                                       frame.offset, " of a segment of ", segment_bytes));
+  }
+  if (!ReceivesForNothing(state)) {
+    if (state.filled == 0) {
+      std::unique_ptr<char[]> segment(new (std::nothrow) char[segment_bytes]);
+      if (segment == nullptr) {
+        return absl::ResourceExhaustedError(
+            absl::StrCat("no memory for a segment of ", segment_bytes, " bytes"));
+      }
+      state.segments.push_back(std::move(segment));
+    }
+    // The one copy of the payload: from the transport's slices into the chunk's own segment.
+    char* to = state.segments.back().get() + state.filled;
+    for (absl::string_view piece : frame.payload) {
+      std::memcpy(to, piece.data(), piece.size());
+      to += piece.size();
+    }
+  }
+  state.filled += frame.size;
+  state.received += frame.size;
+  bytes_received_ += frame.size;
+  if (state.filled == segment_bytes) {
+    state.filled = 0;
+    ++state.complete_levels;
+    Update(frame.chunk);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LoadAssembler::OnSummary(const v1::LoadSummary& summary) {
+  if (has_summary_) return Violation("a second summary");
+  if (summary.chunks_size() != static_cast<int>(chunks())) {
+    return Violation(absl::StrCat("a summary of ", summary.chunks_size(), " chunks of ", chunks()));
+  }
+  if (!std::isfinite(summary.bandwidth_estimate_bytes_per_second())) {
+    return Violation("a bandwidth estimate that is no number");
+  }
+  for (uint32_t chunk = 0; chunk < chunks(); ++chunk) {
+    const ChunkState& state = states_[chunk];
+    const v1::ChunkPlan& decision = summary.chunks(static_cast<int>(chunk));
+    if (decision.chunk() != chunk) return ChunkViolation(chunk, "missing from the summary");
+    if (state.damaged || state.recomputing || state.recomputed || state.recompute_planned) {
+      continue;  // The client's own work, whatever the server calls it; Verdict() sees that it is
+                 // done.
+    }
+    if (!decision.has_level() || static_cast<int>(decision.level()) != state.planned_level) {
+      return ChunkViolation(chunk, "the summary is not what was planned");
+    }
+    if (state.complete_levels != state.planned_level + 1 || state.filled != 0) {
+      return ChunkViolation(chunk, "the summary came before all of its data");
+    }
+    if (state.planned_level < shape_.floor_level ||
+        (shape_.fixed_level.has_value() && state.planned_level != *shape_.fixed_level)) {
+      return ChunkViolation(chunk, absl::StrCat("delivered at level ", state.planned_level,
+                                                ", which the client did not allow"));
+    }
+  }
+  bandwidth_estimate_ = summary.bandwidth_estimate_bytes_per_second();
+  has_summary_ = true;
+  return absl::OkStatus();
+}
+
+// ------------------------------------------------------------------ local work
+
+void LoadAssembler::Update(uint32_t chunk) {
+  ChunkState& state = states_[chunk];
+  const auto set_member = [chunk](std::set<uint32_t>* set, bool member) {
+    if (member) {
+      set->insert(chunk);
+    } else {
+      set->erase(chunk);
+    }
+  };
+  const bool at_rest = !state.decoding && !state.recomputing;
+  const bool in_place = state.recomputed || (at_rest && state.decoded_level >= 0 && !state.damaged);
+  const bool complete =
+      state.planned_level >= 0 && state.complete_levels == state.planned_level + 1;
+  const bool decodable = at_rest && complete && state.decoded_level < state.planned_level &&
+                         !state.recompute_planned && !ReceivesForNothing(state);
+  set_member(&not_in_place_, !in_place);
+  set_member(&to_decode_, decodable && state.decoded_level < 0);
+  set_member(&to_refine_, decodable && state.decoded_level >= 0);
+  set_member(&to_recompute_, at_rest && state.recompute_planned && !state.recomputed);
+
+  const bool ready = state.recomputed || (in_place && !state.recompute_planned &&
+                                          state.decoded_level + 1 == state.complete_levels);
+  chunks_ready_ += static_cast<uint32_t>(ready) - static_cast<uint32_t>(state.ready);
+  state.ready = ready;
+
+  const bool finest = state.decoded_level + 1 == shape_.levels;
+  if (at_rest && (ReceivesForNothing(state) || finest)) {
+    std::vector<std::unique_ptr<char[]>>().swap(state.segments);
+  }
+}
+
+absl::optional<DecodeJob> LoadAssembler::NextDecode() {
+  for (std::set<uint32_t>* candidates : {&to_decode_, &to_refine_}) {
+    const auto next = candidates->lower_bound(undecodable_below_);
+    if (next == candidates->end()) continue;
+    const uint32_t chunk = *next;
+    ChunkState& state = states_[chunk];
+    DecodeJob job;
+    job.chunk = chunk;
+    job.level = state.planned_level;
+    job.first_unchecked_level = state.decoded_level + 1;
+    job.first_token = int64_t{chunk} * shape_.chunk_tokens;
+    job.tokens = TokensOf(chunk);
+    for (int level = 0; level <= job.level; ++level) {
+      job.segments.emplace_back(state.segments[level].get(), state.segment_bytes[level]);
+    }
+    state.decoding = true;
+    ++decodes_under_way_;
+    Update(chunk);
+    return job;
+  }
+  return absl::nullopt;
+}
+
+absl::Status LoadAssembler::OnDecoded(uint32_t chunk, int level, const absl::Status& status) {
+  ChunkState& state = states_[chunk];
+  state.decoding = false;
+  --decodes_under_way_;
+  if (status.ok()) {
+    state.decoded_level = level;
+  } else if (IsDamage(status)) {
+    state.damaged = true;
+    unreported_damage_.push_back(chunk);
+    if (first_damage_.ok()) {
+      first_damage_ = absl::DataLossError(
+          absl::StrCat("chunk ", chunk, " (", ShortChunkId(shape_.chunk_ids[chunk]),
+                       ") arrived damaged at level ", level, ": ", status.message()));
+    }
+  }
+  Update(chunk);
+  if (status.ok() || IsDamage(status)) return absl::OkStatus();
+  return absl::Status(status.code(),
+                      absl::StrCat("decoding chunk ", chunk, " (",
+                                   ShortChunkId(shape_.chunk_ids[chunk]), "): ", status.message()));
+}
+
+absl::optional<RecomputeJob> LoadAssembler::NextRecompute() {
+  if (recompute_under_way_) return absl::nullopt;
+  // Everything before it is there to be read.
+  const uint32_t first_missing = not_in_place_.empty() ? chunks() : *not_in_place_.begin();
+  if (!front_done_) {
+    // If the front's next chunk is in place, it was decoded: the front has met the others.
+    const bool free = first_missing == front_ && front_ < chunks() &&
+                      (states_[front_].planned_level < 0 || states_[front_].recompute_planned);
+    if (!free) front_done_ = true;
+  }
+  RecomputeJob job;
+  job.chunks = 1;
+  if (!front_done_) {
+    job.first_chunk = front_++;
+  } else {
+    if (to_recompute_.empty() || *to_recompute_.begin() > first_missing) return absl::nullopt;
+    job.first_chunk = *to_recompute_.begin();
+    while (job.chunks < shape_.recompute_run_chunks_max &&
+           to_recompute_.count(job.first_chunk + job.chunks) > 0) {
+      ++job.chunks;
+    }
+  }
+  job.first_token = int64_t{job.first_chunk} * shape_.chunk_tokens;
+  for (uint32_t i = 0; i < job.chunks; ++i) {
+    const uint32_t chunk = job.first_chunk + i;
+    job.tokens += TokensOf(chunk);
+    states_[chunk].recomputing = true;
+    Update(chunk);
+  }
+  recompute_under_way_ = true;
+  undecodable_below_ = job.first_chunk + job.chunks;
+  return job;
+}
+
+absl::Status LoadAssembler::OnRecomputed(const RecomputeJob& job, const absl::Status& status,
+                                         absl::Duration took) {
+  recompute_under_way_ = false;
+  undecodable_below_ = 0;
+  for (uint32_t i = 0; i < job.chunks; ++i) {
+    ChunkState& state = states_[job.first_chunk + i];
+    state.recomputing = false;
+    state.recomputed = status.ok();
+    Update(job.first_chunk + i);
+  }
+  if (!status.ok()) {
+    return absl::Status(status.code(),
+                        absl::StrCat("recomputing tokens ", job.first_token, " to ",
+                                     job.first_token + job.tokens - 1, ": ", status.message()));
+  }
+  recomputed_chunks_ += job.chunks;
+  recomputed_tokens_ += static_cast<uint64_t>(job.tokens);
+  recompute_time_ += took;
+  return absl::OkStatus();
+}
+
+// ------------------------------------------------------------------ reports
+
+void LoadAssembler::TakeProgress(v1::LoadProgress* progress) {
+  progress->set_bytes_received(bytes_received_);
+  progress->set_chunks_ready(chunks_ready_);
+  progress->set_recomputed_up_to(
+      shape_.ability == ClientRecomputeAbility::kFront ? front_ : recomputed_chunks_);
+  progress->set_recomputed_tokens(recomputed_tokens_);
+  progress->set_recompute_seconds(absl::ToDoubleSeconds(recompute_time_));
+  for (uint32_t chunk : unreported_damage_) progress->add_damaged_chunks(chunk);
+  unreported_damage_.clear();
+}
+
+absl::Status LoadAssembler::Verdict() const {
+  if (finished()) return absl::OkStatus();
+  for (uint32_t chunk = 0; chunk < chunks(); ++chunk) {
+    if (states_[chunk].damaged && !states_[chunk].recomputed) return first_damage_;
+  }
+  if (!has_summary_) return Violation("the stream ended without a summary");
+  for (uint32_t chunk = 0; chunk < chunks(); ++chunk) {
+    if (!states_[chunk].ready) return ChunkViolation(chunk, "not ready when the load ended");
+  }
+  return Violation("the load ended while work was under way");
+}
+
+std::vector<LoadedChunk> LoadAssembler::Result() const {
+  std::vector<LoadedChunk> result(chunks());
+  for (uint32_t chunk = 0; chunk < chunks(); ++chunk) {
+    const ChunkState& state = states_[chunk];
+    if (!state.recomputed) result[chunk].level = state.decoded_level;
+    result[chunk].tokens = TokensOf(chunk);
+    result[chunk].bytes = state.received;
+  }
+  return result;
+}
+
+}  // namespace kvstream

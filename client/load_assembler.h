@@ -1,0 +1,180 @@
+// The state of one load on the client: what the server has planned and sent, and what is decoded or
+// recomputed.
+#ifndef KVSTREAM_CLIENT_LOAD_ASSEMBLER_H_
+#define KVSTREAM_CLIENT_LOAD_ASSEMBLER_H_
+
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "absl/types/optional.h"
+#include "client/client.h"
+#include "client/segment_frame.h"
+#include "kvstream/v1/kvstream.pb.h"
+
+namespace kvstream {
+
+// What a load is about; all of it is the caller's own word, none the server's.
+struct LoadShape {
+  std::vector<ChunkId> chunk_ids;  // in context order, at least one
+  int64_t tokens = 0;              // of the context; the last chunk holds the rest
+  int chunk_tokens = 0;
+  int levels = 0;                // of the profile
+  int64_t values_per_token = 0;  // of the geometry
+  int floor_level = 0;
+  absl::optional<int> fixed_level;
+  ClientRecomputeAbility ability = ClientRecomputeAbility::kNone;
+  // Chunks recomputed in one call of the callback when several stand next to each other.
+  uint32_t recompute_run_chunks_max = 16;
+};
+
+// One chunk to decode now, at `level`, from borrowed segments 0..level. They stay valid until
+// OnDecoded.
+struct DecodeJob {
+  uint32_t chunk = 0;
+  int level = 0;
+  int first_unchecked_level = 0;  // segments below it have been decoded before
+  int64_t first_token = 0;
+  int64_t tokens = 0;
+  std::vector<absl::string_view> segments;
+};
+
+// Chunks to recompute now, in one call.
+struct RecomputeJob {
+  uint32_t first_chunk = 0;
+  uint32_t chunks = 0;
+  int64_t first_token = 0;
+  int64_t tokens = 0;
+};
+
+// Takes the server's messages in the order of their arrival and the outcomes of local work, holds
+// the received bytes, and says what to decode and what to recompute next. No transport, threads or
+// clock; not thread-safe.
+//
+// Rules of what it hands out:
+// - A chunk is decoded when all segments up to its planned level are there: chunks never decoded
+// before refined ones, lower
+//   positions first. One decode a chunk at a time.
+// - Chunks planned as recompute are recomputed in context order, once every chunk before them is in
+// place; neighbours that are planned
+//   at that moment go into one call. While it runs, no chunk before or in it is decoded, since the
+//   callback reads their KV.
+// - Ability kFront starts at chunk 0 without waiting for a plan, one chunk a call, and goes on
+// until it meets a chunk that the
+//   server has planned to send.
+// - What the client has begun to recompute stays recomputed, whatever the server sends for it
+// later: those bytes are checked and dropped.
+//
+// Every field of a message is checked before use; the first message that breaks the protocol gives
+// INTERNAL, naming the field, and ends the load. Memory: the segments announced for the planned
+// levels, allocated when their first byte comes, each at most SegmentBytesMax(); freed when a chunk
+// stands at the finest level or is recomputed.
+class LoadAssembler {
+ public:
+  explicit LoadAssembler(LoadShape shape);
+  LoadAssembler(const LoadAssembler&) = delete;
+
+  // Largest segment that is believed of a chunk of that many tokens: twice its uncompressed KV, and
+  // headers.
+  int64_t SegmentBytesMax(int64_t tokens) const;
+
+  // From the server. INTERNAL: protocol violation. RESOURCE_EXHAUSTED: no memory for a segment.
+  absl::Status OnData(const SegmentFrame& frame);
+  absl::Status OnMessage(const v1::LoadResponse& message);
+
+  // Local work. Next...() hand out a job that is then under way until it is reported done. Errors:
+  // those of the work that end the load. Damage (DATA_LOSS, INVALID_ARGUMENT, FAILED_PRECONDITION,
+  // OUT_OF_RANGE from decoding) does not: the next progress message reports it, and the server
+  // decides.
+  absl::optional<DecodeJob> NextDecode();
+  absl::Status OnDecoded(uint32_t chunk, int level, const absl::Status& status);
+  absl::optional<RecomputeJob> NextRecompute();
+  absl::Status OnRecomputed(const RecomputeJob& job, const absl::Status& status,
+                            absl::Duration took);
+
+  // Fills all fields but clock_ns. Damage is put into exactly one message, so every message made
+  // must be sent.
+  void TakeProgress(v1::LoadProgress* progress);
+
+  bool damage_unreported() const { return !unreported_damage_.empty(); }
+  bool working() const { return decodes_under_way_ > 0 || recompute_under_way_; }
+  uint32_t chunks() const { return static_cast<uint32_t>(states_.size()); }
+  uint32_t chunks_ready() const { return chunks_ready_; }
+  uint64_t bytes_received() const { return bytes_received_; }
+  bool has_summary() const { return has_summary_; }
+  // The load is over: the summary has come, all chunks are ready and no work is under way.
+  bool finished() const { return has_summary_ && chunks_ready_ == chunks() && !working(); }
+
+  // Why a stream that the server ended with OK is not a finished load: DATA_LOSS for the first
+  // damaged chunk, else INTERNAL for the first chunk that is missing. OK if finished().
+  // Precondition: no work is under way and none is to be had.
+  absl::Status Verdict() const;
+  // The first damage with its chunk's id, if there was any: more telling than the server's
+  // DATA_LOSS.
+  const absl::Status& first_damage() const { return first_damage_; }
+
+  // Precondition: has_summary().
+  double bandwidth_estimate_bytes_per_second() const { return bandwidth_estimate_; }
+  std::vector<LoadedChunk> Result() const;
+  uint64_t recomputed_tokens() const { return recomputed_tokens_; }
+  absl::Duration recompute_time() const { return recompute_time_; }
+
+ private:
+  struct ChunkState {
+    int planned_level = -1;  // none yet
+    bool recompute_planned = false;
+    bool decoding = false;
+    bool recomputing = false;
+    bool recomputed = false;
+    bool damaged = false;
+    bool ready = false;
+    int complete_levels = 0;  // segments received whole
+    int decoded_level = -1;
+    uint64_t filled = 0;  // bytes of segment complete_levels
+    uint64_t received = 0;
+    std::vector<uint64_t> segment_bytes;            // empty before the first plan with a level
+    std::vector<std::unique_ptr<char[]>> segments;  // those begun
+  };
+
+  absl::Status OnPlan(const v1::ChunkPlan& plan);
+  absl::Status OnSummary(const v1::LoadSummary& summary);
+  absl::Status CheckSizes(uint32_t chunk, const v1::ChunkPlan& plan);
+  absl::Status Violation(absl::string_view what) const;
+  absl::Status ChunkViolation(uint32_t chunk, absl::string_view what) const;
+  // Adjusts the sets and counters below after a change to a chunk. O(log chunks).
+  void Update(uint32_t chunk);
+  bool ReceivesForNothing(const ChunkState& state) const {
+    return state.recomputing || state.recomputed || state.damaged;
+  }
+  int64_t TokensOf(uint32_t chunk) const;
+
+  const LoadShape shape_;
+  std::vector<ChunkState> states_;
+  std::set<uint32_t> to_decode_;     // complete to the planned level, never decoded
+  std::set<uint32_t> to_refine_;     // the same, decoded at a lower level
+  std::set<uint32_t> to_recompute_;  // planned, not begun
+  std::set<uint32_t> not_in_place_;  // neither decoded (at any level, and at rest) nor recomputed
+  uint32_t front_ = 0;               // chunks 0..front_-1 were begun by ability kFront
+  bool front_done_ = true;           // it met the others, or was never able to
+  uint32_t decodes_under_way_ = 0;
+  bool recompute_under_way_ = false;
+  uint32_t undecodable_below_ = 0;  // while a recompute runs: the end of its chunks
+  uint32_t chunks_ready_ = 0;
+  uint32_t recomputed_chunks_ = 0;
+  uint64_t recomputed_tokens_ = 0;
+  absl::Duration recompute_time_;
+  uint64_t bytes_received_ = 0;
+  std::vector<uint32_t> unreported_damage_;
+  absl::Status first_damage_;
+  bool has_summary_ = false;
+  double bandwidth_estimate_ = 0;
+};
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_CLIENT_LOAD_ASSEMBLER_H_

@@ -1,0 +1,538 @@
+#include "client/load_assembler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+
+namespace kvstream {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr int kChunkTokens = 4;
+constexpr int kLevels = 3;
+constexpr uint64_t kSegmentBytes[kLevels] = {10, 6, 4};
+
+LoadShape Shape(uint32_t chunks, ClientRecomputeAbility ability = ClientRecomputeAbility::kNone) {
+  LoadShape shape;
+  shape.chunk_ids.resize(chunks);
+  for (uint32_t i = 0; i < chunks; ++i) shape.chunk_ids[i][0] = static_cast<uint8_t>(i + 1);
+  shape.tokens = int64_t{chunks} * kChunkTokens - 1;
+  shape.chunk_tokens = kChunkTokens;
+  shape.levels = kLevels;
+  shape.values_per_token = 8;
+  shape.ability = ability;
+  return shape;
+}
+
+uint32_t TokensOf(uint32_t chunk, uint32_t chunks) {
+  return chunk + 1 == chunks ? kChunkTokens - 1 : kChunkTokens;
+}
+
+// A server that says what it is told to, against an assembler of its own.
+class Load {
+ public:
+  explicit Load(const LoadShape& shape) : assembler(shape), chunks_(assembler.chunks()) {}
+
+  static v1::ChunkPlan Sized(uint32_t chunk, uint32_t tokens) {
+    v1::ChunkPlan plan;
+    plan.set_chunk(chunk);
+    plan.set_tokens(tokens);
+    for (uint64_t bytes : kSegmentBytes) plan.add_segment_bytes(bytes);
+    return plan;
+  }
+  static v1::LoadResponse Wrap(const v1::ChunkPlan& plan) {
+    v1::LoadResponse message;
+    *message.mutable_plan() = plan;
+    return message;
+  }
+  absl::Status Plan(uint32_t chunk, int level) {
+    v1::ChunkPlan plan = Sized(chunk, TokensOf(chunk, chunks_));
+    plan.set_level(static_cast<uint32_t>(level));
+    return assembler.OnMessage(Wrap(plan));
+  }
+  absl::Status PlanRecompute(uint32_t chunk) {
+    v1::ChunkPlan plan = Sized(chunk, TokensOf(chunk, chunks_));
+    plan.mutable_recompute()->set_reason(v1::Recompute::REASON_FASTER);
+    return assembler.OnMessage(Wrap(plan));
+  }
+  absl::Status Data(uint32_t chunk, int level, uint64_t offset, absl::string_view bytes) {
+    SegmentFrame frame;
+    frame.chunk = chunk;
+    frame.level = static_cast<uint32_t>(level);
+    frame.offset = offset;
+    frame.size = bytes.size();
+    frame.payload = {bytes.substr(0, bytes.size() / 2), bytes.substr(bytes.size() / 2)};
+    return assembler.OnData(frame);
+  }
+  // All bytes of a segment, in two messages.
+  absl::Status Segment(uint32_t chunk, int level) {
+    const std::string bytes(kSegmentBytes[level], static_cast<char>('a' + level));
+    absl::Status status = Data(chunk, level, 0, absl::string_view(bytes).substr(0, 3));
+    status.Update(Data(chunk, level, 3, absl::string_view(bytes).substr(3)));
+    return status;
+  }
+  absl::Status Send(uint32_t chunk, int from_level, int to_level) {
+    absl::Status status = Plan(chunk, to_level);
+    for (int level = from_level; level <= to_level; ++level) status.Update(Segment(chunk, level));
+    return status;
+  }
+  v1::LoadSummary SummaryOf(const std::vector<int>& levels) {
+    v1::LoadSummary summary;
+    for (uint32_t chunk = 0; chunk < levels.size(); ++chunk) {
+      v1::ChunkPlan* plan = summary.add_chunks();
+      plan->set_chunk(chunk);
+      if (levels[chunk] < 0) {
+        plan->mutable_recompute();
+      } else {
+        plan->set_level(static_cast<uint32_t>(levels[chunk]));
+      }
+    }
+    return summary;
+  }
+  absl::Status Summary(const std::vector<int>& levels) {  // -1: recompute
+    v1::LoadResponse message;
+    *message.mutable_summary() = SummaryOf(levels);
+    return assembler.OnMessage(message);
+  }
+  absl::Status Decode(absl::Status outcome = absl::OkStatus()) {
+    const absl::optional<DecodeJob> job = assembler.NextDecode();
+    if (!job.has_value()) return absl::NotFoundError("nothing to decode");
+    return assembler.OnDecoded(job->chunk, job->level, outcome);
+  }
+  v1::LoadProgress Progress() {
+    v1::LoadProgress progress;
+    assembler.TakeProgress(&progress);
+    return progress;
+  }
+
+  LoadAssembler assembler;
+
+ private:
+  const uint32_t chunks_;
+};
+
+void ExpectViolation(const absl::Status& status, absl::string_view what) {
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("broke the protocol"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr(std::string(what)));
+}
+
+TEST(LoadAssemblerTest, ChunksArriveDecodeAndFinish) {
+  Load load(Shape(2));
+  EXPECT_FALSE(load.assembler.NextDecode().has_value());
+  ASSERT_TRUE(load.Send(0, 0, 1).ok());
+  absl::optional<DecodeJob> job = load.assembler.NextDecode();
+  ASSERT_TRUE(job.has_value());
+  EXPECT_EQ(job->chunk, 0);
+  EXPECT_EQ(job->level, 1);
+  EXPECT_EQ(job->first_token, 0);
+  EXPECT_EQ(job->tokens, 4);
+  EXPECT_THAT(job->segments, ElementsAre("aaaaaaaaaa", "bbbbbb"));
+  EXPECT_EQ(load.Progress().chunks_ready(), 0);
+  ASSERT_TRUE(load.assembler.OnDecoded(0, 1, absl::OkStatus()).ok());
+  EXPECT_EQ(load.Progress().chunks_ready(), 1);
+
+  ASSERT_TRUE(load.Send(1, 0, 0).ok());
+  job = load.assembler.NextDecode();
+  ASSERT_TRUE(job.has_value());
+  EXPECT_EQ(job->first_token, 4);
+  EXPECT_EQ(job->tokens, 3) << "the last chunk holds the rest";
+  ASSERT_TRUE(load.Summary({1, 0}).ok()) << "the summary may come before the last decode is done";
+  EXPECT_FALSE(load.assembler.finished());
+  ASSERT_TRUE(load.assembler.OnDecoded(1, 0, absl::OkStatus()).ok());
+  EXPECT_TRUE(load.assembler.finished());
+  EXPECT_TRUE(load.assembler.Verdict().ok());
+
+  const std::vector<LoadedChunk> result = load.assembler.Result();
+  EXPECT_EQ(result[0].level, 1);
+  EXPECT_EQ(result[0].bytes, 16);
+  EXPECT_EQ(result[1].level, 0);
+  EXPECT_EQ(result[1].tokens, 3);
+  EXPECT_EQ(load.Progress().bytes_received(), 26);
+}
+
+TEST(LoadAssemblerTest, DecodesAChunkOnlyOnceItsPlannedLevelIsThere) {
+  Load load(Shape(1));
+  ASSERT_TRUE(load.Plan(0, 2).ok());
+  ASSERT_TRUE(load.Segment(0, 0).ok());
+  ASSERT_TRUE(load.Segment(0, 1).ok());
+  EXPECT_FALSE(load.assembler.NextDecode().has_value()) << "it would be decoded twice";
+  ASSERT_TRUE(load.Segment(0, 2).ok());
+  const absl::optional<DecodeJob> job = load.assembler.NextDecode();
+  ASSERT_TRUE(job.has_value());
+  EXPECT_EQ(job->level, 2);
+  EXPECT_FALSE(load.assembler.NextDecode().has_value()) << "one decode a chunk at a time";
+}
+
+TEST(LoadAssemblerTest, NeverDecodedChunksGoBeforeRefinedOnes) {
+  Load load(Shape(3));
+  ASSERT_TRUE(load.Send(0, 0, 0).ok());
+  ASSERT_TRUE(load.Decode().ok());
+  ASSERT_TRUE(load.Send(0, 1, 1).ok());
+  ASSERT_TRUE(load.Send(2, 0, 0).ok());
+  ASSERT_TRUE(load.Send(1, 0, 0).ok());
+  EXPECT_EQ(load.Progress().chunks_ready(), 0) << "chunk 0 has a newer level than is decoded";
+  std::vector<uint32_t> order;
+  std::vector<int> first_unchecked;
+  while (absl::optional<DecodeJob> job = load.assembler.NextDecode()) {
+    order.push_back(job->chunk);
+    first_unchecked.push_back(job->first_unchecked_level);
+    ASSERT_TRUE(load.assembler.OnDecoded(job->chunk, job->level, absl::OkStatus()).ok());
+  }
+  EXPECT_THAT(order, ElementsAre(1, 2, 0));
+  EXPECT_THAT(first_unchecked, ElementsAre(0, 0, 1));
+  EXPECT_EQ(load.Progress().chunks_ready(), 3);
+}
+
+TEST(LoadAssemblerTest, ARefinementThatArrivesDuringADecodeIsDecodedAfterIt) {
+  Load load(Shape(1));
+  ASSERT_TRUE(load.Send(0, 0, 0).ok());
+  const absl::optional<DecodeJob> first = load.assembler.NextDecode();
+  ASSERT_TRUE(first.has_value());
+  ASSERT_TRUE(load.Send(0, 1, 2).ok());
+  EXPECT_FALSE(load.assembler.NextDecode().has_value());
+  EXPECT_EQ(first->segments[0], "aaaaaaaaaa") << "borrowed bytes stay while it decodes";
+  ASSERT_TRUE(load.assembler.OnDecoded(0, 0, absl::OkStatus()).ok());
+  EXPECT_EQ(load.assembler.chunks_ready(), 0);
+  ASSERT_TRUE(load.Decode().ok());
+  EXPECT_EQ(load.assembler.chunks_ready(), 1);
+  ASSERT_TRUE(load.Summary({2}).ok());
+  EXPECT_TRUE(load.assembler.finished());
+}
+
+// ------------------------------------------------------------------ recompute
+
+TEST(LoadAssemblerTest, RecomputeWaitsForEveryChunkBeforeIt) {
+  Load load(Shape(3, ClientRecomputeAbility::kAny));
+  ASSERT_TRUE(load.PlanRecompute(1).ok());
+  EXPECT_FALSE(load.assembler.NextRecompute().has_value());
+  ASSERT_TRUE(load.Send(0, 0, 0).ok());
+  EXPECT_FALSE(load.assembler.NextRecompute().has_value()) << "received is not in place";
+  ASSERT_TRUE(load.Decode().ok());
+  const absl::optional<RecomputeJob> job = load.assembler.NextRecompute();
+  ASSERT_TRUE(job.has_value());
+  EXPECT_EQ(job->first_token, 4);
+  EXPECT_EQ(job->tokens, 4);
+  EXPECT_FALSE(load.assembler.NextRecompute().has_value()) << "one at a time";
+
+  // While it reads chunk 0, chunk 0 is not decoded; chunk 2 may be.
+  ASSERT_TRUE(load.Send(0, 1, 1).ok());
+  ASSERT_TRUE(load.Send(2, 0, 0).ok());
+  const absl::optional<DecodeJob> behind = load.assembler.NextDecode();
+  ASSERT_TRUE(behind.has_value());
+  EXPECT_EQ(behind->chunk, 2);
+  EXPECT_FALSE(load.assembler.NextDecode().has_value());
+  ASSERT_TRUE(load.assembler.OnDecoded(2, 0, absl::OkStatus()).ok());
+  ASSERT_TRUE(load.assembler.OnRecomputed(*job, absl::OkStatus(), absl::Milliseconds(80)).ok());
+  ASSERT_TRUE(load.Decode().ok());
+  ASSERT_TRUE(load.Summary({1, -1, 0}).ok());
+  EXPECT_TRUE(load.assembler.finished());
+  const v1::LoadProgress progress = load.Progress();
+  EXPECT_EQ(progress.recomputed_up_to(), 1);
+  EXPECT_EQ(progress.recomputed_tokens(), 4);
+  EXPECT_DOUBLE_EQ(progress.recompute_seconds(), 0.08);
+  EXPECT_FALSE(load.assembler.Result()[1].level.has_value());
+}
+
+TEST(LoadAssemblerTest, RecomputeDoesNotStartWhileAChunkBeforeItIsBeingRefined) {
+  Load load(Shape(2, ClientRecomputeAbility::kSuffix));
+  ASSERT_TRUE(load.Send(0, 0, 0).ok());
+  ASSERT_TRUE(load.Decode().ok());
+  ASSERT_TRUE(load.Send(0, 1, 1).ok());
+  ASSERT_TRUE(load.assembler.NextDecode().has_value());
+  ASSERT_TRUE(load.PlanRecompute(1).ok());
+  EXPECT_FALSE(load.assembler.NextRecompute().has_value());
+  ASSERT_TRUE(load.assembler.OnDecoded(0, 1, absl::OkStatus()).ok());
+  EXPECT_TRUE(load.assembler.NextRecompute().has_value());
+}
+
+TEST(LoadAssemblerTest, NeighboursPlannedTogetherAreOneCallUpToItsLimit) {
+  LoadShape shape = Shape(6, ClientRecomputeAbility::kAny);
+  shape.recompute_run_chunks_max = 2;
+  Load load(shape);
+  for (uint32_t chunk : {0, 1, 2, 4}) ASSERT_TRUE(load.PlanRecompute(chunk).ok());
+  absl::optional<RecomputeJob> job = load.assembler.NextRecompute();
+  ASSERT_TRUE(job.has_value());
+  EXPECT_EQ(job->chunks, 2);
+  EXPECT_EQ(job->tokens, 8);
+  ASSERT_TRUE(load.assembler.OnRecomputed(*job, absl::OkStatus(), absl::Seconds(1)).ok());
+  job = load.assembler.NextRecompute();
+  ASSERT_TRUE(job.has_value());
+  EXPECT_EQ(job->first_chunk, 2);
+  EXPECT_EQ(job->chunks, 1) << "chunk 3 is not planned as recompute";
+  ASSERT_TRUE(load.assembler.OnRecomputed(*job, absl::OkStatus(), absl::Seconds(1)).ok());
+  EXPECT_FALSE(load.assembler.NextRecompute().has_value()) << "chunk 3 is missing";
+}
+
+TEST(LoadAssemblerTest, AFailedRecomputeEndsTheLoadWithItsError) {
+  Load load(Shape(1, ClientRecomputeAbility::kAny));
+  ASSERT_TRUE(load.PlanRecompute(0).ok());
+  const absl::optional<RecomputeJob> job = load.assembler.NextRecompute();
+  ASSERT_TRUE(job.has_value());
+  const absl::Status status =
+      load.assembler.OnRecomputed(*job, absl::AbortedError("no GPU"), absl::ZeroDuration());
+  EXPECT_EQ(status.code(), absl::StatusCode::kAborted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("no GPU"));
+  EXPECT_EQ(load.assembler.chunks_ready(), 0);
+}
+
+TEST(LoadAssemblerTest, FrontStartsUnaskedAndStopsWhereChunksAreComing) {
+  Load load(Shape(4, ClientRecomputeAbility::kFront));
+  absl::optional<RecomputeJob> job = load.assembler.NextRecompute();
+  ASSERT_TRUE(job.has_value());
+  EXPECT_EQ(job->first_chunk, 0);
+  EXPECT_EQ(job->chunks, 1);
+  EXPECT_EQ(load.Progress().recomputed_up_to(), 1) << "being worked on";
+  ASSERT_TRUE(load.Send(3, 0, 0).ok());
+  ASSERT_TRUE(load.Decode().ok()) << "behind the front, decoding goes on";
+  ASSERT_TRUE(load.assembler.OnRecomputed(*job, absl::OkStatus(), absl::Seconds(1)).ok());
+  ASSERT_TRUE(load.PlanRecompute(0).ok()) << "the server's word for what was begun";
+  job = load.assembler.NextRecompute();
+  ASSERT_TRUE(job.has_value());
+  EXPECT_EQ(job->first_chunk, 1);
+  ASSERT_TRUE(load.PlanRecompute(1).ok());
+  ASSERT_TRUE(load.Plan(2, 0).ok());
+  ASSERT_TRUE(load.assembler.OnRecomputed(*job, absl::OkStatus(), absl::Seconds(1)).ok());
+  EXPECT_FALSE(load.assembler.NextRecompute().has_value()) << "chunk 2 is on its way";
+  EXPECT_EQ(load.Progress().recomputed_up_to(), 2);
+  ASSERT_TRUE(load.Segment(2, 0).ok());
+  ASSERT_TRUE(load.Decode().ok());
+  ASSERT_TRUE(load.Summary({-1, -1, 0, 0}).ok());
+  EXPECT_TRUE(load.assembler.finished());
+}
+
+TEST(LoadAssemblerTest, WhatTheFrontHasBegunStaysRecomputedWhenItsBytesComeToo) {
+  Load load(Shape(1, ClientRecomputeAbility::kFront));
+  const absl::optional<RecomputeJob> job = load.assembler.NextRecompute();
+  ASSERT_TRUE(job.has_value());
+  ASSERT_TRUE(load.Send(0, 0, 1).ok());
+  EXPECT_FALSE(load.assembler.NextDecode().has_value()) << "two writers to one chunk";
+  ASSERT_TRUE(load.assembler.OnRecomputed(*job, absl::OkStatus(), absl::Seconds(1)).ok());
+  EXPECT_FALSE(load.assembler.NextDecode().has_value());
+  EXPECT_EQ(load.Progress().bytes_received(), 16) << "dropped bytes count: they crossed the link";
+  ASSERT_TRUE(load.Summary({1}).ok());
+  EXPECT_TRUE(load.assembler.finished());
+  EXPECT_FALSE(load.assembler.Result()[0].level.has_value());
+}
+
+TEST(LoadAssemblerTest, FrontDoesNotStartUnaskedUnderAFixedLevel) {
+  LoadShape shape = Shape(1, ClientRecomputeAbility::kFront);
+  shape.fixed_level = 1;
+  Load load(shape);
+  EXPECT_FALSE(load.assembler.NextRecompute().has_value());
+  ASSERT_TRUE(load.PlanRecompute(0).ok());
+  EXPECT_TRUE(load.assembler.NextRecompute().has_value());
+}
+
+TEST(LoadAssemblerTest, APlanOfRecomputeThatWasNotBegunCanBecomeALevel) {
+  Load load(Shape(2, ClientRecomputeAbility::kAny));
+  ASSERT_TRUE(load.PlanRecompute(1).ok());
+  ASSERT_TRUE(load.Send(1, 0, 0).ok());
+  ASSERT_TRUE(load.Decode().ok());
+  ASSERT_TRUE(load.Send(0, 0, 0).ok());
+  ASSERT_TRUE(load.Decode().ok());
+  EXPECT_FALSE(load.assembler.NextRecompute().has_value());
+  ASSERT_TRUE(load.Summary({0, 0}).ok());
+  EXPECT_TRUE(load.assembler.finished());
+}
+
+// ------------------------------------------------------------------ damage
+
+TEST(LoadAssemblerTest, DamageIsReportedOnceAndRecomputedWhenTheServerSaysSo) {
+  Load load(Shape(2, ClientRecomputeAbility::kAny));
+  ASSERT_TRUE(load.Send(0, 0, 1).ok());
+  ASSERT_TRUE(load.Decode(absl::DataLossError("checksum")).ok());
+  EXPECT_TRUE(load.assembler.damage_unreported());
+  EXPECT_THAT(load.Progress().damaged_chunks(), ElementsAre(0));
+  EXPECT_EQ(load.Progress().damaged_chunks_size(), 0);
+  EXPECT_FALSE(load.assembler.NextDecode().has_value()) << "damaged bytes are not tried again";
+  // What the server had sent before it heard of it.
+  ASSERT_TRUE(load.Send(0, 2, 2).ok());
+  EXPECT_FALSE(load.assembler.NextDecode().has_value());
+  ASSERT_TRUE(load.PlanRecompute(0).ok());
+  const absl::optional<RecomputeJob> job = load.assembler.NextRecompute();
+  ASSERT_TRUE(job.has_value());
+  ASSERT_TRUE(load.assembler.OnRecomputed(*job, absl::OkStatus(), absl::Seconds(1)).ok());
+  EXPECT_EQ(load.assembler.chunks_ready(), 1);
+}
+
+TEST(LoadAssemblerTest, ARefinementThatFailsToDecodeTakesTheChunkBack) {
+  Load load(Shape(1, ClientRecomputeAbility::kAny));
+  ASSERT_TRUE(load.Send(0, 0, 0).ok());
+  ASSERT_TRUE(load.Decode().ok());
+  EXPECT_EQ(load.assembler.chunks_ready(), 1);
+  ASSERT_TRUE(load.Send(0, 1, 1).ok());
+  ASSERT_TRUE(load.Decode(absl::InvalidArgumentError("table")).ok());
+  EXPECT_EQ(load.assembler.chunks_ready(), 0);
+}
+
+TEST(LoadAssemblerTest, ALoadWithADamagedChunkNeverFinishes) {
+  Load load(Shape(2));
+  ASSERT_TRUE(load.Send(0, 0, 0).ok());
+  ASSERT_TRUE(load.Send(1, 0, 0).ok());
+  ASSERT_TRUE(load.Decode().ok());
+  ASSERT_TRUE(load.Decode(absl::DataLossError("checksum")).ok());
+  ASSERT_TRUE(load.Summary({0, 0}).ok());
+  EXPECT_FALSE(load.assembler.finished());
+  const absl::Status verdict = load.assembler.Verdict();
+  EXPECT_EQ(verdict.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(verdict.message()), HasSubstr("chunk 1 (0200000000000000"));
+  EXPECT_THAT(std::string(verdict.message()), HasSubstr("checksum"));
+}
+
+TEST(LoadAssemblerTest, ADecodeErrorThatIsNotTheBytesFaultEndsTheLoad) {
+  Load load(Shape(1));
+  ASSERT_TRUE(load.Send(0, 0, 0).ok());
+  EXPECT_EQ(load.Decode(absl::InternalError("bug")).code(), absl::StatusCode::kInternal);
+}
+
+// ------------------------------------------------------------------ hostile servers
+
+TEST(LoadAssemblerTest, RefusesPlansOutOfRange) {
+  const auto plan_error = [](const v1::ChunkPlan& plan) {
+    Load load(Shape(2));
+    return load.assembler.OnMessage(Load::Wrap(plan));
+  };
+  v1::ChunkPlan good = Load::Sized(0, kChunkTokens);
+  good.set_level(1);
+  EXPECT_TRUE(plan_error(good).ok());
+
+  v1::ChunkPlan plan = good;
+  plan.set_chunk(2);
+  ExpectViolation(plan_error(plan), "a plan for chunk 2 of 2");
+  plan.set_chunk(0xffffffff);
+  ExpectViolation(plan_error(plan), "a plan for chunk 4294967295");
+  plan = good;
+  plan.set_level(3);
+  ExpectViolation(plan_error(plan), "planned at level 3 of 3");
+  plan = good;
+  plan.clear_decision();
+  ExpectViolation(plan_error(plan), "without a decision");
+  plan = good;
+  plan.set_tokens(5);
+  ExpectViolation(plan_error(plan), "5 tokens where there are 4");
+  plan = good;
+  plan.clear_segment_bytes();
+  ExpectViolation(plan_error(plan), "no segment_bytes");
+  plan = good;
+  plan.add_segment_bytes(1);
+  ExpectViolation(plan_error(plan), "the bytes of 4 levels");
+  plan = good;
+  plan.set_segment_bytes(1, 0);
+  ExpectViolation(plan_error(plan), "a segment of 0 bytes");
+  plan.set_segment_bytes(1, uint64_t{1} << 62);
+  ExpectViolation(plan_error(plan), "a segment of 4611686018427387904 bytes");
+  plan = good;
+  plan.mutable_recompute();
+  ExpectViolation(plan_error(plan), "which the client said it cannot");
+  ExpectViolation(Load(Shape(1)).assembler.OnMessage({}), "neither plan, data nor summary");
+}
+
+TEST(LoadAssemblerTest, RefusesPlansThatContradictEarlierOnes) {
+  Load load(Shape(2));
+  ASSERT_TRUE(load.Plan(0, 1).ok());
+  ASSERT_TRUE(load.Plan(0, 1).ok()) << "the same again changes nothing";
+  ExpectViolation(load.Plan(0, 0), "lowers level 1 to 0");
+  v1::ChunkPlan plan = Load::Sized(0, kChunkTokens);
+  plan.set_level(2);
+  plan.set_segment_bytes(2, 5);
+  ExpectViolation(load.assembler.OnMessage(Load::Wrap(plan)), "changes segment_bytes");
+  plan.clear_segment_bytes();
+  EXPECT_TRUE(load.assembler.OnMessage(Load::Wrap(plan)).ok()) << "only the first plan needs sizes";
+}
+
+TEST(LoadAssemblerTest, RefusesDataThatWasNotAnnouncedOrIsOutOfOrder) {
+  Load load(Shape(2, ClientRecomputeAbility::kAny));
+  ExpectViolation(load.Data(2, 0, 0, "x"), "data of chunk 2 of 2");
+  ExpectViolation(load.Data(0, 0, 0, "x"), "before a plan");
+  ASSERT_TRUE(load.Plan(0, 1).ok());
+  ExpectViolation(load.Data(0, 1, 0, "x"), "level 1 where level 0 is next");
+  ExpectViolation(load.Data(0, 2, 0, "x"), "level 2 where the plan says 1");
+  ExpectViolation(load.Data(0, 0, 1, "x"), "offset 1 where 0 is next");
+  ExpectViolation(load.Data(0, 0, 0, ""), "a data message of 0 bytes");
+  ExpectViolation(load.Data(0, 0, 0, "elevenbytes"), "of a segment of 10");
+  ASSERT_TRUE(load.Data(0, 0, 0, "123456").ok());
+  ExpectViolation(load.Data(0, 0, 0, "123456"), "offset 0 where 6 is next");
+  ExpectViolation(load.Data(0, 0, 6, "12345"), "of a segment of 10");
+  ExpectViolation(load.Data(0, 0, ~uint64_t{0}, "1"), "where 6 is next");
+  ASSERT_TRUE(load.Data(0, 0, 6, "1234").ok());
+  ASSERT_TRUE(load.Segment(0, 1).ok());
+  ExpectViolation(load.Data(0, 1, 0, "x"), "level 1 where level 2 is next");
+  ASSERT_TRUE(load.PlanRecompute(1).ok());
+  ExpectViolation(load.Data(1, 0, 0, "x"), "before a plan of a level");
+}
+
+TEST(LoadAssemblerTest, RefusesADataMessageLargerThanTheProtocolAllows) {
+  LoadShape shape = Shape(1);
+  shape.values_per_token = 1 << 20;
+  Load load(shape);
+  v1::ChunkPlan plan;
+  plan.set_tokens(kChunkTokens - 1);
+  plan.set_level(0);
+  for (int i = 0; i < kLevels; ++i) plan.add_segment_bytes(1 << 20);
+  ASSERT_TRUE(load.assembler.OnMessage(Load::Wrap(plan)).ok());
+  const std::string bytes((256 << 10) + 1, 'x');
+  ExpectViolation(load.Data(0, 0, 0, bytes), "a data message of 262145 bytes");
+  EXPECT_TRUE(load.Data(0, 0, 0, absl::string_view(bytes).substr(1)).ok());
+}
+
+TEST(LoadAssemblerTest, RefusesASummaryThatIsNotWhatWasDelivered) {
+  const auto summary_error = [](const std::vector<int>& levels, int delivered, int floor = 0,
+                                absl::optional<int> fixed = absl::nullopt) {
+    LoadShape shape = Shape(2);
+    shape.floor_level = floor;
+    shape.fixed_level = fixed;
+    Load load(shape);
+    EXPECT_TRUE(load.Send(0, 0, delivered).ok());
+    EXPECT_TRUE(load.Send(1, 0, delivered).ok());
+    return load.Summary(levels);
+  };
+  EXPECT_TRUE(summary_error({1, 1}, 1).ok());
+  ExpectViolation(summary_error({1}, 1), "a summary of 1 chunks of 2");
+  ExpectViolation(summary_error({1, 0}, 1), "not what was planned");
+  ExpectViolation(summary_error({1, 2}, 1), "not what was planned");
+  ExpectViolation(summary_error({-1, 1}, 1), "not what was planned");
+  ExpectViolation(summary_error({1, 1}, 1, /*floor=*/2), "which the client did not allow");
+  ExpectViolation(summary_error({1, 1}, 1, 0, /*fixed=*/0), "which the client did not allow");
+
+  Load partial(Shape(2));
+  ASSERT_TRUE(partial.Send(0, 0, 0).ok());
+  ExpectViolation(partial.Summary({0, 0}), "chunk 1 of 2: the summary is not what was planned");
+  ASSERT_TRUE(partial.Plan(1, 0).ok());
+  ASSERT_TRUE(partial.Data(1, 0, 0, "12345").ok());
+  ExpectViolation(partial.Summary({0, 0}), "chunk 1 of 2: the summary came before all of its data");
+  ASSERT_TRUE(partial.Data(1, 0, 5, "12345").ok());
+  ASSERT_TRUE(partial.Summary({0, 0}).ok());
+  ExpectViolation(partial.Summary({0, 0}), "second summary");
+  ExpectViolation(partial.Plan(0, 1), "after the summary");
+  ExpectViolation(partial.Data(0, 1, 0, "x"), "after the summary");
+}
+
+TEST(LoadAssemblerTest, AStreamThatEndsEarlyIsNotALoad) {
+  Load load(Shape(1));
+  ExpectViolation(load.assembler.Verdict(), "without a summary");
+  ASSERT_TRUE(load.Send(0, 0, 0).ok());
+  ASSERT_TRUE(load.Decode().ok());
+  ExpectViolation(load.assembler.Verdict(), "without a summary");
+}
+
+TEST(LoadAssemblerTest, ASummaryWithoutARecomputeThatItOwesIsNotALoad) {
+  Load load(Shape(2, ClientRecomputeAbility::kAny));
+  ASSERT_TRUE(load.PlanRecompute(1).ok());
+  ASSERT_TRUE(load.Send(0, 0, 0).ok());
+  ASSERT_TRUE(load.Summary({0, -1}).ok());
+  EXPECT_FALSE(load.assembler.finished());
+  ASSERT_TRUE(load.Decode().ok());
+  EXPECT_FALSE(load.assembler.finished());
+  ExpectViolation(load.assembler.Verdict(), "chunk 1 of 2: not ready");
+}
+
+}  // namespace
+}  // namespace kvstream

@@ -1,0 +1,393 @@
+#include "client/load_rpc.h"
+
+#include <google/protobuf/util/time_util.h>
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/slice.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "client/decode_pipeline.h"
+#include "client/load_assembler.h"
+#include "client/load_transport.h"
+#include "client/monotonic_clock.h"
+#include "client/recompute_runner.h"
+#include "client/rpc_status.h"
+#include "client/segment_frame.h"
+#include "kvstream/v1/kvstream.pb.h"
+
+namespace kvstream {
+namespace {
+
+constexpr size_t kChunksMax = 65536;  // as in the proto
+// Well below the time after which a server takes a client for dead, which a long recompute must not
+// look like.
+constexpr absl::Duration kHeartbeat = absl::Seconds(5);
+// For the server's last word when the load is complete here; only its bookkeeping hangs on it.
+constexpr absl::Duration kFarewell = absl::Seconds(2);
+constexpr absl::Duration kCancelPoll = absl::Milliseconds(50);
+constexpr absl::Duration kDeadlineMin = absl::Milliseconds(1);
+
+v1::Policy ToProto(ClientPolicy policy) {
+  switch (policy) {
+    case ClientPolicy::kDefault:
+      return v1::POLICY_UNSPECIFIED;
+    case ClientPolicy::kDeadline:
+      return v1::POLICY_DEADLINE;
+    case ClientPolicy::kFastest:
+      return v1::POLICY_FASTEST;
+    case ClientPolicy::kCacheGen:
+      return v1::POLICY_CACHEGEN;
+    case ClientPolicy::kFixed:
+      return v1::POLICY_FIXED;
+    case ClientPolicy::kRecompute:
+      return v1::POLICY_RECOMPUTE;
+  }
+  return v1::POLICY_UNSPECIFIED;
+}
+
+v1::RecomputeAbility ToProto(ClientRecomputeAbility ability) {
+  switch (ability) {
+    case ClientRecomputeAbility::kNone:
+      return v1::RECOMPUTE_ABILITY_NONE;
+    case ClientRecomputeAbility::kSuffix:
+      return v1::RECOMPUTE_ABILITY_SUFFIX;
+    case ClientRecomputeAbility::kAny:
+      return v1::RECOMPUTE_ABILITY_ANY;
+    case ClientRecomputeAbility::kFront:
+      return v1::RECOMPUTE_ABILITY_FRONT;
+  }
+  return v1::RECOMPUTE_ABILITY_NONE;
+}
+
+LoadShape ShapeOf(const LoadCall& call) {
+  LoadShape shape;
+  shape.chunk_ids = call.chunk_ids;
+  shape.tokens = call.out.tokens;
+  shape.chunk_tokens = call.profile->chunk_tokens();
+  shape.levels = call.profile->levels();
+  shape.values_per_token = call.profile->geometry().values_per_token();
+  shape.floor_level = call.options->floor_level;
+  if (call.options->policy == ClientPolicy::kFixed) shape.fixed_level = call.options->level;
+  shape.ability = call.options->ability;
+  return shape;
+}
+
+class LoadRpc {
+ public:
+  explicit LoadRpc(const LoadCall& call)
+      : call_(call),
+        options_(*call.options),
+        began_(MonotonicNow()),
+        assembler_(ShapeOf(call)),
+        transport_(call.channel),
+        decoders_(call.decoders, call.profile, call.out,
+                  std::min<int>(call.decode_threads, static_cast<int>(call.chunk_ids.size())),
+                  [this] { transport_.Wake(); }),
+        recompute_(options_.recompute, [this] { transport_.Wake(); }) {}
+
+  absl::StatusOr<LoadResult> Run();
+
+ private:
+  void OnEvent(LoadTransport::Event event, const grpc::ByteBuffer& message);
+  void SendStart();
+  absl::Status OnMessage(const grpc::ByteBuffer& message);
+  void TakeLocalResults();
+  void GiveOutWork();
+  void SendProgress();
+  void CheckTime();
+  absl::Duration TimeToWait() const;
+  // The first failure counts. Ends the call; Run() returns once that and the local work under way
+  // are over.
+  void Fail(absl::Status status);
+  absl::Status FinalStatus() const;
+
+  const LoadCall& call_;
+  const LoadOptions& options_;
+  const absl::Duration began_;
+  absl::Duration start_sent_;
+  absl::Duration newest_bytes_;  // when they arrived
+  absl::Duration last_heard_;
+  absl::Duration last_local_work_;
+  absl::Duration last_progress_;
+  absl::Duration all_ready_at_;
+  uint32_t reported_ready_ = 0;  // to options_.progress
+  bool progress_due_ = false;
+  bool recompute_under_way_ = false;
+  absl::Status failure_;
+  SegmentFrame frame_;
+  std::vector<grpc::Slice> slices_;
+  std::vector<absl::string_view> pieces_;
+  LoadAssembler assembler_;
+  // In this order: the workers are gone before the transport that they wake.
+  LoadTransport transport_;
+  DecodePipeline decoders_;
+  RecomputeRunner recompute_;
+};
+
+absl::StatusOr<LoadResult> LoadRpc::Run() {
+  last_heard_ = began_;
+  transport_.Start();
+  grpc::ByteBuffer message;
+  // After the call's end local work may go on: a summary may come before the last decode is done.
+  while (!transport_.over() || assembler_.working()) {
+    OnEvent(transport_.Next(TimeToWait(), &message), message);
+    if (failure_.ok()) CheckTime();
+    TakeLocalResults();
+    // A call that ended without a summary cannot become a load any more.
+    if (failure_.ok() && (!transport_.over() || assembler_.has_summary())) {
+      GiveOutWork();
+      SendProgress();
+    }
+  }
+  if (absl::Status status = FinalStatus(); !status.ok()) return status;
+
+  LoadResult result;
+  result.load_delay = all_ready_at_ - began_;
+  result.bytes = assembler_.bytes_received();
+  result.goodput_bytes_per_second =
+      static_cast<double>(result.bytes) / std::max(1e-9, absl::ToDoubleSeconds(result.load_delay));
+  result.bandwidth_estimate_bytes_per_second = assembler_.bandwidth_estimate_bytes_per_second();
+  result.deadline_missed = options_.deadline.has_value() &&
+                           *options_.deadline > absl::ZeroDuration() &&
+                           result.load_delay > *options_.deadline;
+  result.chunks = assembler_.Result();
+  result.recomputed_tokens = assembler_.recomputed_tokens();
+  result.recompute_time = assembler_.recompute_time();
+  return result;
+}
+
+void LoadRpc::OnEvent(LoadTransport::Event event, const grpc::ByteBuffer& message) {
+  switch (event) {
+    case LoadTransport::Event::kStarted:
+      last_heard_ = MonotonicNow();
+      SendStart();
+      break;
+    case LoadTransport::Event::kMessage:
+      last_heard_ = MonotonicNow();
+      if (failure_.ok()) Fail(OnMessage(message));
+      break;
+    case LoadTransport::Event::kWritten:
+    case LoadTransport::Event::kWake:
+    case LoadTransport::Event::kTimeout:
+    case LoadTransport::Event::kEnd:
+      break;
+  }
+}
+
+void LoadRpc::SendStart() {
+  v1::LoadRequest request;
+  v1::LoadStart* start = request.mutable_start();
+  const auto as_bytes = [](const std::array<uint8_t, 32>& id) {
+    return std::string(id.begin(), id.end());
+  };
+  start->set_profile_id(as_bytes(call_.profile->id()));
+  start->mutable_chunk_ids()->Reserve(static_cast<int>(call_.chunk_ids.size()));
+  for (const ChunkId& id : call_.chunk_ids) start->add_chunk_ids(as_bytes(id));
+  start->set_policy(ToProto(options_.policy));
+  start_sent_ = newest_bytes_ = last_progress_ = MonotonicNow();
+  if (options_.deadline.has_value() && *options_.deadline > absl::ZeroDuration()) {
+    // Counted from the caller's call: connecting has used some of it.
+    const absl::Duration left = std::max(kDeadlineMin, *options_.deadline - (start_sent_ - began_));
+    *start->mutable_deadline() =
+        google::protobuf::util::TimeUtil::NanosecondsToDuration(absl::ToInt64Nanoseconds(left));
+  }
+  start->set_level(static_cast<uint32_t>(options_.level));
+  start->set_floor_level(static_cast<uint32_t>(options_.floor_level));
+  start->set_recompute_ability(ToProto(options_.ability));
+  start->set_prefill_seconds_per_token(options_.prefill_seconds_per_token);
+  start->set_prefill_seconds_per_token_pair(options_.prefill_seconds_per_token_pair);
+  start->set_decode_seconds_per_token(call_.decoders->SecondsPerToken(call_.profile->id()));
+  start->set_bandwidth_hint_bytes_per_second(options_.bandwidth_hint_bytes_per_second);
+  transport_.Write(request);
+}
+
+absl::Status LoadRpc::OnMessage(const grpc::ByteBuffer& message) {
+  slices_.clear();
+  pieces_.clear();
+  if (!message.Dump(&slices_).ok()) return absl::InternalError("cannot read a message's bytes");
+  for (const grpc::Slice& slice : slices_) {
+    pieces_.emplace_back(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  }
+  const uint64_t bytes_before = assembler_.bytes_received();
+  absl::Status status;
+  if (ParseSegmentFrame(pieces_, &frame_)) {
+    status = assembler_.OnData(frame_);
+  } else {
+    std::string joined;
+    joined.reserve(message.Length());
+    for (absl::string_view piece : pieces_) joined.append(piece.data(), piece.size());
+    v1::LoadResponse response;
+    if (!response.ParseFromString(joined)) {
+      return absl::InternalError("the server broke the protocol of Load: not a LoadResponse");
+    }
+    status = assembler_.OnMessage(response);
+  }
+  if (assembler_.bytes_received() != bytes_before) {
+    newest_bytes_ = last_heard_;
+    progress_due_ = true;
+  }
+  return status;
+}
+
+void LoadRpc::TakeLocalResults() {
+  const uint32_t ready_before = assembler_.chunks_ready();
+  for (const DecodeResult& result : decoders_.TakeResults()) {
+    Fail(assembler_.OnDecoded(result.chunk, result.level, result.status));
+    progress_due_ = true;
+    last_local_work_ = MonotonicNow();
+  }
+  if (absl::optional<RecomputeResult> result = recompute_.TakeResult(); result.has_value()) {
+    Fail(assembler_.OnRecomputed(result->job, result->status, result->took));
+    recompute_under_way_ = false;
+    progress_due_ = true;
+    last_local_work_ = MonotonicNow();
+  }
+  const uint32_t ready = assembler_.chunks_ready();
+  if (ready > ready_before) {
+    if (ready == assembler_.chunks()) all_ready_at_ = MonotonicNow();
+    if (options_.progress && failure_.ok()) options_.progress(ready, assembler_.chunks());
+  }
+}
+
+void LoadRpc::GiveOutWork() {
+  // Recompute first: it decides what may not be decoded while it runs.
+  if (!recompute_under_way_ && options_.recompute) {
+    if (absl::optional<RecomputeJob> job = assembler_.NextRecompute(); job.has_value()) {
+      recompute_under_way_ = true;
+      progress_due_ = true;
+      recompute_.Submit(*job);
+    }
+  }
+  while (decoders_.has_room()) {
+    absl::optional<DecodeJob> job = assembler_.NextDecode();
+    if (!job.has_value()) break;
+    decoders_.Submit(*std::move(job));
+  }
+}
+
+// One write at a time; what happens meanwhile goes into the next message.
+void LoadRpc::SendProgress() {
+  if (!transport_.can_write()) return;
+  if (assembler_.finished()) {
+    transport_.WritesDone();
+    return;
+  }
+  const absl::Duration now = MonotonicNow();
+  if (!progress_due_ && !(assembler_.working() && now - last_progress_ >= kHeartbeat)) return;
+  v1::LoadRequest request;
+  assembler_.TakeProgress(request.mutable_progress());
+  request.mutable_progress()->set_clock_ns(
+      static_cast<uint64_t>(absl::ToInt64Nanoseconds(newest_bytes_ - start_sent_)));
+  progress_due_ = false;
+  last_progress_ = now;
+  transport_.Write(request);
+}
+
+void LoadRpc::CheckTime() {
+  if (options_.cancelled && options_.cancelled()) {
+    Fail(absl::CancelledError("the caller cancelled the load"));
+    return;
+  }
+  const bool owed_by_server = !transport_.over() && !assembler_.working();
+  if (!owed_by_server) return;
+  const absl::Duration silence = MonotonicNow() - std::max(last_heard_, last_local_work_);
+  if (assembler_.finished()) {
+    if (silence > kFarewell) transport_.Cancel();
+  } else if (silence > call_.silence_max) {
+    Fail(absl::UnavailableError(absl::StrCat(
+        call_.server, ": load: no answer for ", absl::FormatDuration(call_.silence_max),
+        " (check the server and the link; rpc_timeout can be raised)")));
+  }
+}
+
+absl::Duration LoadRpc::TimeToWait() const {
+  if (!failure_.ok()) return absl::InfiniteDuration();
+  if (options_.cancelled) return kCancelPoll;
+  return std::min({kHeartbeat, kFarewell, call_.silence_max / 4});
+}
+
+void LoadRpc::Fail(absl::Status status) {
+  if (status.ok() || !failure_.ok()) return;
+  failure_ = std::move(status);
+  transport_.Cancel();
+}
+
+absl::Status LoadRpc::FinalStatus() const {
+  if (!failure_.ok()) {
+    if (failure_.code() != absl::StatusCode::kInternal) return failure_;
+    return absl::InternalError(absl::StrCat(call_.server, ": load: ", failure_.message()));
+  }
+  const grpc::Status& status = transport_.status();
+  if (status.error_code() == grpc::StatusCode::DATA_LOSS && !assembler_.first_damage().ok()) {
+    return assembler_.first_damage();
+  }
+  // A load that is complete here is good whatever became of the connection afterwards.
+  if (assembler_.finished()) return absl::OkStatus();
+  if (!status.ok()) return FromRpcStatus(status, call_.server, "load");
+  return assembler_.Verdict();
+}
+
+}  // namespace
+
+absl::StatusOr<LoadResult> RunLoad(const LoadCall& call) { return LoadRpc(call).Run(); }
+
+absl::Status ValidateLoad(const Profile& profile, size_t tokens, const LoadOptions& options,
+                          const MutableKvView& out) {
+  if (tokens == 0) return absl::InvalidArgumentError("load: no tokens");
+  const size_t chunk_tokens = static_cast<size_t>(profile.chunk_tokens());
+  if ((tokens - 1) / chunk_tokens >= kChunksMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("load: ", tokens, " tokens are more than ", kChunksMax, " chunks"));
+  }
+  if (out.tokens != static_cast<int64_t>(tokens)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("load: memory for ", out.tokens, " tokens of ", tokens));
+  }
+  const size_t layers = static_cast<size_t>(profile.geometry().layers);
+  if (out.keys.size() != layers || out.values.size() != layers) {
+    return absl::InvalidArgumentError(absl::StrCat("load: memory of ", out.keys.size(), " and ",
+                                                   out.values.size(), " layers of ", layers));
+  }
+  for (const auto* tensors : {&out.keys, &out.values}) {
+    for (const MutableKvTensor& tensor : *tensors) {
+      if (tensor.data == nullptr) return absl::InvalidArgumentError("load: memory without data");
+    }
+  }
+  for (int level : {options.level, options.floor_level}) {
+    if (level < 0 || level >= profile.levels()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("load: level ", level, " is not in 0 to ", profile.levels() - 1));
+    }
+  }
+  if (options.deadline.has_value() && *options.deadline < absl::ZeroDuration()) {
+    return absl::InvalidArgumentError("load: a negative deadline");
+  }
+  const bool has_deadline =
+      options.deadline.has_value() && *options.deadline > absl::ZeroDuration();
+  if (!has_deadline &&
+      (options.policy == ClientPolicy::kDeadline || options.policy == ClientPolicy::kCacheGen)) {
+    return absl::InvalidArgumentError("load: this policy needs a deadline");
+  }
+  const bool can_recompute = options.ability != ClientRecomputeAbility::kNone;
+  if (can_recompute != static_cast<bool>(options.recompute)) {
+    return absl::InvalidArgumentError(
+        can_recompute ? "load: a recompute ability without a recompute callback"
+                      : "load: a recompute callback without a recompute ability");
+  }
+  if (options.policy == ClientPolicy::kRecompute && !can_recompute) {
+    return absl::InvalidArgumentError("load: policy recompute needs a recompute ability");
+  }
+  for (double value : {options.prefill_seconds_per_token, options.prefill_seconds_per_token_pair,
+                       options.bandwidth_hint_bytes_per_second}) {
+    if (!std::isfinite(value) || value < 0) {
+      return absl::InvalidArgumentError("load: a rate that is negative or no number");
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace kvstream

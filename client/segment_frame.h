@@ -1,0 +1,33 @@
+// Reads the LoadResponse messages that carry segment bytes without copying the bytes and without a
+// protobuf parse.
+#ifndef KVSTREAM_CLIENT_SEGMENT_FRAME_H_
+#define KVSTREAM_CLIENT_SEGMENT_FRAME_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+
+namespace kvstream {
+
+// A SegmentData (proto) whose bytes are borrowed.
+struct SegmentFrame {
+  uint32_t chunk = 0;
+  uint32_t level = 0;
+  uint64_t offset = 0;
+  uint64_t size = 0;                       // of the payload
+  std::vector<absl::string_view> payload;  // its pieces, in order, none of them empty
+};
+
+// `message` is one serialised LoadResponse in pieces, as it came from the network: a field may
+// straddle pieces. True, with *frame borrowing from `message`, if it is a `data` message as every
+// protobuf serialiser writes it: nothing else in it, fields at most once and in order, `data`
+// present and last. False for all other bytes, legal or not: the caller parses those with protobuf.
+// Where it returns true, protobuf would read the same values. Never reads outside of the pieces.
+// Cost: O(pieces).
+bool ParseSegmentFrame(absl::Span<const absl::string_view> message, SegmentFrame* frame);
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_CLIENT_SEGMENT_FRAME_H_

@@ -1,0 +1,135 @@
+#include "client/segment_frame.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_join.h"
+#include "kvstream/v1/kvstream.pb.h"
+
+namespace kvstream {
+namespace {
+
+std::string DataMessage(uint32_t chunk, uint32_t level, uint64_t offset, const std::string& data) {
+  v1::LoadResponse response;
+  v1::SegmentData* message = response.mutable_data();
+  message->set_chunk(chunk);
+  message->set_level(level);
+  message->set_offset(offset);
+  message->set_data(data);
+  return response.SerializeAsString();
+}
+
+void ExpectParsed(const std::vector<absl::string_view>& pieces, uint32_t chunk, uint32_t level,
+                  uint64_t offset, const std::string& data) {
+  SegmentFrame frame;
+  ASSERT_TRUE(ParseSegmentFrame(pieces, &frame));
+  EXPECT_EQ(frame.chunk, chunk);
+  EXPECT_EQ(frame.level, level);
+  EXPECT_EQ(frame.offset, offset);
+  EXPECT_EQ(frame.size, data.size());
+  EXPECT_EQ(absl::StrJoin(frame.payload, ""), data);
+}
+
+TEST(SegmentFrameTest, ReadsWhatProtobufWrites) {
+  for (uint32_t chunk : {0u, 1u, 127u, 128u, 65535u, std::numeric_limits<uint32_t>::max()}) {
+    for (uint64_t offset : {uint64_t{0}, uint64_t{262144}, std::numeric_limits<uint64_t>::max()}) {
+      for (size_t size : {1, 127, 128, 300, 70000}) {
+        const std::string data(size, 'x');
+        const std::string message = DataMessage(chunk, 3, offset, data);
+        ExpectParsed({message}, chunk, 3, offset, data);
+      }
+    }
+  }
+}
+
+TEST(SegmentFrameTest, ReadsAFrameWhoseHeaderStraddlesPiecesAtEveryPlace) {
+  const std::string data = "payload of the segment";
+  const std::string message = DataMessage(300, 2, 1 << 20, data);
+  for (size_t cut = 0; cut <= message.size(); ++cut) {
+    const absl::string_view view = message;
+    ExpectParsed({view.substr(0, cut), "", view.substr(cut)}, 300, 2, 1 << 20, data);
+  }
+  std::vector<absl::string_view> bytes;
+  for (size_t i = 0; i < message.size(); ++i)
+    bytes.push_back(absl::string_view(message).substr(i, 1));
+  ExpectParsed(bytes, 300, 2, 1 << 20, data);
+}
+
+TEST(SegmentFrameTest, LeavesOtherMessagesToProtobuf) {
+  SegmentFrame frame;
+  v1::LoadResponse plan;
+  plan.mutable_plan()->set_level(1);
+  v1::LoadResponse summary;
+  summary.mutable_summary()->set_bytes_sent(7);
+  v1::LoadResponse no_bytes;
+  no_bytes.mutable_data()->set_chunk(1);
+  for (const v1::LoadResponse* response : {&plan, &summary, &no_bytes}) {
+    EXPECT_FALSE(ParseSegmentFrame({response->SerializeAsString()}, &frame));
+  }
+  EXPECT_FALSE(ParseSegmentFrame({}, &frame));
+  EXPECT_FALSE(ParseSegmentFrame({""}, &frame));
+}
+
+TEST(SegmentFrameTest, EveryTruncationIsRefused) {
+  const std::string message = DataMessage(300, 2, 1 << 20, "payload");
+  SegmentFrame frame;
+  for (size_t size = 0; size < message.size(); ++size) {
+    EXPECT_FALSE(ParseSegmentFrame({absl::string_view(message).substr(0, size)}, &frame)) << size;
+  }
+  EXPECT_FALSE(ParseSegmentFrame({message, "x"}, &frame)) << "bytes after the message";
+}
+
+TEST(SegmentFrameTest, AVarintThatIsTooLongOrTooLargeIsRefused) {
+  SegmentFrame frame;
+  const auto wrap = [](const std::string& fields) {
+    return std::string("\x12") + static_cast<char>(fields.size()) + fields;
+  };
+  const std::string data = std::string("\x7a\x01") + "d";
+  EXPECT_TRUE(ParseSegmentFrame({wrap(data)}, &frame));
+  EXPECT_FALSE(ParseSegmentFrame({wrap("\x08\xff\xff\xff\xff\x1f" + data)}, &frame))
+      << "chunk does not fit 32 bits";
+  EXPECT_FALSE(ParseSegmentFrame({wrap("\x18" + std::string(10, '\xff') + "\x01" + data)}, &frame))
+      << "offset of 11 bytes";
+  EXPECT_FALSE(ParseSegmentFrame({wrap("\x18" + std::string(9, '\xff') + "\x02" + data)}, &frame))
+      << "offset of 65 bits";
+  EXPECT_FALSE(ParseSegmentFrame({wrap("\x10\x01\x08\x01" + data)}, &frame)) << "out of order";
+  EXPECT_FALSE(ParseSegmentFrame({wrap("\x08\x01\x08\x02" + data)}, &frame)) << "twice";
+  EXPECT_FALSE(ParseSegmentFrame({wrap("\x20\x01" + data)}, &frame)) << "unknown field";
+}
+
+TEST(SegmentFrameTest, AgreesWithProtobufOnMutatedMessages) {
+  const uint32_t seed = 20261121;
+  std::mt19937 random(seed);
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  int accepted = 0;
+  for (int round = 0; round < 50000; ++round) {
+    std::string message =
+        DataMessage(random() % 3, random() % 3, random() % 1000, std::string(random() % 20, 'd'));
+    for (int flips = random() % 3; flips > 0 && !message.empty(); --flips) {
+      message[random() % message.size()] = static_cast<char>(random());
+    }
+    const size_t cut = random() % (message.size() + 1);
+    SegmentFrame frame;
+    if (!ParseSegmentFrame(
+            {absl::string_view(message).substr(0, cut), absl::string_view(message).substr(cut)},
+            &frame))
+      continue;
+    ++accepted;
+    v1::LoadResponse response;
+    ASSERT_TRUE(response.ParseFromString(message));
+    ASSERT_TRUE(response.has_data());
+    ASSERT_EQ(frame.chunk, response.data().chunk());
+    ASSERT_EQ(frame.level, response.data().level());
+    ASSERT_EQ(frame.offset, response.data().offset());
+    ASSERT_EQ(absl::StrJoin(frame.payload, ""), response.data().data());
+  }
+  EXPECT_GT(accepted, 10000);
+}
+
+}  // namespace
+}  // namespace kvstream
