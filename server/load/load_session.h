@@ -41,6 +41,10 @@ struct LoadSpec {
   double decode_seconds_per_token = 0;
   double bandwidth_hint_bytes_per_second = 0;  // 0: none
 
+  // INVALID_ARGUMENT naming the first field that is out of range: a number that is not finite or
+  // negative, a level that does not exist, a chunk without tokens, a segment without bytes, chunks
+  // with unequal levels, a deadline that is not positive, a policy that lacks its deadline or
+  // ability. What passes cannot overflow the planner's sums. O(chunks * levels).
   absl::Status Validate() const;
 };
 
@@ -98,8 +102,45 @@ struct LoadSessionOptions {
   uint64_t window_bytes_max = 16 << 20;  // and at most
   absl::Duration client_idle_limit =
       absl::Seconds(30);  // no progress for so long while some is owed: Fail(DEADLINE_EXCEEDED)
+  // A client that recomputes is given this many times the expected duration of its work on top of
+  // the limit, at most an hour.
+  double recompute_patience = 3;
+  // Link assumed before the first sample where there is no hint: a chunk is given to recompute that
+  // early only if it would be ready sooner that way even on such a link.
+  double startup_bytes_per_second = 125e6;
+  // kDeadline: what is kept free before the deadline for reports and scheduling is this, plus 1 %
+  // of the deadline, at most 10 % of it.
+  absl::Duration deadline_margin = absl::Milliseconds(20);
+  // kDeadline: quality gained by each level over the one below (index is the level), finite and not
+  // negative; sets which levels are refined as one step. Empty: level by level.
+  std::vector<double> level_weights;
+
+  // INVALID_ARGUMENT naming the option. level_weights must be empty or as many as the load's
+  // levels, which Create checks.
+  absl::Status Validate() const;
 };
 
+// A load's state, for metrics and for drawing its story.
+struct LoadSessionState {
+  double bandwidth_bytes_per_second = 0;      // the estimate; 0: none
+  double bandwidth_low_bytes_per_second = 0;  // what the deadline planner counts on
+  double estimate_mean_square_log_error = 0;  // see BandwidthEstimator; 0: not yet measured
+  absl::Duration rtt_min;
+  uint64_t bytes_sent = 0;
+  uint64_t bytes_acknowledged = 0;
+  uint64_t window_bytes = 0;
+  uint32_t chunks_ready = 0;
+  uint32_t chunks_to_recompute = 0;
+};
+
+// What to expect of it (docs/streaming.md has the reasons):
+//   cost     Next() and OnProgress() are O(1), amortised, but for the planning that follows a
+//   report: O(log chunks), with ability SUFFIX
+//            O(undecided chunks). No allocation per frame.
+//   memory   8 * (levels + 4) bytes a chunk and 16 a frame in flight; an idle session holds nothing
+//   else that grows. failure  Fail is final: Next() returns it again. OnProgress() with an error
+//   changes nothing but makes Next() fail with it.
+//
 // Single-threaded: the caller serialises all calls. Times are absolute on one monotonic clock of
 // the caller's choice, expressed as a Duration since an arbitrary origin, and never go back.
 class LoadSession {
@@ -119,11 +160,13 @@ class LoadSession {
   virtual absl::Status OnProgress(const ClientProgress& progress, absl::Duration now) = 0;
 
   // The store could not read a segment that SendData asked for. Nothing of that SendData was sent.
+  // To be called before the next Next().
   virtual void OnSegmentUnavailable(uint32_t chunk, uint32_t level, const absl::Status& why,
                                     absl::Duration now) = 0;
 
   // For metrics. 0: no sample yet.
   virtual double bandwidth_estimate_bytes_per_second() const = 0;
+  virtual LoadSessionState state(absl::Duration now) const { return {}; }
 };
 
 }  // namespace kvstream

@@ -1,0 +1,439 @@
+#include "server/load/adaptive_load_session.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "server/load/send_window.h"
+
+namespace kvstream {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+// Recompute in ability FRONT or ANY is given out so far ahead that a report's way and delay leave
+// the client no gap.
+constexpr double kRecomputeAheadSeconds = 0.060;
+// How long a report of recompute may take beside the round trip.
+constexpr absl::Duration kReportGrace = absl::Milliseconds(50);
+// Without reports a plan that may still turn to recompute is looked at so often.
+constexpr absl::Duration kReplanPeriod = absl::Milliseconds(50);
+constexpr double kRecomputePatienceMaxSeconds = 3600;
+
+BaseOrder OrderFor(const LoadSpec& spec) {
+  const bool splits = spec.policy == LoadPolicy::kDeadline || spec.policy == LoadPolicy::kFastest;
+  const bool front =
+      spec.ability == RecomputeAbility::kFront || spec.ability == RecomputeAbility::kAny;
+  return splits && front ? BaseOrder::kBackward : BaseOrder::kForward;
+}
+
+int BaseLevelFor(const LoadSpec& spec) {
+  return spec.policy == LoadPolicy::kFixed ? spec.level : spec.floor_level;
+}
+
+std::vector<int> StopsFor(const LoadSpec& spec, const ChunkTable& chunks,
+                          const LoadSessionOptions& options) {
+  if (spec.policy != LoadPolicy::kDeadline) return {};
+  std::vector<uint64_t> level_bytes(chunks.levels());
+  for (int level = 0; level < chunks.levels(); ++level) {
+    level_bytes[level] = chunks.bytes(0, chunks.size(), level);
+    if (level > 0) level_bytes[level] -= chunks.bytes(0, chunks.size(), level - 1);
+  }
+  return RefinementStops(level_bytes, options.level_weights, spec.floor_level);
+}
+
+absl::Duration MarginFor(const LoadSpec& spec, const LoadSessionOptions& options) {
+  if (!spec.deadline) return absl::ZeroDuration();
+  return std::min(options.deadline_margin + *spec.deadline / 100, *spec.deadline / 10);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<LoadSession>> LoadSession::Create(LoadSpec spec,
+                                                                 const LoadSessionOptions& options,
+                                                                 absl::Duration now) {
+  absl::Status status = spec.Validate();
+  if (!status.ok()) return status;
+  status = options.Validate();
+  if (!status.ok()) return status;
+  if (!options.level_weights.empty() &&
+      options.level_weights.size() != spec.chunks[0].segment_bytes.size()) {
+    return absl::InvalidArgumentError("level_weights must have one value per level");
+  }
+  return std::unique_ptr<LoadSession>(new AdaptiveLoadSession(spec, options, now));
+}
+
+AdaptiveLoadSession::AdaptiveLoadSession(const LoadSpec& spec, const LoadSessionOptions& options,
+                                         absl::Duration now)
+    : policy_(spec.policy),
+      ability_(spec.ability),
+      options_(options),
+      chunks_(spec.chunks),
+      created_(now),
+      deadline_(spec.deadline),
+      margin_(MarginFor(spec, options)),
+      base_level_(BaseLevelFor(spec)),
+      decode_s_per_token_(spec.decode_seconds_per_token),
+      startup_rate_(spec.bandwidth_hint_bytes_per_second > 0 ? spec.bandwidth_hint_bytes_per_second
+                                                             : options.startup_bytes_per_second),
+      estimator_(spec.bandwidth_hint_bytes_per_second),
+      cachegen_(spec.bandwidth_hint_bytes_per_second),
+      ledger_(&chunks_,
+              PrefillModel(spec.prefill_seconds_per_token, spec.prefill_seconds_per_token_pair)),
+      delivery_(&chunks_, OrderFor(spec), StopsFor(spec, chunks_, options)),
+      boundary_(delivery_.order() == BaseOrder::kForward ? chunks_.size() : 0),
+      reported_at_(now),
+      advanced_at_(now) {
+  if (policy_ == LoadPolicy::kRecompute) {
+    GiveToRecompute(0, size(), RecomputeReason::kPolicy, now);
+  }
+}
+
+// ------------------------------------------------------------------------------------ the loop
+
+LoadAction AdaptiveLoadSession::Next(absl::Duration now) {
+  last_sent_.reset();
+  while (true) {
+    if (!failure_.ok()) return Fail{failure_};
+    if (absl::optional<SendPlan> plan = TellNext()) return *plan;
+    if (replan_) {
+      replan_ = false;
+      Replan(now);
+      continue;
+    }
+    if (work_.has_value()) {
+      if (absl::optional<LoadAction> action = Proceed(now)) return *action;
+      break;
+    }
+    if (!PickWork(now)) break;
+  }
+  if (Done()) return Summary();
+  const absl::Duration idle_at = advanced_at_ + IdleLimit();
+  if (now >= idle_at) {
+    failure_ = absl::DeadlineExceededError(
+        absl::StrCat("client made no progress for ", absl::FormatDuration(now - advanced_at_)));
+    return Fail{failure_};
+  }
+  // A silent link, or a client that is slow to recompute, must be noticed without an event.
+  const bool watch = plans_splits() && !delivery_.all_decided() && ledger_.model().known() &&
+                     ability_ != RecomputeAbility::kNone;
+  if (!watch) return Wait{idle_at};
+  replan_ = true;
+  return Wait{std::min(idle_at, now + kReplanPeriod)};
+}
+
+absl::optional<SendPlan> AdaptiveLoadSession::TellNext() {
+  while (!tellings_.empty()) {
+    Telling& telling = tellings_.front();
+    if (telling.begin >= telling.end) {
+      tellings_.pop_front();
+      continue;
+    }
+    const uint32_t chunk = telling.begin++;
+    if (delivery_.told_recompute(chunk)) continue;
+    SendPlan plan;
+    plan.chunk = chunk;
+    plan.decision = delivery_.decision(chunk);
+    plan.first_plan_of_chunk = !delivery_.planned(chunk);
+    delivery_.SetTold(chunk);
+    return plan;
+  }
+  return absl::nullopt;
+}
+
+absl::optional<LoadAction> AdaptiveLoadSession::Proceed(absl::Duration now) {
+  const uint32_t chunk = work_->chunk;
+  if (delivery_.plan_level(chunk) < work_->target) {
+    SendPlan plan;
+    plan.chunk = chunk;
+    plan.decision.level = work_->target;
+    plan.first_plan_of_chunk = !delivery_.planned(chunk);
+    delivery_.SetPlanLevel(chunk, work_->target);
+    return LoadAction(plan);
+  }
+  const BandwidthEstimate estimate = estimator_.estimate(now);
+  const uint64_t window =
+      WindowBytes(estimate, estimator_.rtt_min(), estimator_.acked_bytes(), options_);
+  const uint64_t in_flight = estimator_.unacked_bytes();
+  const uint64_t frame = FrameBytes(estimate, estimator_.sent_bytes(), options_);
+  const SendData piece = delivery_.NextPiece(chunk, std::min(frame, window));
+  if (in_flight + piece.size > window) return absl::nullopt;
+
+  if (in_flight == 0 && ledger_.idle()) advanced_at_ = std::max(advanced_at_, now);
+  if (policy_ == LoadPolicy::kCacheGen && piece.level == 0 && piece.offset == 0) {
+    cachegen_.OnChunkStart(estimator_.sent_bytes(), chunks_.bytes(chunk, chunk + 1, work_->target));
+  }
+  estimator_.OnSent(piece.size, now);
+  delivery_.OnSent(piece);
+  last_sent_ = piece;
+  if (delivery_.complete(chunk) > work_->target) FinishWork(now);
+  return LoadAction(piece);
+}
+
+void AdaptiveLoadSession::FinishWork(absl::Duration now) {
+  if (decode_s_per_token_ > 0) {
+    const double now_s = absl::ToDoubleSeconds(now);
+    const double arrival_s = now_s + View(now, /*deciding=*/false).latency_s;
+    decoder_busy_until_s_ = std::max(decoder_busy_until_s_, arrival_s) +
+                            chunks_.tokens(work_->chunk) * decode_s_per_token_;
+  }
+  if (!work_->refinement) {
+    delivery_.CloseFrontier();
+    replan_ = true;
+  }
+  work_.reset();
+}
+
+// ------------------------------------------------------------------------------------ planning
+
+double AdaptiveLoadSession::TimeLeft(absl::Duration now) const {
+  if (!deadline_) return kInfinity;
+  return absl::ToDoubleSeconds(*deadline_ - margin_ - (now - created_));
+}
+
+PlannerView AdaptiveLoadSession::View(absl::Duration now, bool deciding) const {
+  const BandwidthEstimate estimate = estimator_.estimate(now);
+  PlannerView view;
+  view.rate = estimate.known() ? estimate.rate : startup_rate_;
+  view.rate_low = estimate.known() ? estimate.low : startup_rate_;
+  if (deciding && estimate.lower_bound) {
+    view.rate = std::max(view.rate, startup_rate_);
+    view.rate_low = view.rate;
+  }
+  view.rtt_s = absl::ToDoubleSeconds(estimator_.rtt_min());
+  const double in_flight = static_cast<double>(estimator_.unacked_bytes());
+  view.latency_s = std::max(view.rtt_s, in_flight / view.rate);
+  view.latency_low_s = std::max(view.rtt_s, in_flight / view.rate_low);
+  view.decode_s_per_token = decode_s_per_token_;
+  view.time_left_s = TimeLeft(now);
+  return view;
+}
+
+void AdaptiveLoadSession::Replan(absl::Duration now) {
+  if (!plans_splits() || delivery_.all_decided()) return;
+  SplitInput input;
+  input.chunks = &chunks_;
+  input.order = delivery_.order();
+  input.base_level = base_level_;
+  input.open = delivery_.open();
+  input.prefill = ledger_.model_now(now, estimator_.rtt_min() + kReportGrace);
+  input.may_recompute = ability_ != RecomputeAbility::kNone && input.prefill.known();
+  if (!input.may_recompute) return;
+  input.view = View(now, /*deciding=*/true);
+  input.recompute_backlog_s = ledger_.backlog_s(now, input.prefill);
+  input.refinement_bytes = delivery_.refinement_bytes();
+  const Split split =
+      policy_ == LoadPolicy::kDeadline ? SplitForQuality(input) : SplitForSpeed(input);
+  boundary_ = split.boundary;
+
+  if (delivery_.order() == BaseOrder::kForward) {
+    // The cut may move until the stream has come to it.
+    if (boundary_ == input.open.begin) {
+      GiveToRecompute(input.open.begin, input.open.end, RecomputeReason::kFaster, now);
+    }
+    return;
+  }
+  if (work_.has_value() && !work_->refinement && work_->chunk < boundary_ &&
+      !delivery_.touched(work_->chunk)) {
+    work_.reset();
+  }
+  // Not even the rest of the chunk that is partly sent is worth its time.
+  const uint32_t last = input.open.end - 1;
+  if (boundary_ == input.open.end && delivery_.touched(last)) {
+    GiveToRecompute(last, last + 1, RecomputeReason::kFaster, now);
+  }
+  const double ahead_s = input.view.rtt_s + kRecomputeAheadSeconds;
+  for (uint32_t chunk = input.open.begin; chunk < boundary_ && !delivery_.all_decided(); ++chunk) {
+    if (ledger_.backlog_s(now, input.prefill) >= ahead_s) break;
+    GiveToRecompute(chunk, chunk + 1, RecomputeReason::kFaster, now);
+  }
+}
+
+void AdaptiveLoadSession::GiveToRecompute(uint32_t begin, uint32_t end, RecomputeReason reason,
+                                          absl::Duration now) {
+  for (uint32_t chunk = begin; chunk < end; ++chunk) {
+    if (delivery_.recompute(chunk)) continue;
+    if (estimator_.unacked_bytes() == 0 && ledger_.idle()) advanced_at_ = now;
+    if (delivery_.complete(chunk) > 0) {
+      doubt_ready_ = true;
+      doubt_tokens_ = ledger_.reported_tokens();
+      doubt_up_to_ = ledger_.recomputed_up_to();
+    }
+    ledger_.OnGiven(chunk, now);
+  }
+  if (work_.has_value() && work_->chunk >= begin && work_->chunk < end) work_.reset();
+  delivery_.MarkRecompute(begin, end, reason);
+  tellings_.push_back({begin, end});
+}
+
+bool AdaptiveLoadSession::PickWork(absl::Duration now) {
+  if (delivery_.all_decided()) return PickRefinement(now);
+  const uint32_t chunk = delivery_.frontier();
+  if (policy_ == LoadPolicy::kCacheGen) {
+    const bool text =
+        (ability_ == RecomputeAbility::kAny || ability_ == RecomputeAbility::kSuffix) &&
+        ledger_.model().known();
+    absl::optional<double> recompute_s;
+    if (text) recompute_s = ledger_.model().seconds(chunks_, chunk, size());
+    // The paper knows no margin.
+    const double left_s = absl::ToDoubleSeconds(*deadline_ - (now - created_));
+    const absl::optional<int> level = DecideCacheGen(
+        chunks_, chunk, base_level_, cachegen_.bytes_per_second(), left_s, recompute_s);
+    if (!level) {
+      const bool suffix = ability_ == RecomputeAbility::kSuffix;
+      GiveToRecompute(chunk, suffix ? size() : chunk + 1, RecomputeReason::kFaster, now);
+      return true;
+    }
+    work_ = Work{chunk, *level, /*refinement=*/false};
+    return true;
+  }
+  const bool streamed =
+      delivery_.order() == BaseOrder::kForward ? chunk < boundary_ : chunk >= boundary_;
+  if (!streamed) return PickRefinement(now);
+  work_ = Work{chunk, base_level_, /*refinement=*/false};
+  return true;
+}
+
+bool AdaptiveLoadSession::PickRefinement(absl::Duration now) {
+  if (policy_ != LoadPolicy::kDeadline || !estimator_.estimate(now).known()) return false;
+  // Segments of different chunks may only meet at segment boundaries.
+  if (!delivery_.all_decided() && delivery_.touched(delivery_.frontier())) return false;
+  const absl::optional<DeliveryState::Refinement> next = delivery_.NextRefinement();
+  if (!next) return false;
+  const double decoder_busy_s = decoder_busy_until_s_ - absl::ToDoubleSeconds(now);
+  if (!FitsInTime(View(now, /*deciding=*/false), next->bytes, chunks_.tokens(next->chunk),
+                  decoder_busy_s)) {
+    return false;
+  }
+  work_ = Work{next->chunk, next->target, /*refinement=*/true};
+  return true;
+}
+
+// ------------------------------------------------------------------------------------ events
+
+absl::Status AdaptiveLoadSession::CheckProgress(const ClientProgress& progress) const {
+  if (progress.chunks_ready > delivery_.deliverable()) {
+    return absl::InvalidArgumentError(absl::StrCat("progress reports ", progress.chunks_ready,
+                                                   " chunks ready of ", delivery_.deliverable(),
+                                                   " that can be"));
+  }
+  if (progress.recompute_time < absl::ZeroDuration()) {
+    return absl::InvalidArgumentError("progress reports a negative recompute time");
+  }
+  for (uint32_t chunk : progress.damaged_chunks) {
+    if (chunk >= size() || (!delivery_.touched(chunk) && !delivery_.recompute(chunk))) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("progress reports chunk ", chunk, " damaged, of which nothing was sent"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AdaptiveLoadSession::OnProgress(const ClientProgress& progress, absl::Duration now) {
+  if (!failure_.ok()) return failure_;
+  absl::Status status = CheckProgress(progress);
+  bool recomputed = false;
+  const uint64_t acked = estimator_.acked_bytes();
+  // The ledger is checked before the estimator changes: both are only changed by a report that is
+  // possible as a whole.
+  if (status.ok()) status = estimator_.CheckReport(progress.bytes_received, progress.clock);
+  if (status.ok()) {
+    status = ledger_.OnReport(progress.recomputed_up_to, progress.recomputed_tokens,
+                              progress.recompute_time, now, &recomputed);
+  }
+  if (status.ok()) status = estimator_.OnReport(progress.bytes_received, progress.clock, now);
+  if (!status.ok()) {
+    failure_ = status;
+    return status;
+  }
+  last_sent_.reset();
+  if (policy_ == LoadPolicy::kCacheGen) cachegen_.OnReport(progress.bytes_received, progress.clock);
+  if (doubt_ready_ &&
+      (progress.chunks_ready < size() || progress.recomputed_tokens > doubt_tokens_ ||
+       progress.recomputed_up_to > doubt_up_to_)) {
+    doubt_ready_ = false;
+  }
+  if (estimator_.acked_bytes() > acked || recomputed || progress.chunks_ready > chunks_ready_) {
+    advanced_at_ = now;
+  }
+  chunks_ready_ = progress.chunks_ready;
+  reported_at_ = now;
+  replan_ = true;
+  for (uint32_t chunk : progress.damaged_chunks) {
+    // A report may repeat what was answered already.
+    if (!delivery_.recompute(chunk))
+      LoseChunk(chunk, absl::DataLossError("damaged on arrival"), now);
+  }
+  return absl::OkStatus();
+}
+
+void AdaptiveLoadSession::OnSegmentUnavailable(uint32_t chunk, uint32_t level,
+                                               const absl::Status& why, absl::Duration now) {
+  if (!failure_.ok() || chunk >= size()) return;
+  if (last_sent_ && last_sent_->chunk == chunk && last_sent_->level == level) {
+    estimator_.OnUnsent(last_sent_->size);
+    delivery_.OnUnsent(*last_sent_);
+    last_sent_.reset();
+  }
+  if (!delivery_.recompute(chunk)) LoseChunk(chunk, why, now);
+}
+
+void AdaptiveLoadSession::LoseChunk(uint32_t chunk, const absl::Status& why, absl::Duration now) {
+  if (ability_ == RecomputeAbility::kNone) {
+    failure_ = absl::DataLossError(
+        absl::StrCat("chunk ", chunk, " is lost and the client cannot recompute: ", why.message()));
+    return;
+  }
+  const bool suffix = ability_ == RecomputeAbility::kSuffix;
+  GiveToRecompute(chunk, suffix ? size() : chunk + 1, RecomputeReason::kDataLoss, now);
+  replan_ = true;
+}
+
+// ------------------------------------------------------------------------------------ the end
+
+bool AdaptiveLoadSession::Done() const {
+  return delivery_.all_decided() && !work_.has_value() && tellings_.empty() &&
+         estimator_.unacked_bytes() == 0 && chunks_ready_ == size() && !doubt_ready_;
+}
+
+Finish AdaptiveLoadSession::Summary() const {
+  Finish finish;
+  finish.load_delay = reported_at_ - created_;
+  finish.chunks.reserve(size());
+  for (uint32_t chunk = 0; chunk < size(); ++chunk) {
+    finish.chunks.push_back(delivery_.decision(chunk));
+  }
+  finish.bandwidth_estimate_bytes_per_second = bandwidth_estimate_bytes_per_second();
+  finish.bytes_sent = estimator_.sent_bytes();
+  finish.deadline_missed = deadline_.has_value() && finish.load_delay > *deadline_;
+  return finish;
+}
+
+absl::Duration AdaptiveLoadSession::IdleLimit() const {
+  const double extra_s =
+      std::min(options_.recompute_patience * ledger_.outstanding_s(), kRecomputePatienceMaxSeconds);
+  return options_.client_idle_limit + absl::Seconds(extra_s);
+}
+
+double AdaptiveLoadSession::bandwidth_estimate_bytes_per_second() const {
+  return estimator_.measured_rate();
+}
+
+LoadSessionState AdaptiveLoadSession::state(absl::Duration now) const {
+  const BandwidthEstimate estimate = estimator_.estimate(now);
+  LoadSessionState state;
+  state.bandwidth_bytes_per_second = estimate.rate;
+  state.bandwidth_low_bytes_per_second = estimate.low;
+  state.estimate_mean_square_log_error = estimator_.mean_square_log_error();
+  state.rtt_min = estimator_.rtt_min();
+  state.bytes_sent = estimator_.sent_bytes();
+  state.bytes_acknowledged = estimator_.acked_bytes();
+  state.window_bytes =
+      WindowBytes(estimate, estimator_.rtt_min(), estimator_.acked_bytes(), options_);
+  state.chunks_ready = chunks_ready_;
+  state.chunks_to_recompute = delivery_.recompute_chunks();
+  return state;
+}
+
+}  // namespace kvstream

@@ -1,0 +1,119 @@
+// The one implementation of LoadSession: joins estimator, planner and the state of delivery.
+#ifndef KVSTREAM_SERVER_LOAD_ADAPTIVE_LOAD_SESSION_H_
+#define KVSTREAM_SERVER_LOAD_ADAPTIVE_LOAD_SESSION_H_
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "absl/types/optional.h"
+#include "server/load/bandwidth_estimator.h"
+#include "server/load/cachegen_policy.h"
+#include "server/load/chunk_table.h"
+#include "server/load/delivery_state.h"
+#include "server/load/level_planner.h"
+#include "server/load/load_session.h"
+#include "server/load/recompute_ledger.h"
+
+namespace kvstream {
+
+// Contract: LoadSession. Made by LoadSession::Create with a spec and options that passed
+// Validate().
+//
+// Next() does the first of these that applies:
+//   1. a failure: Fail           2. a decision to recompute that the client was not told: SendPlan
+//   3. planning, where something changed since the last   4. the segment that was begun (no other
+//   data may come between)
+//   5. the base of the next chunk that the plan streams   6. a refinement that is promised in time
+//   (kDeadline)
+//   7. everything sent, acknowledged and ready: Finish    8. Wait
+class AdaptiveLoadSession final : public LoadSession {
+ public:
+  AdaptiveLoadSession(const LoadSpec& spec, const LoadSessionOptions& options, absl::Duration now);
+
+  LoadAction Next(absl::Duration now) override;
+  absl::Status OnProgress(const ClientProgress& progress, absl::Duration now) override;
+  void OnSegmentUnavailable(uint32_t chunk, uint32_t level, const absl::Status& why,
+                            absl::Duration now) override;
+  double bandwidth_estimate_bytes_per_second() const override;
+  LoadSessionState state(absl::Duration now) const override;
+
+ private:
+  // The chunk whose segments are being sent, up to `target`.
+  struct Work {
+    uint32_t chunk;
+    int target;
+    bool refinement;
+  };
+  struct Telling {
+    uint32_t begin, end;
+  };
+
+  bool plans_splits() const {
+    return policy_ == LoadPolicy::kDeadline || policy_ == LoadPolicy::kFastest;
+  }
+  uint32_t size() const { return chunks_.size(); }
+  double TimeLeft(absl::Duration now) const;
+  // `deciding`: for a decision that is final, hence with the speed that the link may well have
+  // while only lower bounds are known.
+  PlannerView View(absl::Duration now, bool deciding) const;
+
+  absl::optional<SendPlan> TellNext();
+  // Divides the open range anew. May give chunks to recompute.
+  void Replan(absl::Duration now);
+  void GiveToRecompute(uint32_t begin, uint32_t end, RecomputeReason reason, absl::Duration now);
+  // Sets work_, or decides that a chunk is recomputed; false if there is nothing to do now.
+  bool PickWork(absl::Duration now);
+  bool PickRefinement(absl::Duration now);
+  // Plan or data of work_, or nothing while the window is full.
+  absl::optional<LoadAction> Proceed(absl::Duration now);
+  void FinishWork(absl::Duration now);
+  // The chunk's bytes cannot be had.
+  void LoseChunk(uint32_t chunk, const absl::Status& why, absl::Duration now);
+  absl::Status CheckProgress(const ClientProgress& progress) const;
+
+  bool Done() const;
+  Finish Summary() const;
+  absl::Duration IdleLimit() const;
+
+  const LoadPolicy policy_;
+  const RecomputeAbility ability_;
+  const LoadSessionOptions options_;
+  const ChunkTable chunks_;
+  const absl::Duration created_;
+  const absl::optional<absl::Duration> deadline_;
+  const absl::Duration margin_;
+  const int base_level_;
+  const double decode_s_per_token_;
+  const double startup_rate_;
+
+  BandwidthEstimator estimator_;
+  CacheGenThroughput cachegen_;
+  RecomputeLedger ledger_;
+  DeliveryState delivery_;
+
+  absl::Status failure_;
+  absl::optional<Work> work_;
+  std::deque<Telling> tellings_;
+  uint32_t boundary_;  // of the newest Split
+  bool replan_ = true;
+  absl::optional<SendData> last_sent_;
+
+  double decoder_busy_until_s_ =
+      0;  // absolute; when the client's decoder should be through with what was sent
+  uint32_t chunks_ready_ = 0;
+  absl::Duration reported_at_;  // newest report
+  absl::Duration advanced_at_;  // newest sign of life: a report with something new, or new work for
+                                // an idle client
+  // A chunk that the client may have counted as ready is to be recomputed: its chunks_ready is not
+  // believed until it shows that it knows.
+  bool doubt_ready_ = false;
+  uint64_t doubt_tokens_ = 0;
+  uint32_t doubt_up_to_ = 0;
+};
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_SERVER_LOAD_ADAPTIVE_LOAD_SESSION_H_

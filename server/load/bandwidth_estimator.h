@@ -1,0 +1,141 @@
+// How fast the link delivers, learnt from what the client reports.
+#ifndef KVSTREAM_SERVER_LOAD_BANDWIDTH_ESTIMATOR_H_
+#define KVSTREAM_SERVER_LOAD_BANDWIDTH_ESTIMATOR_H_
+
+#include <cstdint>
+#include <deque>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+
+namespace kvstream {
+
+// What is believed about the link at one moment. Rates in bytes a second, always finite.
+struct BandwidthEstimate {
+  double rate = 0;  // expected; 0: nothing is known, not even a hint
+  double low =
+      0;  // confidence value that the deadline planner promises on; 0 exactly when rate is 0
+  // Every sample so far was taken while the sender held back, so the link may be much faster than
+  // `rate`. True as well without a sample.
+  bool lower_bound = true;
+  int samples = 0;  // 0: rate is the hint, or the crude bound of the first report
+  bool known() const { return rate > 0; }
+};
+
+// Samples. A report says that b bytes had arrived when the client's clock showed c. Between two
+// reports
+//     sample = (b1 - b0) / (c1 - c0),   c1 - c0 >= kMinInterval,
+// so neither the delay of the link nor of the report is in it. The reference point (b0, c0) is
+// dropped when the sender had nothing in flight in between: the gap would be counted as slowness of
+// the link. What such a first report after a gap still proves is
+//     rate >= (bytes since the gap) / (server's time from the send after the gap to the report).
+//
+// Limited samples. A sender that holds back (application or window) measures itself, not the link
+// (the idea of QUIC's bandwidth sampler). A sample is taken as the link's own speed only if the
+// link had a queue meanwhile, which shows in the round trip: some byte of it was acknowledged more
+// than rtt_min + max(kQueueFloor, rtt_min / 8) after it was sent. Every other sample is a lower
+// bound and may only raise the estimate.
+//
+// Filter. Quick to fall, steady to rise: with dt the sample's interval, k the samples so far and x
+// the sample,
+//     rate += g * (x - rate),   g = max(1 - exp(-dt / tau), 1 / (k + 1)),   tau = kTauFall or
+//     kTauRise.
+// One sample at most halves-and-a-bit the rate (kMaxFall) and counts at most kMaxRise times the
+// rate, so that neither a short stall nor a burst out of a buffer decides alone. The first
+// unlimited sample replaces all that limited samples, and most of what a hint, had said.
+//
+// Uncertainty. Each kErrorHorizon of client time the mean rate r of that time is compared to the
+// estimate e at its beginning; log(r / e) squared goes into an exponential mean s^2 (halved where
+// the link was faster than foreseen). Then
+//     low = rate * exp(-s - 0.3 / sqrt(k)),
+// without samples low = rate / 2 (a hint is a guess).
+//
+// Silence. Reports may stop while bytes are in flight. estimate(now) then scales both rates by
+// kSilence / (kSilence + overdue), where overdue counts from when the next report should have come.
+// This is not stored: the next report's sample contains the silence.
+//
+// Thread-compatible. Memory is bounded by the frames in flight. All calls are O(1), amortised.
+class BandwidthEstimator {
+ public:
+  // hint_bytes_per_second: a weak prior, 0 for none.
+  explicit BandwidthEstimator(double hint_bytes_per_second);
+
+  // `bytes` more were handed to the transport.
+  void OnSent(uint64_t bytes, absl::Duration now);
+  // The newest OnSent, of as many bytes, did not happen after all.
+  void OnUnsent(uint64_t bytes);
+  // Whether OnReport would take this report: INVALID_ARGUMENT for counters or a clock that go back,
+  // more bytes than were sent, a clock that is no time of a load.
+  absl::Status CheckReport(uint64_t bytes_received, absl::Duration client_clock) const;
+  // The client's report. Errors as CheckReport, with nothing changed.
+  absl::Status OnReport(uint64_t bytes_received, absl::Duration client_clock, absl::Duration now);
+
+  BandwidthEstimate estimate(absl::Duration now) const;
+
+  // The rate measured, without hint and silence; 0: no report yet that says anything.
+  double measured_rate() const { return samples_ > 0 ? rate_ : crude_bound_; }
+
+  uint64_t sent_bytes() const { return sent_bytes_; }
+  uint64_t acked_bytes() const { return acked_bytes_; }
+  uint64_t unacked_bytes() const { return sent_bytes_ - acked_bytes_; }
+  // Shortest time from sending a frame to its acknowledgement: propagation both ways, and the
+  // client's reporting. Zero: none seen.
+  absl::Duration rtt_min() const { return rtt_seen_ ? rtt_min_ : absl::ZeroDuration(); }
+  // Mean square of log(actual / estimated), see above: the error as a metric. 0: not yet measured.
+  double mean_square_log_error() const { return error_count_ > 0 ? log_error_square_ : 0; }
+
+ private:
+  struct SentFrame {
+    uint64_t end;  // sent_bytes_ after it
+    absl::Duration at;
+  };
+
+  static constexpr absl::Duration kMinInterval = absl::Milliseconds(5);
+  static constexpr absl::Duration kQueueFloor = absl::Milliseconds(2);
+  static constexpr double kTauFall = 0.040;
+  static constexpr double kTauRise = 0.250;
+  static constexpr double kMaxFall = 0.4;
+  static constexpr double kMaxRise = 4;
+  static constexpr absl::Duration kErrorHorizon = absl::Milliseconds(80);
+  static constexpr double kSilence = 0.060;
+
+  // Takes the round trip of the newest acknowledged frame; true if one was.
+  bool PopAcked(uint64_t bytes_received, absl::Duration now, absl::Duration* rtt);
+  void AddSample(double rate, double interval_s, bool limited);
+  void TrackError(bool limited, absl::Duration client_clock);
+
+  const double hint_;
+  double rate_ = 0;
+  int samples_ = 0;
+  bool lower_bound_ = true;
+  double crude_bound_ = 0;  // of first reports after a gap, while there is no sample
+
+  uint64_t sent_bytes_ = 0;
+  uint64_t acked_bytes_ = 0;
+  absl::Duration client_clock_;
+  std::deque<SentFrame> in_flight_;
+  bool rtt_seen_ = false;
+  absl::Duration rtt_min_;
+  absl::Duration last_report_at_;
+
+  // Reference point of the next sample.
+  bool have_reference_ = false;
+  uint64_t reference_bytes_ = 0;
+  absl::Duration reference_clock_;
+  bool queued_ = false;  // since the reference point some frame showed a queue
+  // Where sending began after the newest gap.
+  uint64_t restart_offset_ = 0;
+  absl::Duration restart_at_;
+
+  bool have_horizon_ = false;
+  uint64_t horizon_bytes_ = 0;
+  absl::Duration horizon_clock_;
+  double horizon_rate_ = 0;
+  bool horizon_limited_ = false;
+  double log_error_square_ = 0;
+  int error_count_ = 0;
+};
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_SERVER_LOAD_BANDWIDTH_ESTIMATOR_H_

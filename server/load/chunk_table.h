@@ -1,0 +1,56 @@
+// The chunks of one load as the planner needs them: sums over ranges of chunks in constant time.
+#ifndef KVSTREAM_SERVER_LOAD_CHUNK_TABLE_H_
+#define KVSTREAM_SERVER_LOAD_CHUNK_TABLE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "server/load/load_session.h"
+
+namespace kvstream {
+
+// Immutable and thread-safe after construction. Holds only running sums, from which a single value
+// is a difference: 8 * (levels + 2) bytes a chunk. The sums cannot overflow for a LoadSpec that
+// passed Validate().
+class ChunkTable {
+ public:
+  explicit ChunkTable(absl::Span<const StoredChunkSizes> chunks);
+
+  uint32_t size() const { return size_; }
+  int levels() const { return levels_; }
+
+  uint64_t segment_bytes(uint32_t chunk, int level) const {
+    const uint64_t* sums = segment_sums_.data() + size_t{chunk} * levels_ + level;
+    return sums[levels_] - sums[0];
+  }
+  // Bytes of the chunks [begin, end) with their segments 0..level. O(level).
+  uint64_t bytes(uint32_t begin, uint32_t end, int level) const;
+
+  uint32_t tokens(uint32_t chunk) const {
+    return static_cast<uint32_t>(token_sums_[chunk + 1] - token_sums_[chunk]);
+  }
+  uint64_t tokens(uint32_t begin, uint32_t end) const {
+    return token_sums_[end] - token_sums_[begin];
+  }
+  // Token pairs that attention looks at when the chunks [begin, end) are recomputed: the sum of n *
+  // (p + n / 2), with n a chunk's tokens and p those before it.
+  double token_pairs(uint32_t begin, uint32_t end) const {
+    return pair_sums_[end] - pair_sums_[begin];
+  }
+  // token_pairs of the first `count` tokens from chunk `begin` on; within a chunk by proportion.
+  // O(log size).
+  double token_pairs_of_first(uint32_t begin, uint64_t count) const;
+
+ private:
+  uint32_t size_;
+  int levels_;
+  std::vector<uint64_t> segment_sums_;  // [chunk][level], size_ + 1 rows
+  std::vector<uint64_t> token_sums_;    // [chunk], size_ + 1
+  std::vector<double> pair_sums_;       // [chunk], size_ + 1
+};
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_SERVER_LOAD_CHUNK_TABLE_H_

@@ -1,0 +1,133 @@
+#include "server/load/delivery_state.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace kvstream {
+
+DeliveryState::DeliveryState(const ChunkTable* chunks, BaseOrder order, std::vector<int> stops)
+    : chunks_(chunks),
+      order_(order),
+      stops_(std::move(stops)),
+      state_(chunks->size()),
+      open_end_(chunks->size()),
+      cursor_(chunks->size()) {}
+
+OpenRange DeliveryState::open() const {
+  OpenRange range;
+  range.begin = open_begin_;
+  range.end = open_end_;
+  if (!all_decided()) {
+    const Chunk& chunk = state_[frontier()];
+    range.sent_bytes = chunk.offset;
+    if (chunk.complete > 0) {
+      range.sent_bytes += chunks_->bytes(frontier(), frontier() + 1, chunk.complete - 1);
+    }
+  }
+  return range;
+}
+
+SendData DeliveryState::NextPiece(uint32_t chunk, uint64_t max_bytes) const {
+  const Chunk& state = state_[chunk];
+  SendData piece;
+  piece.chunk = chunk;
+  piece.level = state.complete;
+  piece.offset = state.offset;
+  piece.size = std::min(chunks_->segment_bytes(chunk, state.complete) - state.offset, max_bytes);
+  return piece;
+}
+
+void DeliveryState::OnSent(const SendData& piece) {
+  Chunk& state = state_[piece.chunk];
+  state.offset += piece.size;
+  const uint64_t segment = chunks_->segment_bytes(piece.chunk, state.complete);
+  if (state.offset < segment) return;
+  state.offset = 0;
+  if (state.complete++ == 0) ++deliverable_;
+  if (state.flags & kBase) refinement_bytes_ -= segment;
+}
+
+void DeliveryState::OnUnsent(const SendData& piece) {
+  Chunk& state = state_[piece.chunk];
+  if (state.complete > piece.level) {
+    if (--state.complete == 0) --deliverable_;
+    if (state.flags & kBase) {
+      refinement_bytes_ += chunks_->segment_bytes(piece.chunk, state.complete);
+    }
+  }
+  state.offset = piece.offset;
+}
+
+void DeliveryState::CloseFrontier() {
+  const uint32_t chunk = frontier();
+  state_[chunk].flags |= kBase;
+  refinement_bytes_ += BytesAbove(chunk, state_[chunk].complete);
+  if (order_ == BaseOrder::kForward) {
+    ++open_begin_;
+  } else {
+    --open_end_;
+  }
+  // Refinement had begun without it: begin again; what is done is skipped.
+  if (stop_ > 0 || cursor_ <= chunk) {
+    stop_ = 0;
+    cursor_ = std::max(cursor_, chunk + 1);
+  }
+}
+
+uint64_t DeliveryState::BytesAbove(uint32_t chunk, int complete) const {
+  uint64_t bytes = 0;
+  for (int level = complete; level < chunks_->levels(); ++level) {
+    bytes += chunks_->segment_bytes(chunk, level);
+  }
+  return bytes;
+}
+
+void DeliveryState::MarkRecompute(uint32_t begin, uint32_t end, RecomputeReason reason) {
+  for (uint32_t chunk = begin; chunk < end; ++chunk) {
+    Chunk& state = state_[chunk];
+    if (state.flags & kRecompute) continue;
+    if (state.flags & kBase) refinement_bytes_ -= BytesAbove(chunk, state.complete);
+    if (state.complete == 0) ++deliverable_;
+    state.flags |= kRecompute;
+    state.reason = reason;
+    ++recompute_chunks_;
+  }
+  if (begin <= open_begin_) {
+    open_begin_ = std::min(std::max(open_begin_, end), open_end_);
+  } else if (end >= open_end_) {
+    open_end_ = std::max(std::min(open_end_, begin), open_begin_);
+  }
+}
+
+absl::optional<DeliveryState::Refinement> DeliveryState::NextRefinement() {
+  for (; stop_ < stops_.size(); ++stop_, cursor_ = chunks_->size()) {
+    for (; cursor_ > 0; --cursor_) {
+      const uint32_t chunk = cursor_ - 1;
+      const Chunk& state = state_[chunk];
+      if ((state.flags & kRecompute) || !(state.flags & kBase) || state.complete > stops_[stop_]) {
+        continue;
+      }
+      Refinement next;
+      next.chunk = chunk;
+      next.target = stops_[stop_];
+      for (int level = state.complete; level <= next.target; ++level) {
+        next.bytes += chunks_->segment_bytes(chunk, level);
+      }
+      return next;
+    }
+  }
+  return absl::nullopt;
+}
+
+ChunkDecision DeliveryState::decision(uint32_t chunk) const {
+  const Chunk& state = state_[chunk];
+  ChunkDecision decision;
+  if (state.flags & kRecompute) {
+    decision.reason = state.reason;
+  } else {
+    decision.level = state.complete - 1;
+  }
+  return decision;
+}
+
+}  // namespace kvstream

@@ -1,0 +1,180 @@
+#include "server/load/level_planner.h"
+
+#include <algorithm>
+
+namespace kvstream {
+namespace {
+
+// Recomputing must be expected to be this much faster than streaming the rest.
+constexpr double kStreamingBonus = 0.97;
+
+// Seconds until the chunks [begin, end), which include the one that is partly sent, are received,
+// decoded and acknowledged.
+double StreamSeconds(const SplitInput& in, uint32_t begin, uint32_t end, int level, double rate,
+                     double latency_s, uint64_t extra_bytes) {
+  const ChunkTable& chunks = *in.chunks;
+  double bytes = static_cast<double>(extra_bytes);
+  double decode_s = 0;
+  double last_decode_s = 0;
+  if (begin < end) {
+    // sent_bytes are below the base level's size of one chunk of the range.
+    bytes += static_cast<double>(chunks.bytes(begin, end, level) - in.open.sent_bytes);
+    decode_s = static_cast<double>(chunks.tokens(begin, end)) * in.view.decode_s_per_token;
+    const uint32_t last = in.order == BaseOrder::kForward ? end - 1 : begin;
+    last_decode_s = chunks.tokens(last) * in.view.decode_s_per_token;
+  }
+  // Decoding overlaps the transfer, except for the chunk that comes last.
+  return latency_s + std::max(bytes / rate + last_decode_s, decode_s);
+}
+
+double Stream(const SplitInput& in, uint32_t begin, uint32_t end) {
+  return StreamSeconds(in, begin, end, in.base_level, in.view.rate, in.view.latency_s, 0);
+}
+
+double StreamLow(const SplitInput& in, uint32_t begin, uint32_t end) {
+  return StreamSeconds(in, begin, end, in.base_level, in.view.rate_low, in.view.latency_low_s, 0);
+}
+
+// The client's own work on [begin, end), from now: the plan's way to it and its report's way back
+// are one round trip.
+double Recompute(const SplitInput& in, uint32_t begin, uint32_t end) {
+  if (begin >= end && in.recompute_backlog_s <= 0) return 0;
+  return in.view.rtt_s + in.recompute_backlog_s + in.prefill.seconds(*in.chunks, begin, end);
+}
+
+double ForwardExpected(const SplitInput& in, uint32_t cut) {
+  const double recompute = in.prefill.seconds(*in.chunks, cut, in.open.end);
+  if (cut == in.open.begin) return std::max(in.view.latency_s, in.view.rtt_s) + recompute;
+  return Stream(in, in.open.begin, cut) + recompute;
+}
+
+double ForwardPromised(const SplitInput& in, uint32_t cut, double safety) {
+  const double recompute = safety * in.prefill.seconds(*in.chunks, cut, in.open.end);
+  if (cut == in.open.begin) return std::max(in.view.latency_low_s, in.view.rtt_s) + recompute;
+  return StreamLow(in, in.open.begin, cut) + recompute;
+}
+
+double BackwardExpected(const SplitInput& in, uint32_t meet) {
+  const double stream = meet < in.open.end ? Stream(in, meet, in.open.end) : in.view.latency_s;
+  return std::max(stream, Recompute(in, in.open.begin, meet));
+}
+
+Split StreamAll(const SplitInput& in) {
+  Split split;
+  split.boundary = in.order == BaseOrder::kForward ? in.open.end : in.open.begin;
+  split.expected_s = Stream(in, in.open.begin, in.open.end);
+  split.in_time = StreamLow(in, in.open.begin, in.open.end) <= in.view.time_left_s;
+  return split;
+}
+
+bool PromisedBackward(const SplitInput& in, uint32_t meet, double safety) {
+  const bool stream_in_time =
+      meet >= in.open.end || StreamLow(in, meet, in.open.end) <= in.view.time_left_s;
+  return stream_in_time && safety * Recompute(in, in.open.begin, meet) <= in.view.time_left_s;
+}
+
+// The smallest m in [low, high] with holds(m), for a predicate that never turns false again; high +
+// 1 if none.
+template <typename Predicate>
+uint32_t FirstThat(uint32_t low, uint32_t high, Predicate holds) {
+  uint64_t from = low, to = uint64_t{high} + 1;
+  while (from < to) {
+    const uint64_t middle = from + (to - from) / 2;
+    if (holds(static_cast<uint32_t>(middle))) {
+      to = middle;
+    } else {
+      from = middle + 1;
+    }
+  }
+  return static_cast<uint32_t>(from);
+}
+
+}  // namespace
+
+Split SplitForSpeed(const SplitInput& in) {
+  Split best = StreamAll(in);
+  if (!in.may_recompute || in.open.begin >= in.open.end) return best;
+  const double safety = in.prefill.safety();
+  if (in.order == BaseOrder::kForward) {
+    double best_value = best.expected_s * kStreamingBonus;
+    uint32_t best_cut = in.open.end;
+    for (uint32_t cut = in.open.begin; cut < in.open.end; ++cut) {
+      const double value = ForwardExpected(in, cut);
+      if (value < best_value) {
+        best_value = value;
+        best_cut = cut;
+      }
+    }
+    if (best_cut == in.open.end) return best;
+    return {best_cut, best_value, ForwardPromised(in, best_cut, safety) <= in.view.time_left_s};
+  }
+  // Recompute grows with the meeting point and streaming shrinks: the best is where they cross, or
+  // just before.
+  const uint32_t cross = FirstThat(in.open.begin, in.open.end, [&](uint32_t meet) {
+    return meet == in.open.end ||
+           Recompute(in, in.open.begin, meet) >= Stream(in, meet, in.open.end);
+  });
+  uint32_t meet = cross;
+  if (cross > in.open.begin && BackwardExpected(in, cross - 1) <= BackwardExpected(in, cross)) {
+    meet = cross - 1;
+  }
+  if (BackwardExpected(in, meet) >= best.expected_s * kStreamingBonus) return best;
+  return {meet, BackwardExpected(in, meet), PromisedBackward(in, meet, safety)};
+}
+
+Split SplitForQuality(const SplitInput& in) {
+  const Split all = StreamAll(in);
+  if (!in.may_recompute || in.open.begin >= in.open.end) return all;
+  const double finest = StreamSeconds(in, in.open.begin, in.open.end, in.chunks->levels() - 1,
+                                      in.view.rate_low, in.view.latency_low_s, in.refinement_bytes);
+  if (finest <= in.view.time_left_s) return all;
+  const double safety = in.prefill.safety();
+  if (in.order == BaseOrder::kForward) {
+    for (uint32_t cut = in.open.begin; cut < in.open.end; ++cut) {
+      if (ForwardPromised(in, cut, safety) <= in.view.time_left_s) {
+        return {cut, ForwardExpected(in, cut), true};
+      }
+    }
+    return all.in_time ? all : SplitForSpeed(in);
+  }
+  // The most that can be recomputed in time; streaming the others must be in time as well.
+  const uint32_t too_far = FirstThat(in.open.begin, in.open.end, [&](uint32_t meet) {
+    return safety * Recompute(in, in.open.begin, meet) > in.view.time_left_s;
+  });
+  if (too_far > in.open.begin && PromisedBackward(in, too_far - 1, safety)) {
+    return {too_far - 1, BackwardExpected(in, too_far - 1), true};
+  }
+  return all.in_time ? all : SplitForSpeed(in);
+}
+
+bool FitsInTime(const PlannerView& view, uint64_t bytes, uint32_t tokens, double decoder_busy_s) {
+  const double received_s = view.latency_low_s + static_cast<double>(bytes) / view.rate_low;
+  return std::max(received_s, decoder_busy_s) + tokens * view.decode_s_per_token <=
+         view.time_left_s;
+}
+
+std::vector<int> RefinementStops(absl::Span<const uint64_t> level_bytes,
+                                 absl::Span<const double> weights, int base_level) {
+  struct Step {
+    int stop;
+    double gain;
+    double bytes;
+  };
+  std::vector<Step> steps;
+  for (int level = base_level + 1; level < static_cast<int>(level_bytes.size()); ++level) {
+    const double gain = weights.empty() ? 0 : weights[level];
+    Step step = {level, gain, static_cast<double>(level_bytes[level])};
+    // gain / bytes must fall; equal stays apart.
+    while (!steps.empty() && step.gain * steps.back().bytes > steps.back().gain * step.bytes) {
+      step.gain += steps.back().gain;
+      step.bytes += steps.back().bytes;
+      steps.pop_back();
+    }
+    steps.push_back(step);
+  }
+  std::vector<int> stops;
+  for (const Step& step : steps) stops.push_back(step.stop);
+  return stops;
+}
+
+}  // namespace kvstream

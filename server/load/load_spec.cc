@@ -1,0 +1,110 @@
+// Validation of what a client asks for and of the options.
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "server/load/load_session.h"
+
+namespace kvstream {
+namespace {
+
+constexpr size_t kMaxChunks = 65536;
+constexpr size_t kMaxLevels = 64;
+constexpr uint32_t kMaxChunkTokens = 1 << 24;
+constexpr uint64_t kMaxFirstToken = uint64_t{1} << 40;
+constexpr uint64_t kMaxSegmentBytes = uint64_t{1} << 36;
+
+absl::Status CheckNumber(const char* name, double value, double max) {
+  if (!std::isfinite(value) || value < 0 || value > max) {
+    return absl::InvalidArgumentError(absl::StrCat(name, " must be between 0 and ", max));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckChunks(const std::vector<StoredChunkSizes>& chunks) {
+  if (chunks.empty() || chunks.size() > kMaxChunks) {
+    return absl::InvalidArgumentError(absl::StrCat("a load needs 1 to ", kMaxChunks, " chunks"));
+  }
+  const size_t levels = chunks[0].segment_bytes.size();
+  if (levels == 0 || levels > kMaxLevels) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("chunk 0 must have 1 to ", kMaxLevels, " levels"));
+  }
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    const StoredChunkSizes& chunk = chunks[i];
+    if (chunk.segment_bytes.size() != levels) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("chunk ", i, " has other levels than chunk 0"));
+    }
+    if (chunk.tokens == 0 || chunk.tokens > kMaxChunkTokens || chunk.first_token > kMaxFirstToken) {
+      return absl::InvalidArgumentError(absl::StrCat("chunk ", i, " has impossible tokens"));
+    }
+    for (uint64_t bytes : chunk.segment_bytes) {
+      if (bytes == 0 || bytes > kMaxSegmentBytes) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("chunk ", i, " has a segment of ", bytes, " bytes"));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status LoadSpec::Validate() const {
+  absl::Status status = CheckChunks(chunks);
+  if (!status.ok()) return status;
+  const int levels = static_cast<int>(chunks[0].segment_bytes.size());
+  if (level < 0 || level >= levels) {
+    return absl::InvalidArgumentError(absl::StrCat("level must be below ", levels));
+  }
+  if (floor_level < 0 || floor_level >= levels) {
+    return absl::InvalidArgumentError(absl::StrCat("floor_level must be below ", levels));
+  }
+  if (policy == LoadPolicy::kFixed && level < floor_level) {
+    return absl::InvalidArgumentError("level must not be below floor_level");
+  }
+  if (deadline.has_value() &&
+      (*deadline <= absl::ZeroDuration() || *deadline > absl::Hours(24 * 30))) {
+    return absl::InvalidArgumentError("deadline must be positive and at most 30 days");
+  }
+  if ((policy == LoadPolicy::kDeadline || policy == LoadPolicy::kCacheGen) && !deadline) {
+    return absl::InvalidArgumentError("this policy needs a deadline");
+  }
+  if (policy == LoadPolicy::kRecompute && ability == RecomputeAbility::kNone) {
+    return absl::InvalidArgumentError("policy recompute needs a recompute ability");
+  }
+  for (const auto& check :
+       {CheckNumber("prefill_seconds_per_token", prefill_seconds_per_token, 3600),
+        CheckNumber("prefill_seconds_per_token_pair", prefill_seconds_per_token_pair, 3600),
+        CheckNumber("decode_seconds_per_token", decode_seconds_per_token, 3600),
+        CheckNumber("bandwidth_hint_bytes_per_second", bandwidth_hint_bytes_per_second, 1e15)}) {
+    if (!check.ok()) return check;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LoadSessionOptions::Validate() const {
+  if (frame_bytes == 0) return absl::InvalidArgumentError("frame_bytes must be positive");
+  if (window_bytes_min == 0 || window_bytes_max < window_bytes_min) {
+    return absl::InvalidArgumentError(
+        "window_bytes_min must be positive and at most window_bytes_max");
+  }
+  if (client_idle_limit <= absl::ZeroDuration()) {
+    return absl::InvalidArgumentError("client_idle_limit must be positive");
+  }
+  if (deadline_margin < absl::ZeroDuration() || deadline_margin == absl::InfiniteDuration()) {
+    return absl::InvalidArgumentError("deadline_margin must be finite and not negative");
+  }
+  absl::Status status = CheckNumber("recompute_patience", recompute_patience, 1e6);
+  if (!status.ok()) return status;
+  if (!(startup_bytes_per_second > 0) || !std::isfinite(startup_bytes_per_second)) {
+    return absl::InvalidArgumentError("startup_bytes_per_second must be positive");
+  }
+  for (double weight : level_weights) {
+    status = CheckNumber("level_weights", weight, 1e12);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace kvstream

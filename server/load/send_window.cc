@@ -1,0 +1,41 @@
+#include "server/load/send_window.h"
+
+#include <algorithm>
+
+namespace kvstream {
+namespace {
+
+constexpr double kQueueSeconds = 0.075;
+constexpr double kFrameSeconds = 0.025;
+constexpr uint64_t kFrameStep = 4 << 10;
+constexpr uint64_t kFrameUnknown = 16 << 10;
+
+}  // namespace
+
+uint64_t WindowBytes(const BandwidthEstimate& estimate, absl::Duration rtt_min,
+                     uint64_t acked_bytes, const LoadSessionOptions& options) {
+  const double cap = static_cast<double>(options.window_bytes_max);
+  double window = 0;
+  if (estimate.samples > 0) {
+    window = estimate.rate * (absl::ToDoubleSeconds(rtt_min) + kQueueSeconds);
+  }
+  if (estimate.lower_bound) {
+    window = std::max(
+        window, static_cast<double>(options.window_bytes_min) + static_cast<double>(acked_bytes));
+  }
+  return std::max(options.window_bytes_min, static_cast<uint64_t>(std::min(window, cap)));
+}
+
+uint64_t FrameBytes(const BandwidthEstimate& estimate, uint64_t sent_bytes,
+                    const LoadSessionOptions& options) {
+  uint64_t frame = sent_bytes == 0 ? kFrameStep : kFrameUnknown;
+  if (estimate.samples > 0) {
+    const double bytes = std::min(estimate.rate * kFrameSeconds, 1e9);
+    frame = std::max(static_cast<uint64_t>(bytes) / kFrameStep * kFrameStep, kFrameStep);
+  }
+  const uint64_t half_window = std::max<uint64_t>(options.window_bytes_min / 2, 1);
+  frame = std::min(frame, options.frame_bytes);
+  return estimate.lower_bound ? std::min(frame, half_window) : frame;
+}
+
+}  // namespace kvstream

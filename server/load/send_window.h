@@ -1,0 +1,31 @@
+// How much may be in flight, and in what portions: pure functions of the estimate.
+#ifndef KVSTREAM_SERVER_LOAD_SEND_WINDOW_H_
+#define KVSTREAM_SERVER_LOAD_SEND_WINDOW_H_
+
+#include <cstdint>
+
+#include "absl/time/time.h"
+#include "server/load/bandwidth_estimator.h"
+#include "server/load/load_session.h"
+
+namespace kvstream {
+
+// Unacknowledged bytes allowed. What is in the buffers of kernel and gRPC can neither be taken back
+// nor be seen moving: at 5 Mbit/s a socket buffer of 4 MB would be a decision six seconds old.
+// Hence
+//     window = rate * (rtt_min + 75 ms), between window_bytes_min and window_bytes_max:
+// enough to keep the link busy through a report's delay and a bad estimate (the queue lets the
+// estimator see the link itself), not more. While all samples are lower bounds the window also
+// grows by every byte acknowledged (as slow start: twice a round trip).
+uint64_t WindowBytes(const BandwidthEstimate& estimate, absl::Duration rtt_min,
+                     uint64_t acked_bytes, const LoadSessionOptions& options);
+
+// Largest SendData: 25 ms of the link in steps of 4 KiB, at least 4 KiB, at most frame_bytes and,
+// while the window is still growing, half the smallest window. Without an estimate 16 KiB, and the
+// first frame 4 KiB, so that the round trip is measured before a queue builds up.
+uint64_t FrameBytes(const BandwidthEstimate& estimate, uint64_t sent_bytes,
+                    const LoadSessionOptions& options);
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_SERVER_LOAD_SEND_WINDOW_H_

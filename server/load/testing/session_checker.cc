@@ -1,0 +1,88 @@
+#include "server/load/testing/session_checker.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace kvstream {
+namespace {
+
+absl::Status Broken(uint32_t chunk, const char* what) {
+  return absl::InternalError(absl::StrCat("chunk ", chunk, ": ", what));
+}
+
+}  // namespace
+
+SessionChecker::SessionChecker(const LoadSpec& spec) : spec_(spec), chunks_(spec.chunks.size()) {}
+
+absl::Status SessionChecker::OnPlan(const SendPlan& plan) {
+  if (plan.chunk >= chunks_.size()) return Broken(plan.chunk, "plan for no chunk");
+  Chunk& chunk = chunks_[plan.chunk];
+  if (plan.first_plan_of_chunk == chunk.planned) return Broken(plan.chunk, "first plan is wrong");
+  chunk.planned = true;
+  if (chunk.recompute) return Broken(plan.chunk, "plan after recompute");
+  if (!plan.decision.level) {
+    if (spec_.ability == RecomputeAbility::kNone) return Broken(plan.chunk, "cannot recompute");
+    const bool whole = chunk.complete > chunk.plan_level && chunk.plan_level >= 0;
+    if (whole && plan.decision.reason != RecomputeReason::kDataLoss) {
+      return Broken(plan.chunk, "recompute of what was sent whole");
+    }
+    chunk.recompute = true;
+    if (inside_ == plan.chunk) inside_.reset();
+    return absl::OkStatus();
+  }
+  const int level = *plan.decision.level;
+  if (level <= chunk.plan_level) return Broken(plan.chunk, "plan does not raise the level");
+  if (level < spec_.floor_level ||
+      level >= static_cast<int>(spec_.chunks[0].segment_bytes.size())) {
+    return Broken(plan.chunk, "plan outside the ladder");
+  }
+  chunk.plan_level = level;
+  return absl::OkStatus();
+}
+
+absl::Status SessionChecker::OnData(const SendData& data, uint64_t in_flight, uint64_t window) {
+  if (data.chunk >= chunks_.size()) return Broken(data.chunk, "data for no chunk");
+  Chunk& chunk = chunks_[data.chunk];
+  before_last_ = chunk;
+  if (chunk.recompute) return Broken(data.chunk, "data after recompute");
+  if (static_cast<int>(data.level) > chunk.plan_level)
+    return Broken(data.chunk, "data before plan");
+  if (static_cast<int>(data.level) != chunk.complete) return Broken(data.chunk, "level order");
+  if (data.offset != chunk.offset || data.size == 0) return Broken(data.chunk, "offset order");
+  if (inside_.has_value() && *inside_ != data.chunk) {
+    return Broken(data.chunk, "data inside another chunk's segment");
+  }
+  if (in_flight + data.size > window) return Broken(data.chunk, "window exceeded");
+  const uint64_t segment = spec_.chunks[data.chunk].segment_bytes[data.level];
+  chunk.offset += data.size;
+  if (chunk.offset > segment) return Broken(data.chunk, "data beyond the segment");
+  inside_ = data.chunk;
+  if (chunk.offset == segment) {
+    chunk.offset = 0;
+    ++chunk.complete;
+    inside_.reset();
+  }
+  return absl::OkStatus();
+}
+
+void SessionChecker::OnUnavailable(const SendData& data) {
+  chunks_[data.chunk] = before_last_;
+  inside_.reset();
+  if (before_last_.offset > 0) inside_ = data.chunk;
+}
+
+absl::Status SessionChecker::OnFinish(const Finish& finish, uint64_t bytes_sent) const {
+  if (finish.bytes_sent != bytes_sent) return absl::InternalError("summary's bytes are wrong");
+  if (finish.chunks.size() != chunks_.size()) return absl::InternalError("summary's chunks");
+  for (uint32_t i = 0; i < chunks_.size(); ++i) {
+    const Chunk& chunk = chunks_[i];
+    const absl::optional<int> level = finish.chunks[i].level;
+    if (level.has_value() == chunk.recompute) return Broken(i, "summary's decision is wrong");
+    if (!level) continue;
+    if (*level != chunk.plan_level || *level + 1 != chunk.complete) {
+      return Broken(i, "finished without what was planned");
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace kvstream

@@ -1,0 +1,119 @@
+#include "server/load/testing/simulated_client.h"
+
+#include <algorithm>
+
+namespace kvstream {
+
+ModelClient::ModelClient(const LoadSpec& spec, const SimulatedClient& model)
+    : spec_(spec), model_(model), chunks_(spec.chunks.size()) {}
+
+void ModelClient::Refresh(Chunk& chunk) {
+  const bool ready =
+      chunk.recompute ? chunk.recomputed : chunk.decoded > 0 && chunk.decoded == chunk.received;
+  if (ready != chunk.ready) {
+    chunk.ready = ready;
+    ready_ += ready ? 1 : -1;
+    dirty_ = true;
+  }
+}
+
+void ModelClient::OnPlan(const SendPlan& plan, absl::Duration now) {
+  Chunk& chunk = chunks_[plan.chunk];
+  if (plan.decision.level) {
+    chunk.plan_level = *plan.decision.level;
+  } else {
+    if (chunk.received > 0) ++received_in_vain_;
+    chunk.recompute = true;
+    chunk.decoded = 0;
+    in_place_ = std::min(in_place_, plan.chunk);
+  }
+  Refresh(chunk);
+  Advance(now);
+}
+
+void ModelClient::OnData(const SendData& data, absl::Duration now, absl::Duration clock) {
+  Chunk& chunk = chunks_[data.chunk];
+  progress_.bytes_received += data.size;
+  progress_.clock = clock;
+  dirty_ = true;
+  if (data.offset + data.size == spec_.chunks[data.chunk].segment_bytes[data.level] &&
+      !chunk.recompute) {
+    if (data.level == 0 && model_.damaged.count(data.chunk) > 0) {
+      progress_.damaged_chunks.push_back(data.chunk);
+      return;
+    }
+    chunk.received = data.level + 1;
+    if (data.level >= chunk.plan_level && !chunk.queued) {
+      chunk.queued = true;
+      decode_queue_.push_back(data.chunk);
+    }
+    Refresh(chunk);
+  }
+  Advance(now);
+}
+
+double ModelClient::PrefillSeconds(uint32_t index) const {
+  const double n = spec_.chunks[index].tokens;
+  const double p = static_cast<double>(spec_.chunks[index].first_token);
+  return n * model_.prefill_seconds_per_token +
+         n * (p + n / 2) * model_.prefill_seconds_per_token_pair;
+}
+
+void ModelClient::Advance(absl::Duration now) {
+  while (true) {
+    bool moved = false;
+    if (decoding_ && decode_ends_ <= now) {
+      Chunk& chunk = chunks_[*decoding_];
+      if (!chunk.recompute) chunk.decoded = decoding_to_;
+      Refresh(chunk);
+      decoding_.reset();
+      moved = true;
+    }
+    if (recomputing_ && recompute_ends_ <= now) {
+      Chunk& chunk = chunks_[*recomputing_];
+      chunk.recomputed = true;
+      progress_.recomputed_tokens += spec_.chunks[*recomputing_].tokens;
+      progress_.recompute_time += absl::Seconds(PrefillSeconds(*recomputing_));
+      Refresh(chunk);
+      recomputing_.reset();
+      dirty_ = moved = true;
+    }
+    if (!decoding_ && !decode_queue_.empty()) {
+      decoding_ = decode_queue_.front();
+      decode_queue_.pop_front();
+      Chunk& chunk = chunks_[*decoding_];
+      chunk.queued = false;
+      decoding_to_ = chunk.received;
+      decode_ends_ =
+          now + absl::Seconds(spec_.chunks[*decoding_].tokens * model_.decode_seconds_per_token);
+      moved = true;
+    }
+    while (in_place_ < chunks_.size() && InPlace(chunks_[in_place_])) ++in_place_;
+    if (!recomputing_ && in_place_ < chunks_.size() && chunks_[in_place_].recompute) {
+      recomputing_ = in_place_;
+      recompute_ends_ = now + absl::Seconds(PrefillSeconds(in_place_));
+      moved = true;
+    }
+    if (!moved) break;
+  }
+  if (!recomputing_) return;
+  const uint32_t up_to = *recomputing_ + (spec_.ability == RecomputeAbility::kFront ? 1 : 0);
+  progress_.recomputed_up_to = std::max(progress_.recomputed_up_to, up_to);
+}
+
+absl::Duration ModelClient::next_at() const {
+  absl::Duration at = absl::InfiniteDuration();
+  if (decoding_) at = std::min(at, decode_ends_);
+  if (recomputing_) at = std::min(at, recompute_ends_);
+  return at;
+}
+
+ClientProgress ModelClient::TakeProgress() {
+  dirty_ = false;
+  progress_.chunks_ready = ready_;
+  ClientProgress progress = progress_;
+  progress_.damaged_chunks.clear();
+  return progress;
+}
+
+}  // namespace kvstream

@@ -1,0 +1,66 @@
+// The modelled client of the link simulator.
+#ifndef KVSTREAM_SERVER_LOAD_TESTING_SIMULATED_CLIENT_H_
+#define KVSTREAM_SERVER_LOAD_TESTING_SIMULATED_CLIENT_H_
+
+#include <cstdint>
+#include <deque>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "absl/types/optional.h"
+#include "server/load/load_session.h"
+#include "server/load/testing/link_simulator.h"
+
+namespace kvstream {
+
+// Decodes a chunk when the level that its plan names has arrived, one chunk at a time; recomputes
+// in context order, one chunk at a time, a chunk whose predecessors are in place. Moves only when
+// it is told the time: next_at() says when it wants to be.
+class ModelClient {
+ public:
+  ModelClient(const LoadSpec& spec, const SimulatedClient& model);
+
+  void OnPlan(const SendPlan& plan, absl::Duration now);
+  void OnData(const SendData& data, absl::Duration now, absl::Duration clock);
+  // Finishes the work that ends at `now` and starts the next.
+  void Advance(absl::Duration now);
+  // When the current decode or recompute ends; InfiniteDuration if there is none.
+  absl::Duration next_at() const;
+
+  bool all_ready() const { return ready_ == chunks_.size(); }
+  // Something to report since the last TakeProgress.
+  bool dirty() const { return dirty_; }
+  ClientProgress TakeProgress();
+  uint32_t received_in_vain() const { return received_in_vain_; }
+
+ private:
+  struct Chunk {
+    int plan_level = -1;
+    bool recompute = false;
+    bool recomputed = false;
+    int received = 0;  // segments whole
+    int decoded = 0;   // segments decoded
+    bool queued = false;
+    bool ready = false;
+  };
+  void Refresh(Chunk& chunk);
+  bool InPlace(const Chunk& chunk) const { return chunk.recomputed || chunk.decoded > 0; }
+  double PrefillSeconds(uint32_t chunk) const;
+
+  const LoadSpec& spec_;
+  const SimulatedClient& model_;
+  std::vector<Chunk> chunks_;
+  std::deque<uint32_t> decode_queue_;
+  absl::optional<uint32_t> decoding_, recomputing_;
+  int decoding_to_ = 0;
+  absl::Duration decode_ends_, recompute_ends_;
+  uint32_t in_place_ = 0;  // all chunks before it are in place
+  uint32_t ready_ = 0;
+  uint32_t received_in_vain_ = 0;
+  ClientProgress progress_;
+  bool dirty_ = false;
+};
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_SERVER_LOAD_TESTING_SIMULATED_CLIENT_H_
