@@ -1,0 +1,172 @@
+#include "storage/rocksdb/chunk_record_format.h"
+
+#include <algorithm>
+#include <type_traits>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "storage/chunk_limits.h"
+
+namespace kvstream::rocksdb_format {
+namespace {
+
+constexpr uint8_t kHasParent = 1;
+
+template <typename T>
+void Append(T value, std::string* out) {
+  static_assert(std::is_unsigned_v<T>);
+  for (size_t i = 0; i < sizeof(T); ++i) {
+    out->push_back(static_cast<char>(static_cast<uint64_t>(value) >> (8 * i)));
+  }
+}
+
+void Append(const ChunkId& id, std::string* out) { out->append(id.begin(), id.end()); }
+
+// The caller has checked that sizeof(T) bytes are there.
+template <typename T>
+T Take(absl::string_view* bytes) {
+  static_assert(std::is_unsigned_v<T>);
+  uint64_t value = 0;
+  for (size_t i = 0; i < sizeof(T); ++i) {
+    value |= static_cast<uint64_t>(static_cast<uint8_t>((*bytes)[i])) << (8 * i);
+  }
+  bytes->remove_prefix(sizeof(T));
+  return static_cast<T>(value);
+}
+
+ChunkId TakeId(absl::string_view* bytes) {
+  ChunkId id;
+  std::copy_n(bytes->begin(), kIdBytes, id.begin());
+  bytes->remove_prefix(kIdBytes);
+  return id;
+}
+
+template <typename... What>
+absl::Status Damaged(const What&... what) {
+  return absl::DataLossError(absl::StrCat("chunk record: ", what...));
+}
+
+}  // namespace
+
+std::string EncodeChunkRecord(const ChunkInfo& info) {
+  std::string record;
+  record.reserve(kChunkRecordHeaderBytes + kIdBytes + 8 * info.segment_bytes.size() +
+                 info.model.size());
+  Append<uint8_t>(kChunkRecordVersion, &record);
+  Append<uint8_t>(info.parent.has_value() ? kHasParent : 0, &record);
+  Append(static_cast<uint16_t>(info.model.size()), &record);
+  Append<uint32_t>(info.tokens, &record);
+  Append<uint64_t>(info.first_token, &record);
+  Append(static_cast<uint64_t>(absl::ToUnixNanos(info.created)), &record);
+  Append(info.profile_id, &record);
+  Append(static_cast<uint16_t>(info.segment_bytes.size()), &record);
+  if (info.parent.has_value()) Append(*info.parent, &record);
+  for (uint64_t bytes : info.segment_bytes) Append(bytes, &record);
+  record.append(info.model);
+  return record;
+}
+
+absl::StatusOr<ChunkInfo> DecodeChunkRecord(absl::string_view bytes) {
+  if (bytes.empty()) return Damaged("is empty");
+  if (const auto version = static_cast<uint8_t>(bytes[0]); version != kChunkRecordVersion) {
+    if (version == 0) return Damaged("has version 0, which never was");
+    return absl::FailedPreconditionError(absl::StrCat("chunk record: has version ", version,
+                                                      ", but this program reads up to ",
+                                                      kChunkRecordVersion, ": use a newer one"));
+  }
+  if (bytes.size() < kChunkRecordHeaderBytes) {
+    return Damaged("has ", bytes.size(), " bytes; its header alone has ", kChunkRecordHeaderBytes);
+  }
+  const size_t total_bytes = bytes.size();
+  ChunkInfo info;
+  Take<uint8_t>(&bytes);
+  const auto flags = Take<uint8_t>(&bytes);
+  if ((flags & ~kHasParent) != 0) return Damaged("has unknown flags ", flags);
+  const auto model_bytes = Take<uint16_t>(&bytes);
+  if (model_bytes > kMaxModelBytes) return Damaged("announces a model of ", model_bytes, " bytes");
+  info.tokens = Take<uint32_t>(&bytes);
+  info.first_token = Take<uint64_t>(&bytes);
+  info.created = absl::FromUnixNanos(static_cast<int64_t>(Take<uint64_t>(&bytes)));
+  info.profile_id = TakeId(&bytes);
+  const auto levels = Take<uint16_t>(&bytes);
+  if (levels == 0 || levels > kMaxChunkLevels) return Damaged("announces ", levels, " levels");
+
+  const size_t parent_bytes = (flags & kHasParent) != 0 ? kIdBytes : 0;
+  const size_t expected_bytes =
+      kChunkRecordHeaderBytes + parent_bytes + size_t{8} * levels + model_bytes;
+  if (total_bytes != expected_bytes) {
+    return Damaged("has ", total_bytes, " bytes; its header announces ", expected_bytes);
+  }
+  if (parent_bytes > 0) info.parent = TakeId(&bytes);
+  info.segment_bytes.reserve(levels);
+  uint64_t payload_bytes = 0;
+  for (size_t level = 0; level < levels; ++level) {
+    const auto segment_bytes = Take<uint64_t>(&bytes);
+    // Checked term by term: the sum of two numbers within the limit cannot wrap.
+    if (segment_bytes > kMaxChunkBytes || (payload_bytes += segment_bytes) > kMaxChunkBytes) {
+      return Damaged("announces more than ", kMaxChunkBytes, " bytes of segments");
+    }
+    info.segment_bytes.push_back(segment_bytes);
+  }
+  info.model = std::string(bytes);
+  return info;
+}
+
+std::string SegmentKey(const ChunkId& id, uint32_t level) {
+  std::string key;
+  key.reserve(kSegmentKeyBytes);
+  Append(id, &key);
+  Append(static_cast<uint8_t>(level), &key);
+  return key;
+}
+
+absl::StatusOr<ChunkId> DecodeIdKey(absl::string_view key) {
+  if (key.size() != kIdBytes) {
+    return absl::DataLossError(absl::StrCat("an id has ", key.size(), " bytes, not ", kIdBytes));
+  }
+  return TakeId(&key);
+}
+
+absl::string_view IdKey(const ChunkId& id) {
+  return absl::string_view(reinterpret_cast<const char*>(id.data()), id.size());
+}
+
+std::string ProfileListKey(const StoredProfileId& id) {
+  return absl::StrCat(kProfileListPrefix, IdKey(id));
+}
+
+std::string EncodeVersion(uint32_t version) {
+  std::string bytes;
+  Append(version, &bytes);
+  return bytes;
+}
+
+absl::StatusOr<uint32_t> DecodeVersion(absl::string_view bytes) {
+  if (bytes.size() != sizeof(uint32_t)) {
+    return absl::DataLossError(
+        absl::StrCat("the store's version has ", bytes.size(), " bytes, not 4"));
+  }
+  return Take<uint32_t>(&bytes);
+}
+
+std::string EncodeCounters(const Counters& counters) {
+  std::string bytes;
+  Append(counters.chunks, &bytes);
+  Append(counters.payload_bytes, &bytes);
+  return bytes;
+}
+
+absl::StatusOr<Counters> DecodeCounters(absl::string_view bytes) {
+  if (bytes.size() != kCountersBytes) {
+    return absl::DataLossError(
+        absl::StrCat("the store's counters have ", bytes.size(), " bytes, not ", kCountersBytes));
+  }
+  Counters counters;
+  counters.chunks = Take<uint64_t>(&bytes);
+  counters.payload_bytes = Take<uint64_t>(&bytes);
+  return counters;
+}
+
+}  // namespace kvstream::rocksdb_format

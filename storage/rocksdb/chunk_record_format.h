@@ -1,0 +1,83 @@
+// What the RocksDB driver stores: column families, keys and records of format version 1.
+// docs/storage.md specifies the same for people. All numbers are little-endian. RocksDB checksums
+// every block (XXH3) and every log record (CRC32C), so records carry none of their own.
+#ifndef KVSTREAM_STORAGE_ROCKSDB_CHUNK_RECORD_FORMAT_H_
+#define KVSTREAM_STORAGE_ROCKSDB_CHUNK_RECORD_FORMAT_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "storage/chunk_store.h"
+
+namespace kvstream::rocksdb_format {
+
+// Version of the store as a whole: the set of column families, their keys and their records. A
+// program refuses stores of a newer version; raise it with every change that an older program would
+// misread.
+inline constexpr uint32_t kStoreVersion = 1;
+
+// Column families. RocksDB's own `default` stays empty.
+inline constexpr char kChunksFamily[] = "chunks";      // chunk id -> chunk record
+inline constexpr char kSegmentsFamily[] = "segments";  // chunk id, level (1 byte) -> segment
+inline constexpr char kProfilesFamily[] = "profiles";  // profile id -> profile
+inline constexpr char kMetaFamily[] = "meta";          // the keys below
+
+// Keys of `meta`.
+inline constexpr char kVersionKey[] = "store_version";    // -> EncodeVersion
+inline constexpr char kCountersKey[] = "store_counters";  // -> Counters, merged by addition
+// Followed by a profile id -> nothing: lists profiles without reading them.
+inline constexpr char kProfileListPrefix[] = "profile:";
+
+inline constexpr size_t kIdBytes = 32;
+inline constexpr size_t kSegmentKeyBytes = kIdBytes + 1;
+
+// Chunk record, version 1:
+//   offset size
+//        0    1  record version, 1
+//        1    1  flags: bit 0 a parent follows; the others are 0
+//        2    2  model_bytes, 0 to kMaxModelBytes
+//        4    4  tokens
+//        8    8  first_token
+//       16    8  created, signed nanoseconds since the Unix epoch
+//       24   32  profile id
+//       56    2  levels, 1 to kMaxChunkLevels
+//       58   32  parent id, only with flag bit 0
+//        .  8*n  segment bytes of each level, level 0 first; their sum is at most kMaxChunkBytes
+//        .    m  model
+inline constexpr uint8_t kChunkRecordVersion = 1;
+inline constexpr size_t kChunkRecordHeaderBytes = 58;
+
+// `info` must have passed ValidateChunk.
+std::string EncodeChunkRecord(const ChunkInfo& info);
+// DATA_LOSS, saying what is wrong, unless the bytes are exactly one valid record. Never reads
+// outside of them; allocates at most their size. FAILED_PRECONDITION for a record version that this
+// program does not know.
+absl::StatusOr<ChunkInfo> DecodeChunkRecord(absl::string_view bytes);
+
+std::string SegmentKey(const ChunkId& id, uint32_t level);
+// The id that a key of `chunks` or `profiles` is; DATA_LOSS unless it has kIdBytes.
+absl::StatusOr<ChunkId> DecodeIdKey(absl::string_view key);
+absl::string_view IdKey(const ChunkId& id);
+std::string ProfileListKey(const StoredProfileId& id);
+
+// Four bytes. DATA_LOSS for another size.
+std::string EncodeVersion(uint32_t version);
+absl::StatusOr<uint32_t> DecodeVersion(absl::string_view bytes);
+
+// Totals of the store, or what a write batch adds to them; negative numbers are two's complement.
+struct Counters {
+  uint64_t chunks = 0;
+  uint64_t payload_bytes = 0;
+};
+inline constexpr size_t kCountersBytes = 16;
+
+// `chunks`, then `payload_bytes`, 8 bytes each. DATA_LOSS for another size.
+std::string EncodeCounters(const Counters& counters);
+absl::StatusOr<Counters> DecodeCounters(absl::string_view bytes);
+
+}  // namespace kvstream::rocksdb_format
+
+#endif  // KVSTREAM_STORAGE_ROCKSDB_CHUNK_RECORD_FORMAT_H_

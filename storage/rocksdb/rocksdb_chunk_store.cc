@@ -1,0 +1,390 @@
+#include "storage/rocksdb/rocksdb_chunk_store.h"
+
+#include <rocksdb/convenience.h>
+#include <rocksdb/iterator.h>
+#include <rocksdb/options.h>
+#include <rocksdb/slice.h>
+#include <rocksdb/transaction_log.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "storage/chunk_limits.h"
+#include "storage/id_text.h"
+#include "storage/rocksdb/rocksdb_open.h"
+#include "storage/rocksdb/status_mapping.h"
+
+namespace kvstream {
+namespace {
+
+using rocksdb_format::Counters;
+using rocksdb_format::IdKey;
+
+// Ids of one MultiGet: starts small, since most chains of a cold store miss at once, and grows.
+constexpr size_t kFirstReadBatch = 64;
+constexpr size_t kLastReadBatch = 1024;
+// Chunks of one delete's write batch: bounds what one sync and one set of claims cover.
+constexpr size_t kDeleteBatch = 256;
+
+rocksdb::Slice ToSlice(absl::string_view bytes) { return {bytes.data(), bytes.size()}; }
+absl::string_view ToView(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
+
+std::string Naming(absl::string_view operation, const ChunkId& id) {
+  return absl::StrCat(operation, " of chunk ", ShortHex(id));
+}
+
+// Prefixes a status of our own parsers.
+absl::Status Annotate(const absl::Status& status, absl::string_view what) {
+  return absl::Status(status.code(), absl::StrCat(what, ": ", status.message()));
+}
+
+// One MultiGet. result[i] is the value of ids[i].
+struct Values {
+  std::vector<rocksdb::PinnableSlice> values;
+  std::vector<rocksdb::Status> statuses;
+};
+
+Values MultiGet(rocksdb::DB* db, rocksdb::ColumnFamilyHandle* family,
+                absl::Span<const ChunkId> ids) {
+  std::vector<rocksdb::Slice> keys;
+  keys.reserve(ids.size());
+  for (const ChunkId& id : ids) keys.push_back(ToSlice(IdKey(id)));
+  Values result{std::vector<rocksdb::PinnableSlice>(ids.size()),
+                std::vector<rocksdb::Status>(ids.size())};
+  db->MultiGet(rocksdb::ReadOptions(), family, keys.size(), keys.data(), result.values.data(),
+               result.statuses.data());
+  return result;
+}
+
+}  // namespace
+
+RocksDbChunkStore::RocksDbChunkStore(const RocksDbChunkStoreOptions& options)
+    : options_(options), cache_(NewBlockCache(options)) {}
+
+absl::StatusOr<std::unique_ptr<ChunkStore>> RocksDbChunkStore::Create(
+    const RocksDbChunkStoreOptions& options) {
+  if (absl::Status status = options.Validate(); !status.ok()) return status;
+  auto store = absl::WrapUnique(new RocksDbChunkStore(options));
+  if (absl::Status status = store->Open(); !status.ok()) return status;
+  return std::unique_ptr<ChunkStore>(std::move(store));
+}
+
+RocksDbChunkStore::~RocksDbChunkStore() {
+  if (db_ == nullptr) return;
+  rocksdb::CancelAllBackgroundWork(db_.get(), /*wait=*/true);
+  // Neither can fail in a way that matters: every acknowledged write is in the synced log.
+  for (rocksdb::ColumnFamilyHandle* handle : families_) {
+    db_->DestroyColumnFamilyHandle(handle).PermitUncheckedError();
+  }
+  db_->Close().PermitUncheckedError();
+}
+
+absl::Status RocksDbChunkStore::Open() {
+  if (absl::Status status = PrepareStoreDirectory(options_); !status.ok()) return status;
+  absl::StatusOr<OpenedDb> opened =
+      OpenDb(TunedDbOptions(options_), TunedFamilies(options_, cache_), options_);
+  if (!opened.ok()) return opened.status();
+  db_ = std::move(opened->db);
+  families_ = std::move(opened->families);
+  return OpenMeta();
+}
+
+absl::Status RocksDbChunkStore::OpenMeta() {
+  const std::string what = absl::StrCat("opening the store in ", options_.data_dir);
+  const rocksdb::ReadOptions read;
+  std::string bytes;
+  rocksdb::Status status = db_->Get(read, family(kMeta), rocksdb_format::kVersionKey, &bytes);
+  if (status.IsNotFound()) {
+    // A new store, or one whose creation was cut short: either way nothing can be in it.
+    const std::unique_ptr<rocksdb::Iterator> chunks(db_->NewIterator(read, family(kChunks)));
+    chunks->SeekToFirst();
+    if (!chunks->status().ok()) return FromRocksDb(chunks->status(), what);
+    if (chunks->Valid()) {
+      return absl::DataLossError(absl::StrCat(what, ": its version is missing"));
+    }
+    rocksdb::WriteBatch batch;
+    status = batch.Put(family(kMeta), rocksdb_format::kVersionKey,
+                       rocksdb_format::EncodeVersion(rocksdb_format::kStoreVersion));
+    if (!status.ok()) return FromRocksDb(status, what);
+    return Write(&batch, Counters(), what);
+  }
+  if (!status.ok()) return FromRocksDb(status, what);
+  const absl::StatusOr<uint32_t> version = rocksdb_format::DecodeVersion(bytes);
+  if (!version.ok()) return Annotate(version.status(), what);
+  if (*version > rocksdb_format::kStoreVersion) {
+    return NewerStoreError(options_.data_dir, absl::StrCat("it has version ", *version));
+  }
+  if (*version == 0) return absl::DataLossError(absl::StrCat(what, ": its version is 0"));
+
+  status = db_->Get(read, family(kMeta), rocksdb_format::kCountersKey, &bytes);
+  if (status.IsNotFound()) return absl::OkStatus();  // nothing was ever put
+  if (!status.ok()) return FromRocksDb(status, what);
+  const absl::StatusOr<Counters> counters = rocksdb_format::DecodeCounters(bytes);
+  if (!counters.ok()) return Annotate(counters.status(), what);
+  absl::MutexLock lock(&counters_mutex_);
+  counters_ = *counters;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> RocksDbChunkStore::Exists(Family in, absl::string_view key,
+                                               absl::string_view what) {
+  rocksdb::PinnableSlice value;
+  const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), family(in), ToSlice(key), &value);
+  if (status.ok()) return true;
+  if (status.IsNotFound()) return false;
+  return FromRocksDb(status, what);
+}
+
+void RocksDbChunkStore::MaybeResume() {
+  if (!write_failed_.load(std::memory_order_relaxed)) return;
+  const absl::Time now = options_.now();
+  {
+    absl::MutexLock lock(&resume_mutex_);
+    if (resuming_ || now < next_resume_) return;
+    resuming_ = true;
+    next_resume_ = now + options_.resume_interval;
+  }
+  // Whether it worked is what the write that follows finds out.
+  db_->Resume().PermitUncheckedError();
+  absl::MutexLock lock(&resume_mutex_);
+  resuming_ = false;
+}
+
+absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const Counters& change,
+                                      absl::string_view what) {
+  if (change.chunks != 0) {
+    const rocksdb::Status merged = batch->Merge(family(kMeta), rocksdb_format::kCountersKey,
+                                                rocksdb_format::EncodeCounters(change));
+    if (!merged.ok()) return FromRocksDb(merged, what);
+  }
+  MaybeResume();
+  rocksdb::WriteOptions write;
+  write.sync = options_.sync_writes;
+  const rocksdb::Status status = db_->Write(write, batch);
+  write_failed_.store(!status.ok(), std::memory_order_relaxed);
+  if (!status.ok()) return FromRocksDb(status, what);
+  absl::MutexLock lock(&counters_mutex_);
+  counters_.chunks += change.chunks;
+  counters_.payload_bytes += change.payload_bytes;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> RocksDbChunkStore::Put(const ChunkId& id, const ChunkInfo& info,
+                                            absl::Span<const absl::string_view> segments) {
+  if (absl::Status status = ValidateChunk(id, info, segments); !status.ok()) return status;
+  const std::string what = Naming("Put", id);
+  // Another Put of the id, if one is in flight, decides first; RocksDB shows only what is synced.
+  const IdClaims::Claim claim(&chunk_claims_, absl::MakeConstSpan(&id, 1));
+  const absl::StatusOr<bool> exists = Exists(kChunks, IdKey(id), what);
+  if (!exists.ok()) return exists.status();
+  if (*exists) return false;
+
+  const uint64_t payload_bytes = PayloadBytes(info);
+  const std::string record = rocksdb_format::EncodeChunkRecord(info);
+  // Headers, keys and lengths take under 64 bytes an entry.
+  rocksdb::WriteBatch batch(payload_bytes + record.size() + 64 * (segments.size() + 4));
+  rocksdb::Status status = batch.Put(family(kChunks), ToSlice(IdKey(id)), record);
+  for (size_t level = 0; status.ok() && level < segments.size(); ++level) {
+    // Copies the segment: RocksDB writes a batch to its log in one piece.
+    status =
+        batch.Put(family(kSegments), rocksdb_format::SegmentKey(id, static_cast<uint32_t>(level)),
+                  ToSlice(segments[level]));
+  }
+  if (!status.ok()) return FromRocksDb(status, what);
+  if (absl::Status written = Write(&batch, Counters{1, payload_bytes}, what); !written.ok()) {
+    return written;
+  }
+  return true;
+}
+
+absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> RocksDbChunkStore::GetInfos(
+    absl::Span<const ChunkId> ids) {
+  std::vector<absl::optional<ChunkInfo>> infos;
+  infos.reserve(ids.size());
+  while (infos.size() < ids.size()) {
+    const absl::Span<const ChunkId> batch = ids.subspan(infos.size(), kLastReadBatch);
+    const Values found = MultiGet(db_.get(), family(kChunks), batch);
+    for (size_t i = 0; i < batch.size(); ++i) {
+      if (found.statuses[i].IsNotFound()) {
+        infos.emplace_back();
+        continue;
+      }
+      const std::string what = Naming("GetInfos", batch[i]);
+      if (!found.statuses[i].ok()) return FromRocksDb(found.statuses[i], what);
+      absl::StatusOr<ChunkInfo> info = rocksdb_format::DecodeChunkRecord(ToView(found.values[i]));
+      if (!info.ok()) return Annotate(info.status(), what);
+      infos.push_back(*std::move(info));
+    }
+  }
+  return infos;
+}
+
+absl::StatusOr<size_t> RocksDbChunkStore::LongestPrefix(absl::Span<const ChunkId> ids) {
+  size_t length = 0;
+  // In order rather than by bisection: evictions leave holes in chains.
+  for (size_t batch_size = kFirstReadBatch; length < ids.size();
+       batch_size = std::min(2 * batch_size, kLastReadBatch)) {
+    const absl::Span<const ChunkId> batch = ids.subspan(length, batch_size);
+    const Values found = MultiGet(db_.get(), family(kChunks), batch);
+    for (size_t i = 0; i < batch.size(); ++i) {
+      if (found.statuses[i].IsNotFound()) return length;
+      if (!found.statuses[i].ok()) {
+        return FromRocksDb(found.statuses[i], Naming("LongestPrefix", batch[i]));
+      }
+      ++length;
+    }
+  }
+  return length;
+}
+
+absl::StatusOr<PinnedBytes> RocksDbChunkStore::ReadSegment(const ChunkId& id, uint32_t level) {
+  const auto what = [&] { return absl::StrCat(Naming("ReadSegment", id), ", level ", level); };
+  if (level >= kMaxChunkLevels) {
+    return absl::NotFoundError(absl::StrCat(what(), ": no chunk has that level"));
+  }
+  auto slice = std::make_unique<rocksdb::PinnableSlice>();
+  const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), family(kSegments),
+                                          rocksdb_format::SegmentKey(id, level), slice.get());
+  if (status.IsNotFound()) {
+    return absl::NotFoundError(absl::StrCat(what(), ": the chunk or level is not stored"));
+  }
+  if (!status.ok()) return FromRocksDb(status, what());
+  const absl::string_view bytes = ToView(*slice);
+  // The slice first, then the cache that it gives its block back to.
+  return PinnedBytes(bytes, [pinned = slice.release(), cache = cache_] { delete pinned; });
+}
+
+absl::StatusOr<size_t> RocksDbChunkStore::Delete(absl::Span<const ChunkId> ids) {
+  size_t deleted = 0;
+  for (size_t begin = 0; begin < ids.size(); begin += kDeleteBatch) {
+    const absl::StatusOr<size_t> of_batch = DeleteBatch(ids.subspan(begin, kDeleteBatch));
+    if (!of_batch.ok()) return of_batch;
+    deleted += *of_batch;
+  }
+  return deleted;
+}
+
+absl::StatusOr<size_t> RocksDbChunkStore::DeleteBatch(absl::Span<const ChunkId> ids) {
+  const IdClaims::Claim claim(&chunk_claims_, ids);
+  const Values found = MultiGet(db_.get(), family(kChunks), claim.ids());
+  rocksdb::WriteBatch batch;
+  Counters deleted;
+  const ChunkId* first = nullptr;
+  for (size_t i = 0; i < claim.ids().size(); ++i) {
+    const ChunkId& id = claim.ids()[i];
+    if (found.statuses[i].IsNotFound()) continue;
+    const std::string what = Naming("Delete", id);
+    if (!found.statuses[i].ok()) return FromRocksDb(found.statuses[i], what);
+    const absl::StatusOr<ChunkInfo> info =
+        rocksdb_format::DecodeChunkRecord(ToView(found.values[i]));
+    if (!info.ok()) return Annotate(info.status(), what);
+    rocksdb::Status status = batch.Delete(family(kChunks), ToSlice(IdKey(id)));
+    for (size_t level = 0; status.ok() && level < info->segment_bytes.size(); ++level) {
+      status = batch.Delete(family(kSegments),
+                            rocksdb_format::SegmentKey(id, static_cast<uint32_t>(level)));
+    }
+    if (!status.ok()) return FromRocksDb(status, what);
+    if (first == nullptr) first = &id;
+    ++deleted.chunks;
+    deleted.payload_bytes += PayloadBytes(*info);
+  }
+  if (deleted.chunks == 0) return 0;
+  const std::string what =
+      absl::StrCat(Naming("Delete", *first), " and ", deleted.chunks - 1, " more");
+  const Counters change{-deleted.chunks, -deleted.payload_bytes};  // two's complement, as stored
+  if (absl::Status status = Write(&batch, change, what); !status.ok()) return status;
+  return deleted.chunks;
+}
+
+absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RocksDbChunkStore::List(
+    const absl::optional<ChunkId>& after, size_t limit) {
+  std::vector<std::pair<ChunkId, ChunkInfo>> listed;
+  const std::unique_ptr<rocksdb::Iterator> next(
+      db_->NewIterator(rocksdb::ReadOptions(), family(kChunks)));
+  if (after.has_value()) {
+    next->Seek(ToSlice(IdKey(*after)));
+    if (next->Valid() && ToView(next->key()) == IdKey(*after)) next->Next();
+  } else {
+    next->SeekToFirst();
+  }
+  for (; next->Valid() && listed.size() < limit; next->Next()) {
+    const absl::StatusOr<ChunkId> id = rocksdb_format::DecodeIdKey(ToView(next->key()));
+    if (!id.ok()) return Annotate(id.status(), "List");
+    absl::StatusOr<ChunkInfo> info = rocksdb_format::DecodeChunkRecord(ToView(next->value()));
+    if (!info.ok()) return Annotate(info.status(), Naming("List", *id));
+    listed.emplace_back(*id, *std::move(info));
+  }
+  if (!next->status().ok()) {
+    return FromRocksDb(next->status(),
+                       listed.empty() ? "List" : Naming("List after", listed.back().first));
+  }
+  return listed;
+}
+
+absl::StatusOr<bool> RocksDbChunkStore::PutProfile(const StoredProfileId& id,
+                                                   absl::string_view bytes) {
+  if (absl::Status status = ValidateProfile(id, bytes); !status.ok()) return status;
+  const std::string what = absl::StrCat("PutProfile of profile ", ShortHex(id));
+  const IdClaims::Claim claim(&profile_claims_, absl::MakeConstSpan(&id, 1));
+  const std::string list_key = rocksdb_format::ProfileListKey(id);
+  const absl::StatusOr<bool> exists = Exists(kMeta, list_key, what);
+  if (!exists.ok()) return exists.status();
+  if (*exists) return false;
+  rocksdb::WriteBatch batch;
+  rocksdb::Status status = batch.Put(family(kProfiles), ToSlice(IdKey(id)), ToSlice(bytes));
+  if (status.ok()) status = batch.Put(family(kMeta), list_key, rocksdb::Slice());
+  if (!status.ok()) return FromRocksDb(status, what);
+  if (absl::Status written = Write(&batch, Counters(), what); !written.ok()) return written;
+  return true;
+}
+
+absl::StatusOr<std::string> RocksDbChunkStore::GetProfile(const StoredProfileId& id) {
+  const std::string what = absl::StrCat("GetProfile of profile ", ShortHex(id));
+  std::string bytes;
+  const rocksdb::Status status =
+      db_->Get(rocksdb::ReadOptions(), family(kProfiles), ToSlice(IdKey(id)), &bytes);
+  if (status.IsNotFound()) {
+    return absl::NotFoundError(absl::StrCat(what, ": the profile is not stored"));
+  }
+  if (!status.ok()) return FromRocksDb(status, what);
+  return bytes;
+}
+
+absl::StatusOr<std::vector<StoredProfileId>> RocksDbChunkStore::ListProfiles() {
+  std::vector<StoredProfileId> ids;
+  const std::unique_ptr<rocksdb::Iterator> next(
+      db_->NewIterator(rocksdb::ReadOptions(), family(kMeta)));
+  for (next->Seek(rocksdb_format::kProfileListPrefix); next->Valid(); next->Next()) {
+    absl::string_view key = ToView(next->key());
+    if (!absl::ConsumePrefix(&key, rocksdb_format::kProfileListPrefix)) break;
+    const absl::StatusOr<StoredProfileId> id = rocksdb_format::DecodeIdKey(key);
+    if (!id.ok()) return Annotate(id.status(), "ListProfiles");
+    ids.push_back(*id);
+  }
+  if (!next->status().ok()) return FromRocksDb(next->status(), "ListProfiles");
+  return ids;
+}
+
+absl::StatusOr<StoreStats> RocksDbChunkStore::Stats() {
+  StoreStats stats;
+  for (rocksdb::ColumnFamilyHandle* handle : families_) {
+    uint64_t table_bytes = 0;
+    if (db_->GetIntProperty(handle, rocksdb::DB::Properties::kLiveSstFilesSize, &table_bytes)) {
+      stats.disk_bytes += table_bytes;
+    }
+  }
+  rocksdb::VectorLogPtr logs;
+  if (const rocksdb::Status status = db_->GetSortedWalFiles(logs); !status.ok()) {
+    return FromRocksDb(status, "Stats");
+  }
+  for (const auto& log : logs) stats.disk_bytes += log->SizeFileBytes();
+  absl::MutexLock lock(&counters_mutex_);
+  stats.chunks = counters_.chunks;
+  stats.payload_bytes = counters_.payload_bytes;
+  return stats;
+}
+
+}  // namespace kvstream

@@ -1,0 +1,119 @@
+// Chunks in an embedded RocksDB: the daemon's default. docs/storage.md specifies what lies on disk.
+#ifndef KVSTREAM_STORAGE_ROCKSDB_ROCKSDB_CHUNK_STORE_H_
+#define KVSTREAM_STORAGE_ROCKSDB_ROCKSDB_CHUNK_STORE_H_
+
+#include <rocksdb/cache.h>
+#include <rocksdb/db.h>
+#include <rocksdb/write_batch.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "absl/types/optional.h"
+#include "absl/types/span.h"
+#include "storage/chunk_store.h"
+#include "storage/rocksdb/chunk_record_format.h"
+#include "storage/rocksdb/id_claims.h"
+#include "storage/rocksdb/rocksdb_options.h"
+#include "storage/rocksdb/rocksdb_tuning.h"
+
+namespace kvstream {
+
+// Thread-safe. Every Put, Delete batch and PutProfile is one synced write batch, so it is there
+// whole or not at all whatever crashes, and there for good once it returned. Concurrent writes of
+// different ids share a disk sync.
+//
+// After a failed write (a full disk) RocksDB refuses writes while reads go on. The next writes, at
+// most one an options.resume_interval, try to make it writable again; until that works they fail
+// with the medium's error.
+//
+// Pinned bytes must be released before the store is destroyed.
+class RocksDbChunkStore final : public ChunkStore {
+ public:
+  // Opens or creates the store; after a crash this replays up to options.max_log_bytes of log.
+  // INVALID_ARGUMENT: an option is out of range. FAILED_PRECONDITION: the directory cannot be used
+  // as it is (its parent is missing, it is no directory or not writable, another process has it
+  // open, a newer version or something else wrote it). DATA_LOSS: acknowledged data is damaged.
+  // RESOURCE_EXHAUSTED, UNAVAILABLE: the disk. Each says what to do where something can be done.
+  static absl::StatusOr<std::unique_ptr<ChunkStore>> Create(
+      const RocksDbChunkStoreOptions& options);
+
+  RocksDbChunkStore(const RocksDbChunkStore&) = delete;
+  RocksDbChunkStore& operator=(const RocksDbChunkStore&) = delete;
+  // Waits for work in the background.
+  ~RocksDbChunkStore() override;
+
+  // Copies the payload twice: into the batch and into RocksDB's write buffer.
+  absl::StatusOr<bool> Put(const ChunkId& id, const ChunkInfo& info,
+                           absl::Span<const absl::string_view> segments) override;
+  absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> GetInfos(
+      absl::Span<const ChunkId> ids) override;
+  // Stops reading soon after the first id that is not stored.
+  absl::StatusOr<size_t> LongestPrefix(absl::Span<const ChunkId> ids) override;
+  // Pins the block in the cache; copies only what is still in the write buffer.
+  absl::StatusOr<PinnedBytes> ReadSegment(const ChunkId& id, uint32_t level) override;
+  // Atomic per chunk; of a failed call some chunks may be deleted.
+  absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) override;
+  absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
+      const absl::optional<ChunkId>& after, size_t limit) override;
+  absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
+  absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override;
+  absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override;
+  // Counts are exact and cost nothing: every batch carries its change to them. disk_bytes is that
+  // of live tables and logs.
+  absl::StatusOr<StoreStats> Stats() override;
+  absl::string_view driver() const override { return "rocksdb"; }
+
+ private:
+  explicit RocksDbChunkStore(const RocksDbChunkStoreOptions& options);
+
+  absl::Status Open();
+  // Checks the version, writes it into an empty store, and loads the counters.
+  absl::Status OpenMeta();
+
+  rocksdb::ColumnFamilyHandle* family(Family family) const { return families_[family]; }
+
+  // False if absent.
+  absl::StatusOr<bool> Exists(Family in, absl::string_view key, absl::string_view what);
+  // Writes as options_.sync_writes says. `change` must be what the batch adds to the stored
+  // counters.
+  absl::Status Write(rocksdb::WriteBatch* batch, const rocksdb_format::Counters& change,
+                     absl::string_view what);
+  // After a failed write: at most one attempt at a time and an interval to leave the read-only
+  // state.
+  void MaybeResume();
+  absl::StatusOr<size_t> DeleteBatch(absl::Span<const ChunkId> ids);
+
+  const RocksDbChunkStoreOptions options_;
+  // Pins hold it too, since they give their blocks back to it.
+  const std::shared_ptr<rocksdb::Cache> cache_;
+  std::unique_ptr<rocksdb::DB> db_;
+  std::vector<rocksdb::ColumnFamilyHandle*>
+      families_;  // owned by db_, handed back in the destructor
+  // Put, Delete and PutProfile of one id happen one after the other.
+  IdClaims chunk_claims_;
+  IdClaims profile_claims_;
+
+  // A write failed and none has succeeded since.
+  std::atomic<bool> write_failed_{false};
+  absl::Mutex resume_mutex_;
+  bool resuming_ ABSL_GUARDED_BY(resume_mutex_) = false;
+  absl::Time next_resume_ ABSL_GUARDED_BY(resume_mutex_) = absl::InfinitePast();
+
+  absl::Mutex counters_mutex_;
+  rocksdb_format::Counters counters_ ABSL_GUARDED_BY(counters_mutex_);
+};
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_STORAGE_ROCKSDB_ROCKSDB_CHUNK_STORE_H_

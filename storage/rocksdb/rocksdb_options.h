@@ -1,0 +1,58 @@
+// What an operator may set of the RocksDB driver.
+#ifndef KVSTREAM_STORAGE_ROCKSDB_ROCKSDB_OPTIONS_H_
+#define KVSTREAM_STORAGE_ROCKSDB_ROCKSDB_OPTIONS_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+
+namespace rocksdb {
+class Env;
+}  // namespace rocksdb
+
+namespace kvstream {
+
+struct RocksDbChunkStoreOptions {
+  // The store's directory, owned by one process at a time. Created if it does not exist; its parent
+  // must.
+  std::string data_dir;
+  // Memory for segments, indexes and filters read from disk; at least 8 MiB. Pinned segments may
+  // exceed it.
+  uint64_t block_cache_bytes = uint64_t{512} << 20;
+  // Every Put, Delete and PutProfile waits until the disk has it. Without, a crash of the process
+  // still loses nothing, but a crash of the machine may lose the last writes, each of them whole.
+  bool sync_writes = true;
+  // Table files held open, at least 64; -1: all of them. Each takes a descriptor and a little
+  // memory.
+  int max_open_files = 1024;
+  // Memory that collects segments before they are written to a table file, 1 MiB to 4 GiB. Up to 4
+  // times that is used when the disk is slower than the writers.
+  uint64_t write_buffer_bytes = uint64_t{64} << 20;
+  // Log on disk beyond which buffered writes are flushed to tables, at least write_buffer_bytes.
+  // Bounds the time to open after a crash.
+  uint64_t max_log_bytes = uint64_t{256} << 20;
+  // Threads that flush and compact, 1 to 64.
+  int background_jobs = 2;
+  // Opens a store whose log is damaged before its end and drops what follows the damage, instead of
+  // refusing. What was acknowledged after it is lost, so an operator decides, once.
+  bool drop_damaged_log = false;
+  // At most one attempt in this time to make a store writable again after an error in the
+  // background, such as a full disk.
+  absl::Duration resume_interval = absl::Seconds(1);
+
+  // For tests. The clock of resume_interval; and the file system, borrowed for the store's life
+  // (null: the machine's).
+  std::function<absl::Time()> now = absl::Now;
+  rocksdb::Env* env = nullptr;
+
+  // INVALID_ARGUMENT naming the first option that is out of its range.
+  absl::Status Validate() const;
+};
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_STORAGE_ROCKSDB_ROCKSDB_OPTIONS_H_
