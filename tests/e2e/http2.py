@@ -3,7 +3,8 @@ import socket
 import struct
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _GOAWAY = 0, 1, 3, 4, 7
+HEADERS = 1
+_DATA, _RST_STREAM, _SETTINGS, _GOAWAY = 0, 3, 4, 7
 _END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
 
 
@@ -22,7 +23,7 @@ def message(payload, declared=None):
 
 
 def call(address, path, body, timeout):
-    """Sends `body` to a method as one stream and waits for the server to end the stream or the connection.
+    """Sends `body` (below 64 KiB: the window that a peer may use unasked) to a method as one stream and waits for the server to end the stream or the connection.
 
     Returns the last kind of frame seen (None: the connection was closed before any). Raises TimeoutError if the server does neither.
     """
@@ -32,7 +33,7 @@ def call(address, path, body, timeout):
             (b":method", b"POST"), (b":scheme", b"http"), (b":path", path.encode()), (b":authority", b"localhost"),
             (b"content-type", b"application/grpc"), (b"te", b"trailers")])
         try:
-            connection.sendall(_PREFACE + frame(_SETTINGS, 0, 0, b"") + frame(_HEADERS, _END_HEADERS, 1, headers))
+            connection.sendall(_PREFACE + frame(_SETTINGS, 0, 0, b"") + frame(HEADERS, _END_HEADERS, 1, headers))
             pieces = [body[i:i + 16384] for i in range(0, len(body), 16384)] or [b""]
             for i, piece in enumerate(pieces):
                 connection.sendall(frame(_DATA, _END_STREAM if i == len(pieces) - 1 else 0, 1, piece))
