@@ -28,6 +28,10 @@ struct ServerOptions {
   StoreKind store = StoreKind::kRocksDb;
   std::string data_dir = "/var/lib/kvstream";
   uint64_t block_cache_bytes = uint64_t{256} << 20;
+  // RocksDB: a write is acknowledged once the disk has it.
+  bool sync_writes = true;
+  // RocksDB: open a store whose log is damaged and lose what follows the damage.
+  bool drop_damaged_log = false;
   // Payload that the memory store accepts.
   uint64_t memory_store_bytes = uint64_t{4} << 30;
 

@@ -1,0 +1,176 @@
+#include "server/service/admin_rpc.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/service/ids.h"
+#include "server/service/version.h"
+
+namespace kvstream {
+namespace {
+
+constexpr uint32_t kDefaultPage = 1000;
+constexpr uint32_t kMaxPage = 10000;
+// gRPC clients take 4 MiB by default.
+constexpr size_t kPageBytes = 3 << 20;
+constexpr size_t kMaxScan = 100000;
+constexpr size_t kScanBatch = 1000;
+// A client's word that ends in a counter; bounded so that a lie cannot spoil the counter.
+constexpr uint64_t kMaxContextTokens = uint64_t{1} << 28;
+
+v1::StoredChunk ToStoredChunk(const ChunkId& id, const ChunkInfo& info) {
+  v1::StoredChunk chunk;
+  chunk.set_chunk_id(IdBytes(id));
+  if (info.parent.has_value()) chunk.set_parent_id(IdBytes(*info.parent));
+  chunk.set_profile_id(IdBytes(info.profile_id));
+  chunk.set_model(info.model);
+  chunk.set_first_token(info.first_token);
+  chunk.set_tokens(info.tokens);
+  for (const uint64_t bytes : info.segment_bytes) chunk.add_segment_bytes(bytes);
+  const int64_t nanos = absl::ToUnixNanos(info.created);
+  constexpr int64_t kNanos = 1000000000;
+  chunk.mutable_created()->set_seconds(absl::ToUnixSeconds(info.created));
+  chunk.mutable_created()->set_nanos(static_cast<int32_t>(((nanos % kNanos) + kNanos) % kNanos));
+  return chunk;
+}
+
+}  // namespace
+
+absl::Status HandleLookup(const RpcEnvironment& environment, const v1::LookupRequest& request,
+                          v1::LookupResponse& response) {
+  const absl::StatusOr<StoredProfileId> profile = ParseId("profile_id", request.profile_id());
+  if (!profile.ok()) return profile.status();
+  const absl::StatusOr<std::vector<ChunkId>> ids = ParseChunkIds(request.chunk_ids());
+  if (!ids.ok()) return ids.status();
+  const absl::StatusOr<size_t> stored = environment.store->LongestPrefix(*ids);
+  if (!stored.ok()) return stored.status();
+  const size_t visible =
+      environment.leases->VisiblePrefix(absl::MakeSpan(*ids).subspan(0, *stored));
+  const absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> infos =
+      environment.store->GetInfos(absl::MakeSpan(*ids).subspan(0, visible));
+  if (!infos.ok()) return infos.status();
+
+  uint64_t tokens = 0;
+  uint32_t matched = 0;
+  std::vector<uint64_t> level_bytes;
+  for (const absl::optional<ChunkInfo>& info : *infos) {
+    if (!info.has_value()) break;  // deleted since LongestPrefix
+    if (info->profile_id != *profile) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("chunk ", matched, " (", IdHex((*ids)[matched]), ") belongs to profile ",
+                       IdHex(info->profile_id)));
+    }
+    level_bytes.resize(std::max(level_bytes.size(), info->segment_bytes.size()));
+    uint64_t sum = 0;
+    for (size_t level = 0; level < level_bytes.size(); ++level) {
+      if (level < info->segment_bytes.size()) sum += info->segment_bytes[level];
+      level_bytes[level] += sum;
+    }
+    tokens += info->tokens;
+    ++matched;
+  }
+  response.set_matched_chunks(matched);
+  response.set_matched_tokens(tokens);
+  for (const uint64_t bytes : level_bytes) response.add_level_bytes(bytes);
+  const uint64_t context = std::min(request.context_tokens(), kMaxContextTokens);
+  environment.metrics->ObserveLookup(tokens, context > tokens ? context - tokens : 0);
+  return absl::OkStatus();
+}
+
+absl::Status HandleDelete(const RpcEnvironment& environment, const v1::DeleteRequest& request,
+                          v1::DeleteResponse& response) {
+  const absl::StatusOr<std::vector<ChunkId>> ids = ParseChunkIds(request.chunk_ids());
+  if (!ids.ok()) return ids.status();
+  const ChunkLeases::DeletePlan plan = environment.leases->BeginDelete(*ids);
+  const absl::StatusOr<size_t> deleted = environment.store->Delete(plan.now);
+  environment.leases->EndDelete(plan.now);
+  if (!deleted.ok()) return deleted.status();
+  uint64_t count = *deleted;
+  if (!plan.deferred.empty()) {
+    const absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> infos =
+        environment.store->GetInfos(plan.deferred);
+    if (!infos.ok()) return infos.status();
+    for (const absl::optional<ChunkInfo>& info : *infos) count += info.has_value() ? 1 : 0;
+  }
+  response.set_chunks_deleted(count);
+  environment.log->Write(
+      LogLevel::kInfo, "chunks deleted",
+      {{"asked", ids->size()}, {"deleted", count}, {"deferred", plan.deferred.size()}});
+  return absl::OkStatus();
+}
+
+absl::Status HandleList(const RpcEnvironment& environment, const v1::ListRequest& request,
+                        v1::ListResponse& response) {
+  absl::optional<ChunkId> after;
+  if (!request.page_token().empty()) {
+    const absl::StatusOr<ChunkId> token = ParseId("page_token", request.page_token());
+    if (!token.ok()) return token.status();
+    after = *token;
+  }
+  absl::optional<StoredProfileId> profile;
+  if (!request.profile_id().empty()) {
+    const absl::StatusOr<StoredProfileId> id = ParseId("profile_id", request.profile_id());
+    if (!id.ok()) return id.status();
+    profile = *id;
+  }
+  const uint32_t asked = request.page_size() == 0 ? kDefaultPage : request.page_size();
+  const size_t page = std::min(asked, kMaxPage);
+  size_t scanned = 0;
+  size_t bytes = 0;
+  while (true) {
+    // One more than is left tells whether this page is the last.
+    const size_t batch =
+        std::min(kScanBatch, page - static_cast<size_t>(response.chunks_size()) + 1);
+    const auto chunks = environment.store->List(after, batch);
+    if (!chunks.ok()) return chunks.status();
+    for (const auto& [id, info] : *chunks) {
+      const bool full = static_cast<size_t>(response.chunks_size()) == page ||
+                        bytes >= kPageBytes || scanned >= kMaxScan;
+      if (full) {
+        if (after.has_value()) response.set_next_page_token(IdBytes(*after));
+        return absl::OkStatus();
+      }
+      ++scanned;
+      after = id;
+      if (profile.has_value() && info.profile_id != *profile) continue;
+      if (environment.leases->Hidden(id)) continue;
+      v1::StoredChunk chunk = ToStoredChunk(id, info);
+      bytes += chunk.ByteSizeLong();
+      *response.add_chunks() = std::move(chunk);
+    }
+    if (chunks->size() < batch) return absl::OkStatus();
+  }
+}
+
+absl::Status HandleStats(const RpcEnvironment& environment, const v1::StatsRequest& request,
+                         v1::StatsResponse& response) {
+  const absl::StatusOr<StoreStats> stats = environment.store->Stats();
+  if (!stats.ok()) return stats.status();
+  const absl::StatusOr<std::vector<StoredProfileId>> profiles = environment.store->ListProfiles();
+  if (!profiles.ok()) return profiles.status();
+  const LoadTotals totals = environment.metrics->load_totals();
+  response.set_version(std::string(kServerVersion));
+  absl::Duration rest;
+  const absl::Duration uptime = std::max(absl::Now() - environment.started, absl::ZeroDuration());
+  response.mutable_uptime()->set_seconds(absl::IDivDuration(uptime, absl::Seconds(1), &rest));
+  response.mutable_uptime()->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
+  response.set_chunks(stats->chunks);
+  response.set_payload_bytes(stats->payload_bytes);
+  response.set_disk_bytes(stats->disk_bytes);
+  for (const StoredProfileId& id : *profiles) response.add_profile_ids(IdBytes(id));
+  response.set_loads_in_flight(static_cast<uint32_t>(environment.loads->in_flight()));
+  response.set_loads_finished(totals.finished);
+  response.set_loads_failed(totals.failed);
+  response.set_load_bytes_sent(totals.bytes_sent);
+  for (const uint64_t chunks : totals.chunks_by_level) response.add_chunks_by_level(chunks);
+  response.set_chunks_recomputed(totals.chunks_recomputed);
+  response.set_store(std::string(environment.store->driver()));
+  return absl::OkStatus();
+}
+
+}  // namespace kvstream

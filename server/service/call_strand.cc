@@ -1,0 +1,83 @@
+#include "server/service/call_strand.h"
+
+#include <utility>
+
+namespace kvstream {
+
+void CallStrand::Bind(std::weak_ptr<void> owner, std::function<void(const CallEvents&)> step) {
+  owner_ = std::move(owner);
+  step_ = std::move(step);
+}
+
+void CallStrand::ReadDone(bool ok) {
+  Update([ok](CallEvents& events) { events.read_done = ok; });
+}
+
+void CallStrand::WriteDone(bool ok) {
+  Update([ok](CallEvents& events) { events.write_done = ok; });
+}
+
+void CallStrand::Cancelled() {
+  Update([](CallEvents& events) { events.cancelled = true; });
+}
+
+void CallStrand::Aborted() {
+  Update([](CallEvents& events) { events.aborted = true; });
+}
+
+void CallStrand::Poke() {
+  Update([](CallEvents&) {});
+}
+
+void CallStrand::Update(const std::function<void(CallEvents&)>& update) {
+  std::shared_ptr<void> owner = owner_.lock();
+  if (owner == nullptr) return;
+  {
+    absl::MutexLock lock(&mutex_);
+    update(events_);
+    if (scheduled_) {
+      again_ = true;
+      return;
+    }
+    scheduled_ = true;
+  }
+  pool_->Submit([this, owner = std::move(owner)] { Run(); });
+}
+
+void CallStrand::Run() {
+  CallEvents events;
+  {
+    absl::MutexLock lock(&mutex_);
+    events = std::exchange(events_, CallEvents());
+    again_ = false;
+  }
+  step_(events);
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!again_) {
+      scheduled_ = false;
+      return;
+    }
+  }
+  // Behind everybody else who waits for a thread, rather than in a loop here.
+  pool_->Submit([this, owner = owner_.lock()] { Run(); });
+}
+
+void CallStrand::ArmAt(absl::Duration at) {
+  if (at == absl::InfiniteDuration()) return;
+  if (timer_.has_value()) {
+    if (timer_->at <= at && timer_->at > MonotonicNow()) return;
+    timers_->Cancel(*timer_);
+  }
+  timer_ = timers_->Schedule(at, [this, weak = owner_] {
+    const std::shared_ptr<void> owner = weak.lock();
+    if (owner != nullptr) Poke();
+  });
+}
+
+void CallStrand::Disarm() {
+  if (timer_.has_value()) timers_->Cancel(*timer_);
+  timer_.reset();
+}
+
+}  // namespace kvstream

@@ -1,0 +1,256 @@
+#include "server/service/kvstream_server.h"
+
+#include <algorithm>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/security/server_credentials.h"
+#include "grpcpp/server_builder.h"
+#include "server/service/listen_address.h"
+#include "server/service/version.h"
+
+namespace kvstream {
+namespace {
+
+// The largest message of the protocol is a LoadStart of 65,536 ids, 2.2 MiB.
+constexpr int kMaxReceiveBytes = 4 << 20;
+// Calls that were told to end, and gRPC's own threads, get so long.
+constexpr absl::Duration kEndGrace = absl::Seconds(5);
+constexpr absl::Duration kUnpinTimeout = absl::Seconds(10);
+constexpr absl::Duration kAwaitStep = absl::Milliseconds(20);
+
+void SetTransportLimits(grpc::ServerBuilder& builder) {
+  builder.SetMaxReceiveMessageSize(kMaxReceiveBytes);
+  // Two daemons on one port would share its connections at random.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // A client whose machine is gone is noticed within a minute; one that pings more often than every
+  // 10 s is cut off.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10000);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 5);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<KvStreamServer>> KvStreamServer::Create(const ServerOptions& options,
+                                                                       Parts parts) {
+  std::unique_ptr<KvStreamServer> server(new KvStreamServer(options, std::move(parts)));
+  absl::Status status = server->Listen();
+  if (status.ok()) status = server->WritePortsFile();
+  if (!status.ok()) {
+    server->TearDown();
+    return status;
+  }
+  return server;
+}
+
+KvStreamServer::KvStreamServer(const ServerOptions& options, Parts parts)
+    : options_(options),
+      log_(std::move(parts.log)),
+      metrics_(kServerVersion, parts.store->driver()),
+      store_(std::make_unique<MeasuredStore>(std::move(parts.store), &metrics_)),
+      profiles_(store_.get(), std::move(parts.parse_profile), options.profile_cache_bytes),
+      loads_("loads", "--max-loads", options.max_loads),
+      puts_("uploads", "--max-puts", options.max_puts),
+      requests_("requests", "--max-requests", options.max_requests),
+      load_chunks_(static_cast<uint64_t>(options.max_load_chunks)),
+      upload_bytes_(options.put_buffer_bytes),
+      timers_(std::make_unique<TimerQueue>()),
+      writers_(std::make_unique<WorkerPool>(options.write_threads)),
+      leases_([this](std::vector<ChunkId> ids) { DeleteLater(std::move(ids)); }),
+      readers_(std::make_unique<WorkerPool>(options.read_threads)),
+      service_(&environment_) {
+  environment_.options = &options_;
+  environment_.store = store_.get();
+  environment_.profiles = &profiles_;
+  environment_.leases = &leases_;
+  environment_.readers = readers_.get();
+  environment_.writers = writers_.get();
+  environment_.timers = timers_.get();
+  environment_.metrics = &metrics_;
+  environment_.log = log_.get();
+  environment_.loads = &loads_;
+  environment_.puts = &puts_;
+  environment_.requests = &requests_;
+  environment_.load_chunks = &load_chunks_;
+  environment_.upload_bytes = &upload_bytes_;
+  environment_.create_session = std::move(parts.create_session);
+  environment_.started = absl::Now();
+}
+
+KvStreamServer::~KvStreamServer() = default;
+
+absl::Status KvStreamServer::Listen() {
+  const absl::Status listenable = CheckListenable("listen", options_.listen);
+  if (!listenable.ok()) return listenable;
+  absl::StatusOr<std::unique_ptr<HttpServer>> http = HttpServer::Create(
+      options_.http_listen,
+      {{"/metrics",
+        [this] {
+          return HttpResponse{200, "text/plain; version=0.0.4; charset=utf-8", MetricsText()};
+        }},
+       {"/health", [this] {
+          return HttpResponse{ready() ? 200 : 503, "application/json", HealthText()};
+        }}});
+  if (!http.ok()) return http.status();
+  http_ = *std::move(http);
+
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  SetTransportLimits(builder);
+  builder.AddListeningPort(options_.listen, grpc::InsecureServerCredentials(), &grpc_port_);
+  builder.RegisterService(&service_);
+  grpc_ = builder.BuildAndStart();
+  if (grpc_ == nullptr || grpc_port_ == 0) {
+    return absl::UnavailableError(
+        absl::StrCat("cannot listen on --listen ", options_.listen,
+                     "; give a free port and an address of this machine"));
+  }
+  grpc_->GetHealthCheckService()->SetServingStatus(std::string(v1::KVStream::service_full_name()),
+                                                   true);
+  {
+    absl::MutexLock lock(&mutex_);
+    ready_ = true;
+  }
+  log_->Write(LogLevel::kInfo, "serving",
+              {{"version", kServerVersion},
+               {"grpc_port", grpc_port_},
+               {"http_port", http_->port()},
+               {"listen", options_.listen},
+               {"http_listen", options_.http_listen},
+               {"store", store_->driver()}});
+  return absl::OkStatus();
+}
+
+absl::Status KvStreamServer::WritePortsFile() const {
+  if (options_.ports_file.empty()) return absl::OkStatus();
+  const nlohmann::json ports = {{"grpc", grpc_port_}, {"http", http_->port()}};
+  // Renamed into place, so that a reader never sees half of it.
+  const std::string temporary = options_.ports_file + ".tmp";
+  std::ofstream file(temporary, std::ios::trunc);
+  file << ports.dump() << "\n";
+  file.close();
+  if (!file || std::rename(temporary.c_str(), options_.ports_file.c_str()) != 0) {
+    return absl::UnavailableError(absl::StrCat("cannot write --ports-file ", options_.ports_file,
+                                               "; check its directory and permissions"));
+  }
+  return absl::OkStatus();
+}
+
+bool KvStreamServer::ready() const {
+  absl::MutexLock lock(&mutex_);
+  return ready_;
+}
+
+void KvStreamServer::Hurry() {
+  absl::MutexLock lock(&mutex_);
+  hurried_ = true;
+}
+
+bool KvStreamServer::AwaitCalls(absl::Duration timeout) {
+  const absl::Duration until = MonotonicNow() + timeout;
+  while (true) {
+    const absl::Duration left = until - MonotonicNow();
+    const absl::Duration step = std::max(absl::ZeroDuration(), std::min(left, kAwaitStep));
+    // One after the other is enough: neither admits anything new.
+    if (loads_.AwaitNone(step) && puts_.AwaitNone(step)) return true;
+    if (left <= absl::ZeroDuration()) return false;
+    absl::MutexLock lock(&mutex_);
+    if (hurried_) return false;
+  }
+}
+
+bool KvStreamServer::Stop(absl::Duration drain_timeout) {
+  {
+    absl::MutexLock lock(&mutex_);
+    ready_ = false;
+  }
+  if (grpc_ != nullptr) grpc_->GetHealthCheckService()->SetServingStatus(false);
+  loads_.Close();
+  puts_.Close();
+  log_->Write(LogLevel::kInfo, "draining",
+              {{"loads", loads_.in_flight()}, {"uploads", puts_.in_flight()}});
+  const bool drained = AwaitCalls(drain_timeout);
+  if (!drained) {
+    log_->Write(LogLevel::kWarn, "ending calls in flight",
+                {{"loads", loads_.in_flight()}, {"uploads", puts_.in_flight()}});
+    loads_.AbortAll();
+    puts_.AbortAll();
+  }
+  TearDown();
+  log_->Write(LogLevel::kInfo, "stopped", {{"drained", drained}});
+  return drained;
+}
+
+void KvStreamServer::TearDown() {
+  requests_.Close();
+  if (grpc_ != nullptr) {
+    // Whatever is still there after the grace is cancelled by gRPC.
+    grpc_->Shutdown(absl::ToChronoTime(absl::Now() + kEndGrace));
+    grpc_->Wait();
+    grpc_.reset();
+  }
+  http_.reset();
+  // Calls are over, but their last steps may still be queued. Timers queue with the pools and
+  // readers with the writers, hence the order.
+  timers_->Stop();
+  readers_.reset();
+  writers_.reset();
+  if (!store_->AwaitUnpinned(kUnpinTimeout)) {
+    log_->Write(LogLevel::kError, "gRPC holds on to stored bytes; the store is left open", {});
+    static_cast<void>(
+        store_.release());  // closing it under a reader would be worse than a leak at exit
+  }
+  store_.reset();
+}
+
+void KvStreamServer::DeleteLater(std::vector<ChunkId> ids) {
+  writers_->Submit([this, ids = std::move(ids)] {
+    const absl::StatusOr<size_t> deleted = store_->Delete(ids);
+    leases_.EndDelete(ids);
+    if (!deleted.ok()) {
+      log_->Write(LogLevel::kError, "deferred deletion failed; the chunks are still stored",
+                  {{"chunks", ids.size()}, {"error", deleted.status().ToString()}});
+    }
+  });
+}
+
+std::string KvStreamServer::MetricsText() {
+  GaugeValues gauges;
+  gauges.loads_in_flight = loads_.in_flight();
+  gauges.puts_in_flight = puts_.in_flight();
+  gauges.put_buffer_bytes = upload_bytes_.used();
+  const absl::StatusOr<StoreStats> stats = store_->Stats();
+  if (stats.ok()) {
+    gauges.store_chunks = stats->chunks;
+    gauges.store_payload_bytes = stats->payload_bytes;
+    gauges.store_disk_bytes = stats->disk_bytes;
+  }
+  metrics_.SetGauges(gauges);
+  return metrics_.Text();
+}
+
+std::string KvStreamServer::HealthText() const {
+  const bool is_ready = ready();
+  const nlohmann::json health = {
+      {"role", "kvstreamd"},
+      {"version", std::string(kServerVersion)},
+      {"ready", is_ready},
+      {"status", is_ready ? "serving" : "draining"},
+      {"store", std::string(store_->driver())},
+      {"uptime_seconds", absl::ToDoubleSeconds(absl::Now() - environment_.started)},
+      {"loads_in_flight", loads_.in_flight()},
+      {"puts_in_flight", puts_.in_flight()}};
+  return health.dump() + "\n";
+}
+
+}  // namespace kvstream

@@ -1,0 +1,101 @@
+// The daemon without its main(): the service on a gRPC port, health, reflection, and metrics on an
+// HTTP port.
+#ifndef KVSTREAM_SERVER_SERVICE_KVSTREAM_SERVER_H_
+#define KVSTREAM_SERVER_SERVICE_KVSTREAM_SERVER_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "grpcpp/server.h"
+#include "server/service/http_server.h"
+#include "server/service/kvstream_service.h"
+#include "server/service/log.h"
+#include "server/service/measured_store.h"
+#include "server/service/options.h"
+#include "server/service/rpc_environment.h"
+
+namespace kvstream {
+
+// Thread-safe. Serves from Create() to Stop(), which must have been called before it is destroyed.
+class KvStreamServer {
+ public:
+  // What differs between the daemon and tests.
+  struct Parts {
+    std::unique_ptr<ChunkStore> store;
+    ProfileParser parse_profile;
+    LoadSessionFactory create_session;
+    std::unique_ptr<Log> log;
+  };
+
+  // `options` are valid. UNAVAILABLE if a port cannot be listened on or the ports file cannot be
+  // written; the message says what to do.
+  static absl::StatusOr<std::unique_ptr<KvStreamServer>> Create(const ServerOptions& options,
+                                                                Parts parts);
+  ~KvStreamServer();
+  KvStreamServer(const KvStreamServer&) = delete;
+  KvStreamServer& operator=(const KvStreamServer&) = delete;
+
+  int grpc_port() const { return grpc_port_; }
+  int http_port() const { return http_->port(); }
+
+  // Ends the service and returns whether all calls ended by themselves. Health turns to NOT_SERVING
+  // and new loads and uploads are refused at once; those in flight get `drain_timeout`, or less
+  // once Hurry() is called, and are then ended with UNAVAILABLE. Blocks until nothing of the server
+  // runs any more and the store is closed. Once.
+  bool Stop(absl::Duration drain_timeout);
+
+  // Ends the patience of a Stop() that is running or comes later. Not for signal handlers.
+  void Hurry();
+
+  // True from Create() to the beginning of Stop().
+  bool ready() const;
+
+  // For tests.
+  const RpcEnvironment& environment() const { return environment_; }
+  std::string MetricsText();
+  std::string HealthText() const;
+
+ private:
+  KvStreamServer(const ServerOptions& options, Parts parts);
+
+  absl::Status Listen();
+  // Joins every thread and closes the store; no call may be admitted any more.
+  void TearDown();
+  absl::Status WritePortsFile() const;
+  // Deletes chunks whose last load has ended.
+  void DeleteLater(std::vector<ChunkId> ids);
+  // False at the timeout or when hurried.
+  bool AwaitCalls(absl::Duration timeout);
+
+  const ServerOptions options_;
+  const std::unique_ptr<Log> log_;
+  Metrics metrics_;
+  std::unique_ptr<MeasuredStore> store_;
+  ProfileCache profiles_;
+  CallTracker loads_;
+  CallTracker puts_;
+  CallTracker requests_;
+  Budget load_chunks_;
+  Budget upload_bytes_;
+  std::unique_ptr<TimerQueue> timers_;
+  std::unique_ptr<WorkerPool> writers_;
+  ChunkLeases leases_;
+  std::unique_ptr<WorkerPool> readers_;
+  RpcEnvironment environment_;
+  KvStreamService service_;
+  std::unique_ptr<grpc::Server> grpc_;
+  std::unique_ptr<HttpServer> http_;
+  int grpc_port_ = 0;
+
+  mutable absl::Mutex mutex_;
+  bool ready_ ABSL_GUARDED_BY(mutex_) = false;
+  bool hurried_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_SERVER_SERVICE_KVSTREAM_SERVER_H_

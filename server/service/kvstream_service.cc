@@ -1,0 +1,86 @@
+#include "server/service/kvstream_service.h"
+
+#include <memory>
+#include <utility>
+
+#include "grpcpp/server_context.h"
+#include "server/service/admin_rpc.h"
+#include "server/service/get_profile_rpc.h"
+#include "server/service/load_rpc.h"
+#include "server/service/put_rpc.h"
+#include "server/service/status_conversion.h"
+
+namespace kvstream {
+
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* KvStreamService::Load(
+    grpc::CallbackServerContext* context) {
+  return LoadRpc::Start(context, environment_);
+}
+
+grpc::ServerReadReactor<v1::PutProfileRequest>* KvStreamService::PutProfile(
+    grpc::CallbackServerContext* context, v1::PutProfileResponse* response) {
+  return StartPutProfile(context, response, environment_);
+}
+
+grpc::ServerWriteReactor<v1::GetProfileResponse>* KvStreamService::GetProfile(
+    grpc::CallbackServerContext* context, const v1::GetProfileRequest* request) {
+  return StartGetProfile(context, request, environment_);
+}
+
+grpc::ServerReadReactor<v1::PutRequest>* KvStreamService::Put(grpc::CallbackServerContext* context,
+                                                              v1::PutResponse* response) {
+  return StartPut(context, response, environment_);
+}
+
+grpc::ServerUnaryReactor* KvStreamService::Lookup(grpc::CallbackServerContext* context,
+                                                  const v1::LookupRequest* request,
+                                                  v1::LookupResponse* response) {
+  return Unary("Lookup", context, environment_->readers,
+               [=] { return HandleLookup(*environment_, *request, *response); });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::Delete(grpc::CallbackServerContext* context,
+                                                  const v1::DeleteRequest* request,
+                                                  v1::DeleteResponse* response) {
+  return Unary("Delete", context, environment_->writers,
+               [=] { return HandleDelete(*environment_, *request, *response); });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::List(grpc::CallbackServerContext* context,
+                                                const v1::ListRequest* request,
+                                                v1::ListResponse* response) {
+  return Unary("List", context, environment_->readers,
+               [=] { return HandleList(*environment_, *request, *response); });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::Stats(grpc::CallbackServerContext* context,
+                                                 const v1::StatsRequest* request,
+                                                 v1::StatsResponse* response) {
+  return Unary("Stats", context, environment_->readers,
+               [=] { return HandleStats(*environment_, *request, *response); });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::Unary(absl::string_view method,
+                                                 grpc::CallbackServerContext* context,
+                                                 WorkerPool* pool,
+                                                 std::function<absl::Status()> handler) {
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  const RpcEnvironment* const environment = environment_;
+  absl::StatusOr<CallTracker::Ticket> admitted = environment->requests->Enter();
+  if (!admitted.ok()) {
+    environment->metrics->CountError(method, admitted.status().code());
+    reactor->Finish(ToGrpcStatus(admitted.status()));
+    return reactor;
+  }
+  // std::function must be copyable, hence the shared_ptr.
+  auto ticket = std::make_shared<CallTracker::Ticket>(*std::move(admitted));
+  pool->Submit([=, handler = std::move(handler)] {
+    const absl::Status status = handler();
+    environment->metrics->CountError(method, status.code());
+    ticket->Release();
+    reactor->Finish(ToGrpcStatus(status));
+  });
+  return reactor;
+}
+
+}  // namespace kvstream

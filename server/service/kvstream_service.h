@@ -1,0 +1,59 @@
+// The gRPC service: hands each call to the file that implements it.
+#ifndef KVSTREAM_SERVER_SERVICE_KVSTREAM_SERVICE_H_
+#define KVSTREAM_SERVER_SERVICE_KVSTREAM_SERVICE_H_
+
+#include <functional>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "grpcpp/support/byte_buffer.h"
+#include "grpcpp/support/server_callback.h"
+#include "kvstream/v1/kvstream.grpc.pb.h"
+#include "server/service/rpc_environment.h"
+
+namespace kvstream {
+
+// Load is raw: its messages are built around the store's memory (segment_message.h). The others
+// take parsed messages. gRPC's callback threads never block here: work on the store runs on the
+// environment's pools, within its limits. Thread-safe; `environment` outlives it.
+class KvStreamService final
+    : public v1::KVStream::WithRawCallbackMethod_Load<
+          v1::KVStream::WithCallbackMethod_PutProfile<v1::KVStream::WithCallbackMethod_GetProfile<
+              v1::KVStream::WithCallbackMethod_Put<v1::KVStream::WithCallbackMethod_Lookup<
+                  v1::KVStream::WithCallbackMethod_Delete<v1::KVStream::WithCallbackMethod_List<
+                      v1::KVStream::WithCallbackMethod_Stats<v1::KVStream::Service>>>>>>>> {
+ public:
+  explicit KvStreamService(const RpcEnvironment* environment) : environment_(environment) {}
+
+  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Load(
+      grpc::CallbackServerContext* context) override;
+  grpc::ServerReadReactor<v1::PutProfileRequest>* PutProfile(
+      grpc::CallbackServerContext* context, v1::PutProfileResponse* response) override;
+  grpc::ServerWriteReactor<v1::GetProfileResponse>* GetProfile(
+      grpc::CallbackServerContext* context, const v1::GetProfileRequest* request) override;
+  grpc::ServerReadReactor<v1::PutRequest>* Put(grpc::CallbackServerContext* context,
+                                               v1::PutResponse* response) override;
+  grpc::ServerUnaryReactor* Lookup(grpc::CallbackServerContext* context,
+                                   const v1::LookupRequest* request,
+                                   v1::LookupResponse* response) override;
+  grpc::ServerUnaryReactor* Delete(grpc::CallbackServerContext* context,
+                                   const v1::DeleteRequest* request,
+                                   v1::DeleteResponse* response) override;
+  grpc::ServerUnaryReactor* List(grpc::CallbackServerContext* context,
+                                 const v1::ListRequest* request,
+                                 v1::ListResponse* response) override;
+  grpc::ServerUnaryReactor* Stats(grpc::CallbackServerContext* context,
+                                  const v1::StatsRequest* request,
+                                  v1::StatsResponse* response) override;
+
+ private:
+  // Runs `handler` on `pool` and finishes the call with its status. `method` outlives the call.
+  grpc::ServerUnaryReactor* Unary(absl::string_view method, grpc::CallbackServerContext* context,
+                                  WorkerPool* pool, std::function<absl::Status()> handler);
+
+  const RpcEnvironment* const environment_;
+};
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_SERVER_SERVICE_KVSTREAM_SERVICE_H_

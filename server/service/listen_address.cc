@@ -1,0 +1,61 @@
+#include "server/service/listen_address.h"
+
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "server/service/options.h"
+
+namespace kvstream {
+namespace {
+
+// 0 or the errno of binding.
+int TryBind(const addrinfo& address) {
+  const int fd = socket(address.ai_family, address.ai_socktype | SOCK_CLOEXEC, address.ai_protocol);
+  if (fd < 0) return errno;
+  const int on = 1;
+  int error = 0;
+  if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
+      bind(fd, address.ai_addr, address.ai_addrlen) != 0 || listen(fd, 1) != 0) {
+    error = errno;
+  }
+  close(fd);
+  return error;
+}
+
+}  // namespace
+
+absl::Status CheckListenable(absl::string_view option, const std::string& address) {
+  std::string host;
+  int port = 0;
+  const absl::Status split = SplitHostPort(address, host, port);
+  if (!split.ok()) return split;
+  const std::string bare(absl::StripSuffix(absl::StripPrefix(host, "["), "]"));
+  addrinfo hints = {};
+  hints.ai_family = AF_UNSPEC;
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE;
+  addrinfo* found = nullptr;
+  const int resolved = getaddrinfo(bare.c_str(), absl::StrCat(port).c_str(), &hints, &found);
+  if (resolved != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("--", option, " ", address, ": ",
+                                                   gai_strerror(resolved),
+                                                   "; give an address of this machine"));
+  }
+  const int error = TryBind(*found);
+  freeaddrinfo(found);
+  if (error == 0) return absl::OkStatus();
+  const char* advice = error == EADDRINUSE
+                           ? "; stop what listens there or give another port, 0 takes a free one"
+                       : error == EACCES ? "; give a port from 1024 up"
+                                         : "; give an address of this machine";
+  return absl::UnavailableError(absl::StrCat("cannot listen on --", option, " ", address, ": ",
+                                             std::strerror(error), advice));
+}
+
+}  // namespace kvstream

@@ -1,0 +1,381 @@
+#include "server/service/load_rpc.h"
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "grpcpp/impl/codegen/proto_utils.h"
+#include "grpcpp/server_context.h"
+#include "server/service/ids.h"
+#include "server/service/segment_message.h"
+#include "server/service/status_conversion.h"
+
+namespace kvstream {
+namespace {
+
+// A call that is to end waits so long for its outstanding write, so that the client still learns
+// why.
+constexpr absl::Duration kCutOffAfter = absl::Seconds(1);
+// Fewer acknowledged bytes say nothing about a link.
+constexpr uint64_t kGoodputMinBytes = 64 << 10;
+
+LoadOutcome OutcomeOfFailure(absl::StatusCode code) {
+  switch (code) {
+    case absl::StatusCode::kDataLoss:
+      return LoadOutcome::kDataLoss;
+    case absl::StatusCode::kDeadlineExceeded:
+      return LoadOutcome::kTimedOut;
+    case absl::StatusCode::kInvalidArgument:
+      return LoadOutcome::kProtocol;
+    default:
+      return LoadOutcome::kFailed;
+  }
+}
+
+absl::Status ClientGone() { return absl::CancelledError("the client has gone away"); }
+
+// "0:12,2:40": chunks by level.
+std::string LevelsText(const std::vector<ChunkDecision>& chunks) {
+  std::map<int, int> counts;
+  for (const ChunkDecision& decision : chunks) {
+    if (decision.level.has_value()) ++counts[*decision.level];
+  }
+  return absl::StrJoin(counts, ",", absl::PairFormatter(":"));
+}
+
+}  // namespace
+
+LoadRpc* LoadRpc::Start(grpc::CallbackServerContext* context, const RpcEnvironment* environment) {
+  const std::shared_ptr<LoadRpc> rpc(new LoadRpc(context, environment));
+  rpc->self_ = rpc;
+  LoadRpc* const raw = rpc.get();
+  raw->strand_.Bind(rpc, [raw](const CallEvents& events) { raw->Step(events); });
+  const std::weak_ptr<LoadRpc> weak = rpc;
+  absl::StatusOr<CallTracker::Ticket> ticket = environment->loads->Enter([weak] {
+    const std::shared_ptr<LoadRpc> load = weak.lock();
+    if (load != nullptr) load->strand_.Aborted();
+  });
+  if (ticket.ok()) {
+    raw->ticket_ = *std::move(ticket);
+    raw->StartRead(&raw->read_buffer_);
+  } else {
+    raw->End(LoadOutcome::kRefused, ticket.status());
+  }
+  raw->strand_.Poke();
+  return raw;
+}
+
+LoadRpc::LoadRpc(grpc::CallbackServerContext* context, const RpcEnvironment* environment)
+    : context_(context),
+      environment_(environment),
+      started_(MonotonicNow()),
+      strand_(environment->readers, environment->timers),
+      last_progress_(started_) {}
+
+void LoadRpc::OnDone() {
+  // Steps that are still queued hold their own reference and see finished_.
+  ticket_.Release();
+  const std::shared_ptr<LoadRpc> last = std::move(self_);
+}
+
+void LoadRpc::Step(const CallEvents& events) {
+  if (finished_) return;
+  const absl::Duration now = MonotonicNow();
+  if (events.write_done.has_value()) {
+    write_outstanding_ = false;
+    write_buffer_.Clear();
+    if (!*events.write_done) {
+      End(LoadOutcome::kClientGone, ClientGone());
+    } else if (summary_written_) {
+      End(LoadOutcome::kOk, absl::OkStatus());
+    }
+  }
+  if (events.cancelled) End(LoadOutcome::kClientGone, ClientGone());
+  if (events.aborted) {
+    End(LoadOutcome::kDraining, absl::UnavailableError("the server is stopping; try another one"));
+  }
+  if (events.read_done.has_value()) HandleRead(*events.read_done, now);
+  if (!ending_) Pump(now);
+  Settle(MonotonicNow());
+}
+
+void LoadRpc::HandleRead(bool ok, absl::Duration now) {
+  if (ending_) return;
+  if (!ok) {
+    // Either a half-close, which is legal once the summary is on its way, or the end of the
+    // connection.
+    reads_closed_ = true;
+    if (context_->IsCancelled()) {
+      End(LoadOutcome::kClientGone, ClientGone());
+    } else if (session_ == nullptr) {
+      End(LoadOutcome::kRefused,
+          absl::InvalidArgumentError("the stream was half-closed before its start message"));
+    }
+    return;
+  }
+  v1::LoadRequest request;
+  const grpc::Status parsed =
+      grpc::SerializationTraits<v1::LoadRequest>::Deserialize(&read_buffer_, &request);
+  const LoadOutcome refusal = session_ == nullptr ? LoadOutcome::kRefused : LoadOutcome::kProtocol;
+  if (!parsed.ok()) {
+    End(refusal, absl::InvalidArgumentError("a message of the stream is no LoadRequest"));
+  } else if (request.has_start()) {
+    if (session_ == nullptr) {
+      HandleStart(request.start(), now);
+    } else {
+      End(refusal, absl::InvalidArgumentError("a second start message"));
+    }
+  } else if (request.has_progress()) {
+    if (session_ != nullptr) {
+      HandleProgress(request.progress(), now);
+    } else {
+      End(refusal, absl::InvalidArgumentError("progress came before the start message"));
+    }
+  } else {
+    End(refusal, absl::InvalidArgumentError("a message of the stream is empty"));
+  }
+  if (!ending_) StartRead(&read_buffer_);
+}
+
+void LoadRpc::HandleStart(const v1::LoadStart& start, absl::Duration now) {
+  absl::StatusOr<PreparedLoad> load = PrepareLoad(start, *environment_);
+  if (!load.ok()) {
+    const bool damaged = absl::IsDataLoss(load.status());
+    End(damaged ? LoadOutcome::kDataLoss : LoadOutcome::kRefused, load.status());
+    return;
+  }
+  load_ = *std::move(load);
+  record_.policy = load_.spec.policy;
+  const ServerOptions& server = *environment_->options;
+  LoadSessionOptions options;
+  options.frame_bytes = server.frame_bytes;
+  options.window_bytes_min = server.window_bytes_min;
+  options.window_bytes_max = server.window_bytes_max;
+  options.client_idle_limit = server.client_idle_timeout;
+  // The session keeps its own copy. Its clock starts at the receipt of the request, before the
+  // store was asked.
+  absl::StatusOr<std::unique_ptr<LoadSession>> session =
+      environment_->create_session(load_.spec, options, now);
+  if (!session.ok()) {
+    End(LoadOutcome::kRefused, session.status());
+    return;
+  }
+  session_ = *std::move(session);
+  last_progress_ = now;
+}
+
+void LoadRpc::HandleProgress(const v1::LoadProgress& progress, absl::Duration now) {
+  if (summary_written_) return;  // sent before the client saw the summary
+  const absl::StatusOr<ClientProgress> report = ParseProgress(progress);
+  const absl::Status status = report.ok() ? session_->OnProgress(*report, now) : report.status();
+  if (!status.ok()) {
+    End(LoadOutcome::kProtocol, status);
+    return;
+  }
+  if (report->bytes_received > reported_.bytes_received) last_acknowledged_ = now;
+  if (report->bytes_received > reported_.bytes_received ||
+      report->chunks_ready > reported_.chunks_ready ||
+      report->recomputed_tokens > reported_.recomputed_tokens) {
+    last_progress_ = now;
+  }
+  reported_ = *report;
+}
+
+void LoadRpc::Pump(absl::Duration now) {
+  wait_until_ = absl::InfiniteDuration();
+  while (session_ != nullptr && !write_outstanding_ && !summary_written_ && !ending_) {
+    const LoadAction action = session_->Next(now);
+    if (const auto* plan = absl::get_if<SendPlan>(&action)) {
+      SendPlanMessage(*plan);
+    } else if (const auto* data = absl::get_if<SendData>(&action)) {
+      SendDataMessage(*data, now);
+    } else if (const auto* wait = absl::get_if<Wait>(&action)) {
+      wait_until_ = wait->until;
+      if (reads_closed_) {
+        End(LoadOutcome::kProtocol,
+            absl::InvalidArgumentError("the stream was half-closed before its summary, while "
+                                       "the server waits for progress"));
+      }
+      return;
+    } else if (const auto* finish = absl::get_if<kvstream::Finish>(&action)) {
+      SendSummary(*finish, now);
+    } else {
+      const absl::Status& status = absl::get<Fail>(action).status;
+      End(OutcomeOfFailure(status.code()), status);
+    }
+  }
+}
+
+void LoadRpc::SendPlanMessage(const SendPlan& plan) {
+  v1::LoadResponse response;
+  *response.mutable_plan() = ToChunkPlan(plan.chunk, plan.decision);
+  if (plan.first_plan_of_chunk) {
+    const StoredChunkSizes& chunk = load_.spec.chunks[plan.chunk];
+    response.mutable_plan()->set_tokens(chunk.tokens);
+    for (const uint64_t bytes : chunk.segment_bytes)
+      response.mutable_plan()->add_segment_bytes(bytes);
+  }
+  WriteProto(response);
+}
+
+void LoadRpc::SendDataMessage(const SendData& data, absl::Duration now) {
+  const absl::StatusOr<std::shared_ptr<const PinnedBytes>> segment =
+      Segment(data.chunk, data.level);
+  if (!segment.ok()) {
+    environment_->log->Write(LogLevel::kError, "segment unreadable",
+                             {{"chunk", IdHex(load_.ids[data.chunk])},
+                              {"level", data.level},
+                              {"error", segment.status().ToString()}});
+    session_->OnSegmentUnavailable(data.chunk, data.level, segment.status(), now);
+    return;
+  }
+  if (!first_sent_.has_value()) first_sent_ = now;
+  if (record_.bytes_by_level.size() <= data.level) record_.bytes_by_level.resize(data.level + 1);
+  record_.bytes_by_level[data.level] += data.size;
+  Write(SegmentMessage(data.chunk, data.level, data.offset, data.size, *segment));
+}
+
+absl::StatusOr<std::shared_ptr<const PinnedBytes>> LoadRpc::Segment(uint32_t chunk,
+                                                                    uint32_t level) {
+  if (segment_ != nullptr && segment_chunk_ == chunk && segment_level_ == level) return segment_;
+  segment_.reset();
+  absl::StatusOr<PinnedBytes> pinned = environment_->store->ReadSegment(load_.ids[chunk], level);
+  if (!pinned.ok()) return pinned.status();
+  const uint64_t announced = load_.spec.chunks[chunk].segment_bytes[level];
+  if (pinned->bytes().size() != announced) {
+    return absl::DataLossError(absl::StrCat("chunk ", IdHex(load_.ids[chunk]), " level ", level,
+                                            " has ", pinned->bytes().size(),
+                                            " bytes in the store instead of ", announced));
+  }
+  segment_ = std::make_shared<const PinnedBytes>(*std::move(pinned));
+  segment_chunk_ = chunk;
+  segment_level_ = level;
+  return segment_;
+}
+
+void LoadRpc::SendSummary(const kvstream::Finish& finish, absl::Duration now) {
+  summary_written_ = true;
+  segment_.reset();
+  record_.delay = finish.load_delay;
+  record_.chunks = finish.chunks;
+  record_.bandwidth_estimate_bytes_per_second = finish.bandwidth_estimate_bytes_per_second;
+  if (load_.spec.deadline.has_value()) record_.deadline_missed = finish.deadline_missed;
+
+  v1::LoadResponse response;
+  v1::LoadSummary& summary = *response.mutable_summary();
+  absl::Duration rest;
+  summary.mutable_load_delay()->set_seconds(
+      absl::IDivDuration(finish.load_delay, absl::Seconds(1), &rest));
+  summary.mutable_load_delay()->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
+  for (size_t i = 0; i < finish.chunks.size(); ++i) {
+    *summary.add_chunks() = ToChunkPlan(static_cast<uint32_t>(i), finish.chunks[i]);
+  }
+  summary.set_bandwidth_estimate_bytes_per_second(finish.bandwidth_estimate_bytes_per_second);
+  summary.set_bytes_sent(finish.bytes_sent);
+  summary.set_deadline_missed(finish.deadline_missed);
+  WriteProto(response);
+  last_progress_ = now;  // the client owes nothing but to take the summary
+}
+
+void LoadRpc::Write(grpc::ByteBuffer message) {
+  write_buffer_ = std::move(message);
+  write_outstanding_ = true;
+  StartWrite(&write_buffer_);
+}
+
+void LoadRpc::WriteProto(const v1::LoadResponse& response) {
+  grpc::ByteBuffer message;
+  bool own_buffer = false;
+  const grpc::Status status =
+      grpc::SerializationTraits<v1::LoadResponse>::Serialize(response, &message, &own_buffer);
+  if (!status.ok()) {
+    End(LoadOutcome::kFailed, absl::InternalError("a response could not be serialised"));
+    return;
+  }
+  Write(std::move(message));
+}
+
+void LoadRpc::End(LoadOutcome outcome, absl::Status status) {
+  if (ending_) return;
+  ending_ = true;
+  cut_off_at_ = MonotonicNow() + kCutOffAfter;
+  record_.outcome = outcome;
+  end_status_ = std::move(status);
+}
+
+void LoadRpc::Settle(absl::Duration now) {
+  const absl::Duration idle = environment_->options->client_idle_timeout;
+  const bool owed_by_client = session_ == nullptr || write_outstanding_;
+  if (!ending_ && owed_by_client && now - last_progress_ >= idle) {
+    End(LoadOutcome::kTimedOut,
+        absl::DeadlineExceededError(
+            absl::StrCat("the client showed no progress for ", absl::FormatDuration(idle))));
+  }
+  if (ending_) {
+    if (!write_outstanding_) {
+      FinishCall(now);
+      return;
+    }
+    if (now >= cut_off_at_ && !cut_off_) {
+      cut_off_ = true;
+      context_->TryCancel();  // makes the outstanding write end
+    }
+    if (!cut_off_) strand_.ArmAt(cut_off_at_);
+    return;
+  }
+  // A waiting session has its own idea of idleness and says when; asking it once per idle time
+  // costs nothing.
+  strand_.ArmAt(owed_by_client ? last_progress_ + idle : std::min(wait_until_, now + idle));
+}
+
+void LoadRpc::FinishCall(absl::Duration now) {
+  finished_ = true;
+  strand_.Disarm();
+  if (!summary_written_) {
+    record_.delay = now - started_;
+    if (session_ != nullptr) {
+      record_.bandwidth_estimate_bytes_per_second = session_->bandwidth_estimate_bytes_per_second();
+    }
+  }
+  if (first_sent_.has_value() && reported_.bytes_received >= kGoodputMinBytes &&
+      last_acknowledged_ > *first_sent_) {
+    record_.goodput_bytes_per_second = static_cast<double>(reported_.bytes_received) /
+                                       absl::ToDoubleSeconds(last_acknowledged_ - *first_sent_);
+  }
+  environment_->metrics->ObserveLoad(record_);
+  environment_->metrics->CountError("Load", end_status_.code());
+  LogEnd();
+  session_.reset();
+  segment_.reset();
+  load_ = PreparedLoad();
+  // The last use of anything here: the reactor may be gone when Finish returns, but for the step's
+  // own reference.
+  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>::Finish(ToGrpcStatus(end_status_));
+}
+
+void LoadRpc::LogEnd() const {
+  const bool ok = record_.outcome == LoadOutcome::kOk;
+  int recomputed = 0;
+  for (const ChunkDecision& decision : record_.chunks) recomputed += !decision.level.has_value();
+  environment_->log->Write(
+      ok ? LogLevel::kInfo : LogLevel::kWarn, ok ? "load finished" : "load failed",
+      {{"peer", context_->peer()},
+       {"policy", record_.policy.has_value() ? LoadPolicyLabel(*record_.policy) : "none"},
+       {"outcome", LoadOutcomeLabel(record_.outcome)},
+       {"error", end_status_.message()},
+       {"chunks", load_.ids.size()},
+       {"levels", LevelsText(record_.chunks)},
+       {"recomputed", recomputed},
+       {"bytes", record_.bytes()},
+       {"delay_seconds", absl::ToDoubleSeconds(record_.delay)},
+       {"deadline_seconds",
+        load_.spec.deadline.has_value() ? absl::ToDoubleSeconds(*load_.spec.deadline) : 0.0},
+       {"deadline_missed", record_.deadline_missed.value_or(false)},
+       {"estimate_bytes_per_second", record_.bandwidth_estimate_bytes_per_second},
+       {"goodput_bytes_per_second", record_.goodput_bytes_per_second}});
+}
+
+}  // namespace kvstream

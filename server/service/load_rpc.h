@@ -1,0 +1,103 @@
+// The Load call: moves a load session's decisions to gRPC and the client's reports back.
+#ifndef KVSTREAM_SERVER_SERVICE_LOAD_RPC_H_
+#define KVSTREAM_SERVER_SERVICE_LOAD_RPC_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "absl/types/optional.h"
+#include "grpcpp/support/byte_buffer.h"
+#include "grpcpp/support/server_callback.h"
+#include "kvstream/v1/kvstream.pb.h"
+#include "server/load/load_session.h"
+#include "server/service/call_strand.h"
+#include "server/service/load_start.h"
+#include "server/service/metrics.h"
+#include "server/service/rpc_environment.h"
+
+namespace kvstream {
+
+// One load. gRPC's reactions only note events; everything else happens in steps on the readers'
+// pool, one at a time (CallStrand), so that the session and all other members need no lock. One
+// read and one write are outstanding at most. A step ends as soon as a write is outstanding, hence
+// a load that waits, for its client or for time, holds no thread.
+//
+// Exactly one place finishes the call: FinishCall(), in a step. Whatever goes wrong is noted by
+// End() and finished when no write is outstanding; a client that does not take its bytes is cut off
+// a second later.
+//
+// Memory: the session's window at most in gRPC, one pinned segment, one message of the client.
+class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
+ public:
+  // Owns itself until OnDone. `environment` outlives it.
+  static LoadRpc* Start(grpc::CallbackServerContext* context, const RpcEnvironment* environment);
+
+  void OnReadDone(bool ok) override { strand_.ReadDone(ok); }
+  void OnWriteDone(bool ok) override { strand_.WriteDone(ok); }
+  void OnCancel() override { strand_.Cancelled(); }
+  void OnDone() override;
+
+ private:
+  LoadRpc(grpc::CallbackServerContext* context, const RpcEnvironment* environment);
+
+  void Step(const CallEvents& events);
+  void HandleRead(bool ok, absl::Duration now);
+  void HandleStart(const v1::LoadStart& start, absl::Duration now);
+  void HandleProgress(const v1::LoadProgress& progress, absl::Duration now);
+  // Asks the session until a write is outstanding or there is nothing to do.
+  void Pump(absl::Duration now);
+  void SendPlanMessage(const SendPlan& plan);
+  void SendDataMessage(const SendData& data, absl::Duration now);
+  void SendSummary(const kvstream::Finish& finish, absl::Duration now);
+  // Null and the reason if the segment cannot be read.
+  absl::StatusOr<std::shared_ptr<const PinnedBytes>> Segment(uint32_t chunk, uint32_t level);
+  void Write(grpc::ByteBuffer message);
+  void WriteProto(const v1::LoadResponse& response);
+  // Notes how the call ends; the first one counts.
+  void End(LoadOutcome outcome, absl::Status status);
+  // Finishes a call that is to end, or arms the timer of the next step.
+  void Settle(absl::Duration now);
+  void FinishCall(absl::Duration now);
+  void LogEnd() const;
+
+  grpc::CallbackServerContext* const context_;
+  const RpcEnvironment* const environment_;
+  const absl::Duration started_;
+  std::shared_ptr<LoadRpc> self_;  // until OnDone
+  CallTracker::Ticket ticket_;
+  CallStrand strand_;
+
+  grpc::ByteBuffer read_buffer_;   // gRPC's while a read is outstanding
+  grpc::ByteBuffer write_buffer_;  // gRPC's while a write is outstanding
+  bool write_outstanding_ = false;
+  bool reads_closed_ = false;
+
+  PreparedLoad load_;
+  std::unique_ptr<LoadSession> session_;  // null before the start
+  absl::Duration wait_until_ = absl::InfiniteDuration();
+  absl::Duration last_progress_;  // when the client last moved on
+  ClientProgress reported_;
+  bool summary_written_ = false;
+
+  // The segment whose frames are going out.
+  std::shared_ptr<const PinnedBytes> segment_;
+  uint32_t segment_chunk_ = 0;
+  uint32_t segment_level_ = 0;
+
+  absl::optional<absl::Duration> first_sent_;
+  absl::Duration last_acknowledged_;
+  LoadRecord record_;
+
+  bool ending_ = false;
+  bool cut_off_ = false;
+  absl::Duration cut_off_at_;
+  absl::Status end_status_;
+  bool finished_ = false;
+};
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_SERVER_SERVICE_LOAD_RPC_H_

@@ -1,0 +1,222 @@
+#include "server/service/load_start.h"
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/service/ids.h"
+
+namespace kvstream {
+namespace {
+
+absl::StatusOr<absl::optional<absl::Duration>> ParseDeadline(const v1::LoadStart& start) {
+  if (!start.has_deadline()) return absl::optional<absl::Duration>();
+  const google::protobuf::Duration& proto = start.deadline();
+  constexpr int64_t kMaxSeconds = 24 * 60 * 60;
+  if (proto.seconds() < 0 || proto.seconds() > kMaxSeconds || proto.nanos() < 0 ||
+      proto.nanos() > 999999999) {
+    return absl::InvalidArgumentError("deadline is not from 0 to 24 hours");
+  }
+  const absl::Duration deadline = absl::Seconds(proto.seconds()) + absl::Nanoseconds(proto.nanos());
+  if (deadline == absl::ZeroDuration()) return absl::optional<absl::Duration>();
+  return absl::optional<absl::Duration>(deadline);
+}
+
+absl::StatusOr<LoadPolicy> ParsePolicy(v1::Policy policy, bool has_deadline) {
+  switch (policy) {
+    case v1::POLICY_UNSPECIFIED:
+      return has_deadline ? LoadPolicy::kDeadline : LoadPolicy::kFastest;
+    case v1::POLICY_DEADLINE:
+    case v1::POLICY_CACHEGEN:
+      if (!has_deadline) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(v1::Policy_Name(policy), " needs a deadline"));
+      }
+      return policy == v1::POLICY_DEADLINE ? LoadPolicy::kDeadline : LoadPolicy::kCacheGen;
+    case v1::POLICY_FASTEST:
+      return LoadPolicy::kFastest;
+    case v1::POLICY_FIXED:
+      return LoadPolicy::kFixed;
+    case v1::POLICY_RECOMPUTE:
+      return LoadPolicy::kRecompute;
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("policy ", static_cast<int>(policy), " is not known to this server"));
+  }
+}
+
+absl::StatusOr<RecomputeAbility> ParseAbility(v1::RecomputeAbility ability) {
+  switch (ability) {
+    case v1::RECOMPUTE_ABILITY_NONE:
+      return RecomputeAbility::kNone;
+    case v1::RECOMPUTE_ABILITY_SUFFIX:
+      return RecomputeAbility::kSuffix;
+    case v1::RECOMPUTE_ABILITY_ANY:
+      return RecomputeAbility::kAny;
+    case v1::RECOMPUTE_ABILITY_FRONT:
+      return RecomputeAbility::kFront;
+    default:
+      return absl::InvalidArgumentError(absl::StrCat(
+          "recompute_ability ", static_cast<int>(ability), " is not known to this server"));
+  }
+}
+
+absl::Status CheckRate(absl::string_view field, double value) {
+  if (std::isfinite(value) && value >= 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(field, " is not a finite number from 0 up"));
+}
+
+// The part that needs no store.
+absl::Status ParseSpec(const v1::LoadStart& start, LoadSpec& spec) {
+  const absl::StatusOr<absl::optional<absl::Duration>> deadline = ParseDeadline(start);
+  if (!deadline.ok()) return deadline.status();
+  const absl::StatusOr<LoadPolicy> policy = ParsePolicy(start.policy(), deadline->has_value());
+  if (!policy.ok()) return policy.status();
+  const absl::StatusOr<RecomputeAbility> ability = ParseAbility(start.recompute_ability());
+  if (!ability.ok()) return ability.status();
+  absl::Status rates = CheckRate("prefill_seconds_per_token", start.prefill_seconds_per_token());
+  rates.Update(CheckRate("prefill_seconds_per_token_pair", start.prefill_seconds_per_token_pair()));
+  rates.Update(CheckRate("decode_seconds_per_token", start.decode_seconds_per_token()));
+  rates.Update(
+      CheckRate("bandwidth_hint_bytes_per_second", start.bandwidth_hint_bytes_per_second()));
+  if (!rates.ok()) return rates;
+  spec.policy = *policy;
+  spec.deadline = *deadline;
+  spec.ability = *ability;
+  spec.prefill_seconds_per_token = start.prefill_seconds_per_token();
+  spec.prefill_seconds_per_token_pair = start.prefill_seconds_per_token_pair();
+  spec.decode_seconds_per_token = start.decode_seconds_per_token();
+  spec.bandwidth_hint_bytes_per_second = start.bandwidth_hint_bytes_per_second();
+  return absl::OkStatus();
+}
+
+absl::Status CheckLevels(const v1::LoadStart& start, size_t levels, LoadSpec& spec) {
+  if (start.floor_level() >= levels) {
+    return absl::InvalidArgumentError(absl::StrCat("floor_level is ", start.floor_level(),
+                                                   "; the profile's finest is ", levels - 1));
+  }
+  if (spec.policy == LoadPolicy::kFixed && start.level() >= levels) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("level is ", start.level(), "; the profile's finest is ", levels - 1));
+  }
+  spec.floor_level = static_cast<int>(start.floor_level());
+  spec.level = spec.policy == LoadPolicy::kFixed ? static_cast<int>(start.level()) : 0;
+  return absl::OkStatus();
+}
+
+std::string ChunkName(size_t index, const ChunkId& id) {
+  return absl::StrCat("chunk ", index, " (", IdHex(id), ")");
+}
+
+// Fills spec.chunks from what the store knows.
+absl::Status ResolveChunks(const std::vector<ChunkId>& ids, const StoredProfileId& profile_id,
+                           ChunkStore& store, LoadSpec& spec) {
+  absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> infos = store.GetInfos(ids);
+  if (!infos.ok()) return infos.status();
+  spec.chunks.reserve(ids.size());
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (!(*infos)[i].has_value()) {
+      return absl::NotFoundError(
+          absl::StrCat(ChunkName(i, ids[i]), " is not stored; Lookup tells which chunks are"));
+    }
+    ChunkInfo& info = *(*infos)[i];
+    if (info.profile_id != profile_id) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(ChunkName(i, ids[i]), " belongs to profile ", IdHex(info.profile_id)));
+    }
+    if (info.segment_bytes.empty() ||
+        (i > 0 && info.segment_bytes.size() != spec.chunks.front().segment_bytes.size())) {
+      return absl::DataLossError(absl::StrCat(ChunkName(i, ids[i]), " has ",
+                                              info.segment_bytes.size(), " levels in the store"));
+    }
+    if (i > 0) {
+      const StoredChunkSizes& before = spec.chunks.back();
+      if (info.first_token != before.first_token + before.tokens) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            ChunkName(i, ids[i]), " starts at token ", info.first_token, ", not where chunk ",
+            i - 1, " ends; chunk_ids must be consecutive chunks of one context"));
+      }
+    }
+    spec.chunks.push_back({info.tokens, info.first_token, std::move(info.segment_bytes)});
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<PreparedLoad> PrepareLoad(const v1::LoadStart& start,
+                                         const RpcEnvironment& environment) {
+  PreparedLoad load;
+  const absl::StatusOr<StoredProfileId> profile_id = ParseId("profile_id", start.profile_id());
+  if (!profile_id.ok()) return profile_id.status();
+  if (start.chunk_ids().empty()) return absl::InvalidArgumentError("chunk_ids is empty");
+  absl::StatusOr<std::vector<ChunkId>> ids = ParseChunkIds(start.chunk_ids());
+  if (!ids.ok()) return ids.status();
+  absl::Status status = ParseSpec(start, load.spec);
+  if (!status.ok()) return status;
+  load.ids = *std::move(ids);
+  load.chunks = Budget::Share(environment.load_chunks);
+  if (!load.chunks.Grow(load.ids.size())) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "loads in flight have too many chunks for ", load.ids.size(), " more (at most ",
+        environment.load_chunks->limit(), ", --max-load-chunks); try again later"));
+  }
+  status = environment.profiles->CheckStored(*profile_id);
+  if (!status.ok()) return status;
+  absl::StatusOr<ChunkLeases::Lease> lease = environment.leases->Acquire(load.ids);
+  if (!lease.ok()) return lease.status();
+  load.lease = *std::move(lease);
+  status = ResolveChunks(load.ids, *profile_id, *environment.store, load.spec);
+  if (!status.ok()) return status;
+  status = CheckLevels(start, load.spec.chunks.front().segment_bytes.size(), load.spec);
+  if (!status.ok()) return status;
+  return load;
+}
+
+absl::StatusOr<ClientProgress> ParseProgress(const v1::LoadProgress& progress) {
+  constexpr double kMaxRecomputeSeconds = 30 * 24 * 60 * 60.0;
+  if (progress.clock_ns() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
+    return absl::InvalidArgumentError("progress: clock_ns is beyond 63 bits");
+  }
+  // Also false for NaN.
+  if (!(progress.recompute_seconds() >= 0 &&
+        progress.recompute_seconds() <= kMaxRecomputeSeconds)) {
+    return absl::InvalidArgumentError("progress: recompute_seconds is not from 0 to 30 days");
+  }
+  ClientProgress parsed;
+  parsed.bytes_received = progress.bytes_received();
+  parsed.clock = absl::Nanoseconds(static_cast<int64_t>(progress.clock_ns()));
+  parsed.chunks_ready = progress.chunks_ready();
+  parsed.recomputed_up_to = progress.recomputed_up_to();
+  parsed.recomputed_tokens = progress.recomputed_tokens();
+  parsed.recompute_time = absl::Seconds(progress.recompute_seconds());
+  parsed.damaged_chunks.assign(progress.damaged_chunks().begin(), progress.damaged_chunks().end());
+  return parsed;
+}
+
+v1::ChunkPlan ToChunkPlan(uint32_t chunk, const ChunkDecision& decision) {
+  v1::ChunkPlan plan;
+  plan.set_chunk(chunk);
+  if (decision.level.has_value()) {
+    plan.set_level(static_cast<uint32_t>(*decision.level));
+    return plan;
+  }
+  v1::Recompute::Reason reason = v1::Recompute::REASON_UNSPECIFIED;
+  switch (decision.reason) {
+    case RecomputeReason::kFaster:
+      reason = v1::Recompute::REASON_FASTER;
+      break;
+    case RecomputeReason::kDataLoss:
+      reason = v1::Recompute::REASON_DATA_LOSS;
+      break;
+    case RecomputeReason::kPolicy:
+      reason = v1::Recompute::REASON_POLICY;
+      break;
+  }
+  plan.mutable_recompute()->set_reason(reason);
+  return plan;
+}
+
+}  // namespace kvstream

@@ -1,0 +1,100 @@
+// kvstreamd: reads its options, serves until SIGTERM or SIGINT, drains, exits. A second signal ends
+// the draining. Exit status: 0 after a clean drain (or --help and the like), 1 if it could not
+// start, 2 for wrong options, 3 if calls had to be cut off.
+#include <grpc/support/log.h>
+#include <pthread.h>
+#include <signal.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/load/load_session.h"
+#include "server/service/codec_profile_gate.h"
+#include "server/service/kvstream_server.h"
+#include "server/service/log.h"
+#include "server/service/open_store.h"
+#include "server/service/options_sources.h"
+
+namespace kvstream {
+namespace {
+
+enum ExitStatus { kClean = 0, kStartFailed = 1, kWrongOptions = 2, kCutOff = 3 };
+
+int Complain(const absl::Status& status, ExitStatus exit_status) {
+  std::fprintf(stderr, "kvstreamd: %s\n", std::string(status.message()).c_str());
+  return exit_status;
+}
+
+// Blocked in every thread, so that only sigwait sees them; before any thread exists.
+sigset_t BlockStopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  return signals;
+}
+
+// Waits for a second signal beside a server that stops.
+class SecondSignal {
+ public:
+  SecondSignal(const sigset_t& signals, KvStreamServer* server)
+      : thread_([this, signals, server] {
+          const timespec step = {0, 50 * 1000 * 1000};
+          while (!done_.load()) {
+            if (sigtimedwait(&signals, nullptr, &step) > 0) server->Hurry();
+          }
+        }) {}
+  ~SecondSignal() {
+    done_.store(true);
+    thread_.join();
+  }
+
+ private:
+  std::atomic<bool> done_{false};
+  std::thread thread_;
+};
+
+int Main(const std::vector<std::string>& arguments) {
+  const sigset_t signals = BlockStopSignals();
+  // gRPC's own lines would come beside the structured ones; what matters of them comes back as
+  // statuses.
+  gpr_set_log_function([](gpr_log_func_args*) {});
+  const absl::StatusOr<CommandLine> line = ReadOptions(arguments, ProcessEnvironment());
+  if (!line.ok()) return Complain(line.status(), kWrongOptions);
+  if (line->text.has_value()) {
+    std::fputs(line->text->c_str(), stdout);
+    return kClean;
+  }
+  const ServerOptions& options = line->options;
+  absl::StatusOr<std::unique_ptr<ChunkStore>> store = OpenStore(options);
+  if (!store.ok()) return Complain(store.status(), kStartFailed);
+  KvStreamServer::Parts parts;
+  parts.store = *std::move(store);
+  parts.parse_profile = CodecProfileParser();
+  parts.create_session = &LoadSession::Create;
+  parts.log = std::make_unique<Log>(options.log_level, options.log_format);
+  absl::StatusOr<std::unique_ptr<KvStreamServer>> server =
+      KvStreamServer::Create(options, std::move(parts));
+  if (!server.ok()) return Complain(server.status(), kStartFailed);
+
+  int signal = 0;
+  sigwait(&signals, &signal);
+  const SecondSignal second(signals, server->get());
+  return (*server)->Stop(options.drain_timeout) ? kClean : kCutOff;
+}
+
+}  // namespace
+}  // namespace kvstream
+
+int main(int argc, char** argv) {
+  return kvstream::Main(std::vector<std::string>(argv + 1, argv + argc));
+}

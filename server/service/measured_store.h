@@ -1,0 +1,59 @@
+// A store with a clock and a count of pins around another one.
+#ifndef KVSTREAM_SERVER_SERVICE_MEASURED_STORE_H_
+#define KVSTREAM_SERVER_SERVICE_MEASURED_STORE_H_
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "server/service/metrics.h"
+#include "storage/chunk_store.h"
+
+namespace kvstream {
+
+// Passes every call on, observes its time and counts the pinned segments that are alive: gRPC may
+// let go of the last one on a thread of its own after the call and even the server have ended, and
+// the store must outlive it. Thread-safe as ChunkStore. Destroy it only once AwaitUnpinned()
+// returned true.
+class MeasuredStore final : public ChunkStore {
+ public:
+  // `metrics` is borrowed and outlives the store.
+  MeasuredStore(std::unique_ptr<ChunkStore> store, Metrics* metrics);
+
+  // False if pins were still alive at the timeout.
+  bool AwaitUnpinned(absl::Duration timeout) const;
+
+  absl::StatusOr<bool> Put(const ChunkId& id, const ChunkInfo& info,
+                           absl::Span<const absl::string_view> segments) override;
+  absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> GetInfos(
+      absl::Span<const ChunkId> ids) override;
+  absl::StatusOr<size_t> LongestPrefix(absl::Span<const ChunkId> ids) override;
+  absl::StatusOr<PinnedBytes> ReadSegment(const ChunkId& id, uint32_t level) override;
+  absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) override;
+  absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
+      const absl::optional<ChunkId>& after, size_t limit) override;
+  absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
+  absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override;
+  absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override;
+  absl::StatusOr<StoreStats> Stats() override;
+  absl::string_view driver() const override { return store_->driver(); }
+
+ private:
+  class Timer;
+
+  void Unpin();
+  bool Unpinned() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return pins_ == 0; }
+
+  const std::unique_ptr<ChunkStore> store_;
+  Metrics* const metrics_;
+  mutable absl::Mutex mutex_;
+  int64_t pins_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_SERVER_SERVICE_MEASURED_STORE_H_

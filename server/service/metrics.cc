@@ -1,0 +1,276 @@
+#include "server/service/metrics.h"
+
+#include <prometheus/text_serializer.h>
+
+#include <array>
+#include <cmath>
+#include <numeric>
+
+#include "absl/strings/str_cat.h"
+#include "server/service/status_conversion.h"
+
+namespace kvstream {
+namespace {
+
+using prometheus::BuildCounter;
+using prometheus::BuildGauge;
+using prometheus::BuildHistogram;
+using prometheus::Counter;
+using prometheus::Family;
+using prometheus::Gauge;
+using prometheus::Histogram;
+using prometheus::Registry;
+
+// Profiles have a handful of levels; a store may hold chunks of up to 256. What is above shares one
+// label value.
+constexpr size_t kLevelLabels = 16;
+
+Histogram::BucketBoundaries DelayBuckets() {
+  return {0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3, 6, 12, 30, 60};
+}
+
+Histogram::BucketBoundaries RateBuckets() {
+  Histogram::BucketBoundaries buckets;
+  for (double decade = 1e5; decade < 1e10; decade *= 10) {
+    for (const double step : {1.0, 2.0, 5.0}) buckets.push_back(decade * step);
+  }
+  buckets.push_back(1e10);
+  return buckets;
+}
+
+Histogram::BucketBoundaries ErrorBuckets() {
+  return {0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10};
+}
+
+Histogram::BucketBoundaries StoreBuckets() {
+  return {1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3,
+          1e-2, 2.5e-2, 5e-2, 0.1,  0.25,   0.5,  1,    5};
+}
+
+Family<Counter>& CounterFamily(Registry& registry, const char* name, const char* help) {
+  return BuildCounter().Name(name).Help(help).Register(registry);
+}
+
+Family<Histogram>& HistogramFamily(Registry& registry, const char* name, const char* help) {
+  return BuildHistogram().Name(name).Help(help).Register(registry);
+}
+
+Gauge& OneGauge(Registry& registry, const char* name, const char* help) {
+  return BuildGauge().Name(name).Help(help).Register(registry).Add({});
+}
+
+std::string LevelLabel(size_t level) {
+  return level < kLevelLabels ? absl::StrCat(level) : absl::StrCat(kLevelLabels, "+");
+}
+
+constexpr std::array<const char*, kStoreOperations> kStoreOperationLabels = {
+    "put",  "get_infos",   "longest_prefix", "read_segment",  "delete",
+    "list", "put_profile", "get_profile",    "list_profiles", "stats"};
+
+}  // namespace
+
+absl::string_view LoadOutcomeLabel(LoadOutcome outcome) {
+  switch (outcome) {
+    case LoadOutcome::kOk:
+      return "ok";
+    case LoadOutcome::kRefused:
+      return "refused";
+    case LoadOutcome::kDataLoss:
+      return "data_loss";
+    case LoadOutcome::kTimedOut:
+      return "timed_out";
+    case LoadOutcome::kProtocol:
+      return "protocol";
+    case LoadOutcome::kClientGone:
+      return "client_gone";
+    case LoadOutcome::kDraining:
+      return "draining";
+    case LoadOutcome::kFailed:
+      break;
+  }
+  return "failed";
+}
+
+absl::string_view LoadPolicyLabel(LoadPolicy policy) {
+  switch (policy) {
+    case LoadPolicy::kDeadline:
+      return "deadline";
+    case LoadPolicy::kFastest:
+      return "fastest";
+    case LoadPolicy::kCacheGen:
+      return "cachegen";
+    case LoadPolicy::kFixed:
+      return "fixed";
+    case LoadPolicy::kRecompute:
+      return "recompute";
+  }
+  return "unknown";
+}
+
+absl::string_view RecomputeReasonLabel(RecomputeReason reason) {
+  switch (reason) {
+    case RecomputeReason::kFaster:
+      return "faster";
+    case RecomputeReason::kDataLoss:
+      return "data_loss";
+    case RecomputeReason::kPolicy:
+      return "policy";
+  }
+  return "unknown";
+}
+
+uint64_t LoadRecord::bytes() const {
+  return std::accumulate(bytes_by_level.begin(), bytes_by_level.end(), uint64_t{0});
+}
+
+Metrics::Metrics(absl::string_view version, absl::string_view store_driver)
+    : load_delay_(HistogramFamily(registry_, "kvstream_load_delay_seconds",
+                                  "From the receipt of a load's start to its end.")),
+      estimate_(HistogramFamily(registry_, "kvstream_load_bandwidth_estimate_bytes_per_second",
+                                "The estimator's last value of each load that had a sample.")
+                    .Add({}, RateBuckets())),
+      goodput_(
+          HistogramFamily(registry_, "kvstream_load_goodput_bytes_per_second",
+                          "Acknowledged payload bytes over the time of their transfer, per load.")
+              .Add({}, RateBuckets())),
+      estimator_error_(HistogramFamily(registry_, "kvstream_bandwidth_estimator_error_ratio",
+                                       "|estimate - goodput| / goodput of each load.")
+                           .Add({}, ErrorBuckets())),
+      load_bytes_(CounterFamily(registry_, "kvstream_load_bytes_total",
+                                "Payload bytes sent by loads, by the level of their segment.")),
+      load_chunks_(
+          CounterFamily(registry_, "kvstream_load_chunks_total",
+                        "Chunks of finished loads, by the level that they were delivered at.")),
+      recompute_chunks_(CounterFamily(registry_, "kvstream_recompute_chunks_total",
+                                      "Chunks of finished loads that the client recomputed.")),
+      deadline_hit_(CounterFamily(registry_, "kvstream_deadline_total",
+                                  "Finished loads that had a deadline, by whether it was met.")
+                        .Add({{"result", "hit"}})),
+      deadline_miss_(CounterFamily(registry_, "kvstream_deadline_total",
+                                   "Finished loads that had a deadline, by whether it was met.")
+                         .Add({{"result", "miss"}})),
+      lookup_hit_(CounterFamily(registry_, "kvstream_lookup_tokens_total",
+                                "Tokens of looked-up contexts, by whether they are stored.")
+                      .Add({{"result", "hit"}})),
+      lookup_miss_(CounterFamily(registry_, "kvstream_lookup_tokens_total",
+                                 "Tokens of looked-up contexts, by whether they are stored.")
+                       .Add({{"result", "miss"}})),
+      put_bytes_(CounterFamily(registry_, "kvstream_put_bytes_total", "Payload bytes newly stored.")
+                     .Add({})),
+      errors_(CounterFamily(registry_, "kvstream_rpc_errors_total",
+                            "Calls that ended with another code than OK.")),
+      loads_in_flight_(OneGauge(registry_, "kvstream_loads_in_flight", "Loads now.")),
+      puts_in_flight_(OneGauge(registry_, "kvstream_puts_in_flight", "Uploads now.")),
+      put_buffer_bytes_(OneGauge(registry_, "kvstream_put_buffer_bytes",
+                                 "Memory reserved by unfinished uploads.")),
+      store_chunks_(OneGauge(registry_, "kvstream_store_chunks", "Stored chunks.")),
+      store_payload_bytes_(
+          OneGauge(registry_, "kvstream_store_payload_bytes", "Payload of the stored chunks.")),
+      store_disk_bytes_(
+          OneGauge(registry_, "kvstream_store_disk_bytes", "Disk space of the store.")) {
+  BuildGauge()
+      .Name("kvstream_build_info")
+      .Help("1; the labels say what runs.")
+      .Register(registry_)
+      .Add({{"version", std::string(version)}, {"store", std::string(store_driver)}})
+      .Set(1);
+  Family<Histogram>& operations =
+      HistogramFamily(registry_, "kvstream_store_operation_seconds", "Time of the store's calls.");
+  for (const char* label : kStoreOperationLabels) {
+    store_operations_.push_back(&operations.Add({{"operation", label}}, StoreBuckets()));
+  }
+  for (const RecomputeReason reason :
+       {RecomputeReason::kFaster, RecomputeReason::kDataLoss, RecomputeReason::kPolicy}) {
+    recompute_chunks_.Add({{"reason", std::string(RecomputeReasonLabel(reason))}});
+  }
+}
+
+void Metrics::ObserveLoad(const LoadRecord& record) {
+  const std::string policy =
+      record.policy.has_value() ? std::string(LoadPolicyLabel(*record.policy)) : "none";
+  load_delay_
+      .Add({{"policy", policy}, {"outcome", std::string(LoadOutcomeLabel(record.outcome))}},
+           DelayBuckets())
+      .Observe(absl::ToDoubleSeconds(record.delay));
+  for (size_t level = 0; level < record.bytes_by_level.size(); ++level) {
+    if (record.bytes_by_level[level] == 0) continue;
+    load_bytes_.Add({{"level", LevelLabel(level)}})
+        .Increment(static_cast<double>(record.bytes_by_level[level]));
+  }
+  const double estimate = record.bandwidth_estimate_bytes_per_second;
+  if (estimate > 0) estimate_.Observe(estimate);
+  if (record.goodput_bytes_per_second > 0) {
+    goodput_.Observe(record.goodput_bytes_per_second);
+    if (estimate > 0) {
+      estimator_error_.Observe(std::abs(estimate - record.goodput_bytes_per_second) /
+                               record.goodput_bytes_per_second);
+    }
+  }
+  if (record.deadline_missed.has_value()) {
+    (*record.deadline_missed ? deadline_miss_ : deadline_hit_).Increment();
+  }
+  std::vector<uint64_t> by_level;
+  uint64_t recomputed = 0;
+  for (const ChunkDecision& decision : record.chunks) {
+    if (!decision.level.has_value()) {
+      ++recomputed;
+      recompute_chunks_.Add({{"reason", std::string(RecomputeReasonLabel(decision.reason))}})
+          .Increment();
+      continue;
+    }
+    const size_t level = static_cast<size_t>(*decision.level);
+    if (by_level.size() <= level) by_level.resize(level + 1);
+    ++by_level[level];
+  }
+  for (size_t level = 0; level < by_level.size(); ++level) {
+    if (by_level[level] == 0) continue;
+    load_chunks_.Add({{"level", LevelLabel(level)}})
+        .Increment(static_cast<double>(by_level[level]));
+  }
+  absl::MutexLock lock(&mutex_);
+  ++(record.outcome == LoadOutcome::kOk ? totals_.finished : totals_.failed);
+  totals_.bytes_sent += record.bytes();
+  totals_.chunks_recomputed += recomputed;
+  if (totals_.chunks_by_level.size() < by_level.size()) {
+    totals_.chunks_by_level.resize(by_level.size());
+  }
+  for (size_t level = 0; level < by_level.size(); ++level) {
+    totals_.chunks_by_level[level] += by_level[level];
+  }
+}
+
+void Metrics::ObserveLookup(uint64_t hit_tokens, uint64_t miss_tokens) {
+  lookup_hit_.Increment(static_cast<double>(hit_tokens));
+  lookup_miss_.Increment(static_cast<double>(miss_tokens));
+}
+
+void Metrics::ObserveStore(StoreOperation operation, absl::Duration time) {
+  store_operations_[static_cast<size_t>(operation)]->Observe(absl::ToDoubleSeconds(time));
+}
+
+void Metrics::CountPutBytes(uint64_t bytes) { put_bytes_.Increment(static_cast<double>(bytes)); }
+
+void Metrics::CountError(absl::string_view method, absl::StatusCode code) {
+  if (code == absl::StatusCode::kOk) return;
+  errors_.Add({{"method", std::string(method)}, {"code", StatusCodeLabel(code)}}).Increment();
+}
+
+void Metrics::SetGauges(const GaugeValues& values) {
+  loads_in_flight_.Set(values.loads_in_flight);
+  puts_in_flight_.Set(values.puts_in_flight);
+  put_buffer_bytes_.Set(static_cast<double>(values.put_buffer_bytes));
+  store_chunks_.Set(static_cast<double>(values.store_chunks));
+  store_payload_bytes_.Set(static_cast<double>(values.store_payload_bytes));
+  store_disk_bytes_.Set(static_cast<double>(values.store_disk_bytes));
+}
+
+LoadTotals Metrics::load_totals() const {
+  absl::MutexLock lock(&mutex_);
+  return totals_;
+}
+
+std::string Metrics::Text() const {
+  return prometheus::TextSerializer().Serialize(registry_.Collect());
+}
+
+}  // namespace kvstream

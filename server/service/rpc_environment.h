@@ -1,0 +1,50 @@
+// What every call of the service works with; owned by KvStreamServer, borrowed by the calls.
+#ifndef KVSTREAM_SERVER_SERVICE_RPC_ENVIRONMENT_H_
+#define KVSTREAM_SERVER_SERVICE_RPC_ENVIRONMENT_H_
+
+#include <functional>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/load/load_session.h"
+#include "server/service/budget.h"
+#include "server/service/call_tracker.h"
+#include "server/service/chunk_leases.h"
+#include "server/service/log.h"
+#include "server/service/metrics.h"
+#include "server/service/options.h"
+#include "server/service/profile_cache.h"
+#include "server/service/timer_queue.h"
+#include "server/service/worker_pool.h"
+#include "storage/chunk_store.h"
+
+namespace kvstream {
+
+// LoadSession::Create, or a test's own.
+using LoadSessionFactory = std::function<absl::StatusOr<std::unique_ptr<LoadSession>>(
+    LoadSpec spec, const LoadSessionOptions& options, absl::Duration now)>;
+
+// Borrowed pointers; all outlive every call.
+struct RpcEnvironment {
+  const ServerOptions* options = nullptr;
+  ChunkStore* store = nullptr;
+  ProfileCache* profiles = nullptr;
+  ChunkLeases* leases = nullptr;
+  WorkerPool* readers = nullptr;  // work that reads the store
+  WorkerPool* writers = nullptr;  // work that writes it, and waits for disks
+  TimerQueue* timers = nullptr;
+  Metrics* metrics = nullptr;
+  Log* log = nullptr;
+  CallTracker* loads = nullptr;
+  CallTracker* puts = nullptr;
+  CallTracker* requests = nullptr;
+  Budget* load_chunks = nullptr;   // chunks of all loads in flight
+  Budget* upload_bytes = nullptr;  // unfinished uploads
+  LoadSessionFactory create_session;
+  absl::Time started;
+};
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_SERVER_SERVICE_RPC_ENVIRONMENT_H_
