@@ -1,0 +1,35 @@
+#include <gtest/gtest.h>
+
+#include <memory>
+
+#include "storage/conformance/chunk_store_conformance.h"
+#include "storage/rocksdb/rocksdb_chunk_store.h"
+#include "storage/rocksdb/temp_dir.h"
+
+namespace kvstream {
+namespace {
+
+class RocksDbTarget final : public ConformanceTarget {
+ public:
+  absl::StatusOr<std::unique_ptr<ChunkStore>> Open() override {
+    RocksDbChunkStoreOptions options;
+    options.data_dir = dir_.path();
+    // Small, so that tests reach tables and compactions and not only the write buffer.
+    options.write_buffer_bytes = 1 << 20;
+    options.max_log_bytes = 2 << 20;
+    options.block_cache_bytes = 16 << 20;
+    return RocksDbChunkStore::Create(options);
+  }
+  bool persistent() const override { return true; }
+
+ private:
+  TempDir dir_;
+};
+
+INSTANTIATE_TEST_SUITE_P(RocksDb, ChunkStoreConformance,
+                         testing::Values(ConformanceParam{
+                             "rocksdb", [] { return std::make_unique<RocksDbTarget>(); }}),
+                         ConformanceParam::Name);
+
+}  // namespace
+}  // namespace kvstream
