@@ -20,6 +20,10 @@ namespace {
 // channels that the samples' queries ignore is still kept roughly.
 constexpr double kQueryWeightMin = 0.1;
 constexpr double kQueryWeightMax = 10;
+// A layer's step follows the root mean square of its values before the means are subtracted, but
+// counts the means' power for at most this many times the variance: layers with large offsets stand
+// more noise, yet an offset must not swallow the signal.
+constexpr double kMeanPowerMax = 3;
 // Standard deviation that stands in for that of a tensor that never changes.
 constexpr double kScaleMin = 1e-8;
 
@@ -190,11 +194,14 @@ class Calibrator {
           });
       if (!status.ok()) return status;
       double variance = 0;
+      double mean_power = 0;
       for (int32_t c = 0; c < per_tensor; ++c) {
         const double mean = sum[c] / tokens_;
         data.mean[first + c] = static_cast<float>(mean);
         variance += std::max(0.0, square[c] / tokens_ - mean * mean) / per_tensor;
+        mean_power += mean * mean / per_tensor;
       }
+      variance += std::min(mean_power, kMeanPowerMax * variance);
       double deviation = std::sqrt(variance);
       if (deviation < kScaleMin) deviation = 1;
       const bool values = first / per_tensor % 2 == 1;

@@ -10,7 +10,7 @@ namespace kvstream {
 namespace {
 
 constexpr double kScaleRatio = 1.19;
-constexpr double kSmallestScaleInFinestSteps = 0.16;
+constexpr double kSmallestScaleInFinestSteps = 0.12;
 constexpr double kLargestScaleInBaseSteps = 400;
 // Symbols rarer than this stay out of the alphabet: they cost an exception instead.
 constexpr double kAlphabetTail = 3e-5;
