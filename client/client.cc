@@ -17,6 +17,7 @@
 #include "client/profile_rpc.h"
 #include "client/put_rpc.h"
 #include "client/rpc_status.h"
+#include "client/warm_up.h"
 #include "kvstream/v1/kvstream.grpc.pb.h"
 
 namespace kvstream {
@@ -81,6 +82,9 @@ class ClientImpl final : public Client {
                                   const ContextIdentity& identity, absl::Span<const int32_t> tokens,
                                   const LoadOptions& options, const MutableKvView& out) override;
 
+  absl::Status WarmUp(std::shared_ptr<const Profile> profile) override {
+    return WarmUpDecoder(&decoders_, profile);
+  }
   absl::StatusOr<uint64_t> Delete(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<ListPage> List(uint32_t page_size, const std::string& page_token,
                                 const absl::optional<ProfileId>& profile) override;

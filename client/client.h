@@ -164,6 +164,11 @@ class Client {
                                           absl::Span<const int32_t> tokens,
                                           const LoadOptions& options, const MutableKvView& out) = 0;
 
+  // Sets up a decoder and measures it on one chunk of noise, so that the first load under a
+  // deadline can already tell the server how long the last chunk's decode takes. Costs one encode
+  // and one decode; worth it once per profile, at start.
+  virtual absl::Status WarmUp(std::shared_ptr<const Profile> profile) = 0;
+
   // Returns how many of them existed.
   virtual absl::StatusOr<uint64_t> Delete(absl::Span<const ChunkId> ids) = 0;
 

@@ -35,8 +35,6 @@ LoadAssembler::LoadAssembler(LoadShape shape)
   for (uint32_t chunk = 0; chunk < chunks(); ++chunk) {
     not_in_place_.insert(not_in_place_.end(), chunk);
   }
-  // A fixed level leaves nothing to recompute unless the server asks for it.
-  front_done_ = shape_.ability != ClientRecomputeAbility::kFront || shape_.fixed_level.has_value();
 }
 
 int64_t LoadAssembler::TokensOf(uint32_t chunk) const {
@@ -137,11 +135,10 @@ absl::Status LoadAssembler::OnPlan(const v1::ChunkPlan& plan) {
         return ChunkViolation(chunk, absl::StrCat("a later plan lowers level ", state.planned_level,
                                                   " to ", plan.level()));
       }
-      if (state.damaged && state.recompute_planned) {
-        return ChunkViolation(chunk, "damaged and planned as recompute, then planned at a level");
+      if (state.recompute_planned) {
+        return ChunkViolation(chunk, "planned at a level after it was planned as recompute");
       }
       state.planned_level = static_cast<int>(plan.level());
-      if (!state.recomputing && !state.recomputed) state.recompute_planned = false;
       break;
     case v1::ChunkPlan::DECISION_NOT_SET:
       return ChunkViolation(chunk, "a plan without a decision");
@@ -157,7 +154,7 @@ absl::Status LoadAssembler::OnData(const SegmentFrame& frame) {
   }
   ChunkState& state = states_[frame.chunk];
   if (state.planned_level < 0) return ChunkViolation(frame.chunk, "data before a plan of a level");
-  if (state.recompute_planned && !ReceivesForNothing(state)) {
+  if (state.recompute_planned) {
     return ChunkViolation(frame.chunk, "data of a chunk planned as recompute");
   }
   if (frame.level > static_cast<uint32_t>(state.planned_level)) {
@@ -178,7 +175,8 @@ absl::Status LoadAssembler::OnData(const SegmentFrame& frame) {
                           absl::StrCat("a data message of ", frame.size, " bytes at offset ",
                                        frame.offset, " of a segment of ", segment_bytes));
   }
-  if (!ReceivesForNothing(state)) {
+  // What was on its way when the chunk turned out to be damaged is dropped.
+  if (!state.damaged) {
     if (state.filled == 0) {
       std::unique_ptr<char[]> segment(new (std::nothrow) char[segment_bytes]);
       if (segment == nullptr) {
@@ -217,9 +215,12 @@ absl::Status LoadAssembler::OnSummary(const v1::LoadSummary& summary) {
     const ChunkState& state = states_[chunk];
     const v1::ChunkPlan& decision = summary.chunks(static_cast<int>(chunk));
     if (decision.chunk() != chunk) return ChunkViolation(chunk, "missing from the summary");
-    if (state.damaged || state.recomputing || state.recomputed || state.recompute_planned) {
-      continue;  // The client's own work, whatever the server calls it; Verdict() sees that it is
-                 // done.
+    if (state.damaged && !state.recompute_planned) continue;  // Verdict() has the better words
+    if (state.recompute_planned) {
+      if (!decision.has_recompute()) {
+        return ChunkViolation(chunk, "the summary is not what was planned");
+      }
+      continue;
     }
     if (!decision.has_level() || static_cast<int>(decision.level()) != state.planned_level) {
       return ChunkViolation(chunk, "the summary is not what was planned");
@@ -250,23 +251,24 @@ void LoadAssembler::Update(uint32_t chunk) {
     }
   };
   const bool at_rest = !state.decoding && !state.recomputing;
-  const bool in_place = state.recomputed || (at_rest && state.decoded_level >= 0 && !state.damaged);
+  const bool in_place = state.recomputed || (at_rest && state.decoded_level >= 0 &&
+                                             !state.damaged && !state.recompute_planned);
   const bool complete =
       state.planned_level >= 0 && state.complete_levels == state.planned_level + 1;
   const bool decodable = at_rest && complete && state.decoded_level < state.planned_level &&
-                         !state.recompute_planned && !ReceivesForNothing(state);
+                         !state.recompute_planned && !state.damaged;
   set_member(&not_in_place_, !in_place);
   set_member(&to_decode_, decodable && state.decoded_level < 0);
   set_member(&to_refine_, decodable && state.decoded_level >= 0);
   set_member(&to_recompute_, at_rest && state.recompute_planned && !state.recomputed);
 
-  const bool ready = state.recomputed || (in_place && !state.recompute_planned &&
-                                          state.decoded_level + 1 == state.complete_levels);
+  const bool ready =
+      state.recomputed || (in_place && state.decoded_level + 1 == state.complete_levels);
   chunks_ready_ += static_cast<uint32_t>(ready) - static_cast<uint32_t>(state.ready);
   state.ready = ready;
 
   const bool finest = state.decoded_level + 1 == shape_.levels;
-  if (at_rest && (ReceivesForNothing(state) || finest)) {
+  if (at_rest && (state.recompute_planned || state.damaged || finest)) {
     std::vector<std::unique_ptr<char[]>>().swap(state.segments);
   }
 }
@@ -317,26 +319,15 @@ absl::Status LoadAssembler::OnDecoded(uint32_t chunk, int level, const absl::Sta
 }
 
 absl::optional<RecomputeJob> LoadAssembler::NextRecompute() {
-  if (recompute_under_way_) return absl::nullopt;
-  // Everything before it is there to be read.
-  const uint32_t first_missing = not_in_place_.empty() ? chunks() : *not_in_place_.begin();
-  if (!front_done_) {
-    // If the front's next chunk is in place, it was decoded: the front has met the others.
-    const bool free = first_missing == front_ && front_ < chunks() &&
-                      (states_[front_].planned_level < 0 || states_[front_].recompute_planned);
-    if (!free) front_done_ = true;
-  }
+  if (recompute_under_way_ || to_recompute_.empty()) return absl::nullopt;
   RecomputeJob job;
+  job.first_chunk = *to_recompute_.begin();
+  // It reads everything before it.
+  if (*not_in_place_.begin() < job.first_chunk) return absl::nullopt;
   job.chunks = 1;
-  if (!front_done_) {
-    job.first_chunk = front_++;
-  } else {
-    if (to_recompute_.empty() || *to_recompute_.begin() > first_missing) return absl::nullopt;
-    job.first_chunk = *to_recompute_.begin();
-    while (job.chunks < shape_.recompute_run_chunks_max &&
-           to_recompute_.count(job.first_chunk + job.chunks) > 0) {
-      ++job.chunks;
-    }
+  while (job.chunks < shape_.recompute_run_chunks_max &&
+         to_recompute_.count(job.first_chunk + job.chunks) > 0) {
+    ++job.chunks;
   }
   job.first_token = int64_t{job.first_chunk} * shape_.chunk_tokens;
   for (uint32_t i = 0; i < job.chunks; ++i) {
@@ -347,6 +338,9 @@ absl::optional<RecomputeJob> LoadAssembler::NextRecompute() {
   }
   recompute_under_way_ = true;
   undecodable_below_ = job.first_chunk + job.chunks;
+  if (shape_.ability == ClientRecomputeAbility::kFront) {
+    recomputed_up_to_ = std::max(recomputed_up_to_, undecodable_below_);
+  }
   return job;
 }
 
@@ -365,7 +359,7 @@ absl::Status LoadAssembler::OnRecomputed(const RecomputeJob& job, const absl::St
                         absl::StrCat("recomputing tokens ", job.first_token, " to ",
                                      job.first_token + job.tokens - 1, ": ", status.message()));
   }
-  recomputed_chunks_ += job.chunks;
+  recomputed_up_to_ = std::max(recomputed_up_to_, job.first_chunk + job.chunks);
   recomputed_tokens_ += static_cast<uint64_t>(job.tokens);
   recompute_time_ += took;
   return absl::OkStatus();
@@ -376,8 +370,7 @@ absl::Status LoadAssembler::OnRecomputed(const RecomputeJob& job, const absl::St
 void LoadAssembler::TakeProgress(v1::LoadProgress* progress) {
   progress->set_bytes_received(bytes_received_);
   progress->set_chunks_ready(chunks_ready_);
-  progress->set_recomputed_up_to(
-      shape_.ability == ClientRecomputeAbility::kFront ? front_ : recomputed_chunks_);
+  progress->set_recomputed_up_to(recomputed_up_to_);
   progress->set_recomputed_tokens(recomputed_tokens_);
   progress->set_recompute_seconds(absl::ToDoubleSeconds(recompute_time_));
   for (uint32_t chunk : unreported_damage_) progress->add_damaged_chunks(chunk);

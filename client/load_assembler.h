@@ -29,8 +29,9 @@ struct LoadShape {
   int floor_level = 0;
   absl::optional<int> fixed_level;
   ClientRecomputeAbility ability = ClientRecomputeAbility::kNone;
-  // Chunks recomputed in one call of the callback when several stand next to each other.
-  uint32_t recompute_run_chunks_max = 16;
+  // Neighbours that are recomputed in one call of the callback, where the server has planned them
+  // all.
+  uint32_t recompute_run_chunks_max = 1;
 };
 
 // One chunk to decode now, at `level`, from borrowed segments 0..level. They stay valid until
@@ -64,11 +65,6 @@ struct RecomputeJob {
 // place; neighbours that are planned
 //   at that moment go into one call. While it runs, no chunk before or in it is decoded, since the
 //   callback reads their KV.
-// - Ability kFront starts at chunk 0 without waiting for a plan, one chunk a call, and goes on
-// until it meets a chunk that the
-//   server has planned to send.
-// - What the client has begun to recompute stays recomputed, whatever the server sends for it
-// later: those bytes are checked and dropped.
 //
 // Every field of a message is checked before use; the first message that breaks the protocol gives
 // INTERNAL, naming the field, and ends the load. Memory: the segments announced for the planned
@@ -148,9 +144,6 @@ class LoadAssembler {
   absl::Status ChunkViolation(uint32_t chunk, absl::string_view what) const;
   // Adjusts the sets and counters below after a change to a chunk. O(log chunks).
   void Update(uint32_t chunk);
-  bool ReceivesForNothing(const ChunkState& state) const {
-    return state.recomputing || state.recomputed || state.damaged;
-  }
   int64_t TokensOf(uint32_t chunk) const;
 
   const LoadShape shape_;
@@ -158,14 +151,13 @@ class LoadAssembler {
   std::set<uint32_t> to_decode_;     // complete to the planned level, never decoded
   std::set<uint32_t> to_refine_;     // the same, decoded at a lower level
   std::set<uint32_t> to_recompute_;  // planned, not begun
-  std::set<uint32_t> not_in_place_;  // neither decoded (at any level, and at rest) nor recomputed
-  uint32_t front_ = 0;               // chunks 0..front_-1 were begun by ability kFront
-  bool front_done_ = true;           // it met the others, or was never able to
+  std::set<uint32_t>
+      not_in_place_;  // not readable: neither decoded at some level and at rest, nor recomputed
   uint32_t decodes_under_way_ = 0;
   bool recompute_under_way_ = false;
   uint32_t undecodable_below_ = 0;  // while a recompute runs: the end of its chunks
   uint32_t chunks_ready_ = 0;
-  uint32_t recomputed_chunks_ = 0;
+  uint32_t recomputed_up_to_ = 0;
   uint64_t recomputed_tokens_ = 0;
   absl::Duration recompute_time_;
   uint64_t bytes_received_ = 0;

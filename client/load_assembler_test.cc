@@ -235,7 +235,7 @@ TEST(LoadAssemblerTest, RecomputeWaitsForEveryChunkBeforeIt) {
   ASSERT_TRUE(load.Summary({1, -1, 0}).ok());
   EXPECT_TRUE(load.assembler.finished());
   const v1::LoadProgress progress = load.Progress();
-  EXPECT_EQ(progress.recomputed_up_to(), 1);
+  EXPECT_EQ(progress.recomputed_up_to(), 2) << "an index, not a count";
   EXPECT_EQ(progress.recomputed_tokens(), 4);
   EXPECT_DOUBLE_EQ(progress.recompute_seconds(), 0.08);
   EXPECT_FALSE(load.assembler.Result()[1].level.has_value());
@@ -283,64 +283,63 @@ TEST(LoadAssemblerTest, AFailedRecomputeEndsTheLoadWithItsError) {
   EXPECT_EQ(load.assembler.chunks_ready(), 0);
 }
 
-TEST(LoadAssemblerTest, FrontStartsUnaskedAndStopsWhereChunksAreComing) {
-  Load load(Shape(4, ClientRecomputeAbility::kFront));
-  absl::optional<RecomputeJob> job = load.assembler.NextRecompute();
-  ASSERT_TRUE(job.has_value());
-  EXPECT_EQ(job->first_chunk, 0);
-  EXPECT_EQ(job->chunks, 1);
-  EXPECT_EQ(load.Progress().recomputed_up_to(), 1) << "being worked on";
-  ASSERT_TRUE(load.Send(3, 0, 0).ok());
-  ASSERT_TRUE(load.Decode().ok()) << "behind the front, decoding goes on";
-  ASSERT_TRUE(load.assembler.OnRecomputed(*job, absl::OkStatus(), absl::Seconds(1)).ok());
-  ASSERT_TRUE(load.PlanRecompute(0).ok()) << "the server's word for what was begun";
-  job = load.assembler.NextRecompute();
-  ASSERT_TRUE(job.has_value());
-  EXPECT_EQ(job->first_chunk, 1);
-  ASSERT_TRUE(load.PlanRecompute(1).ok());
-  ASSERT_TRUE(load.Plan(2, 0).ok());
-  ASSERT_TRUE(load.assembler.OnRecomputed(*job, absl::OkStatus(), absl::Seconds(1)).ok());
-  EXPECT_FALSE(load.assembler.NextRecompute().has_value()) << "chunk 2 is on its way";
-  EXPECT_EQ(load.Progress().recomputed_up_to(), 2);
-  ASSERT_TRUE(load.Segment(2, 0).ok());
-  ASSERT_TRUE(load.Decode().ok());
-  ASSERT_TRUE(load.Summary({-1, -1, 0, 0}).ok());
-  EXPECT_TRUE(load.assembler.finished());
+TEST(LoadAssemblerTest, FrontReportsAChunkAsSoonAsItIsWorkedOn) {
+  for (const auto ability : {ClientRecomputeAbility::kFront, ClientRecomputeAbility::kAny}) {
+    const bool front = ability == ClientRecomputeAbility::kFront;
+    Load load(Shape(4, ability));
+    EXPECT_FALSE(load.assembler.NextRecompute().has_value()) << "the server decides";
+    ASSERT_TRUE(load.PlanRecompute(0).ok());
+    ASSERT_TRUE(load.PlanRecompute(1).ok());
+    absl::optional<RecomputeJob> job = load.assembler.NextRecompute();
+    ASSERT_TRUE(job.has_value());
+    EXPECT_EQ(job->first_chunk, 0);
+    EXPECT_EQ(job->chunks, 1);
+    EXPECT_EQ(load.Progress().recomputed_up_to(), front ? 1 : 0);
+    ASSERT_TRUE(load.Send(3, 0, 0).ok());
+    ASSERT_TRUE(load.Decode().ok()) << "behind the front, decoding goes on";
+    ASSERT_TRUE(load.assembler.OnRecomputed(*job, absl::OkStatus(), absl::Seconds(1)).ok());
+    job = load.assembler.NextRecompute();
+    ASSERT_TRUE(job.has_value());
+    EXPECT_EQ(load.Progress().recomputed_up_to(), front ? 2 : 1);
+    ASSERT_TRUE(load.assembler.OnRecomputed(*job, absl::OkStatus(), absl::Seconds(1)).ok());
+    EXPECT_FALSE(load.assembler.NextRecompute().has_value());
+    EXPECT_EQ(load.Progress().recomputed_up_to(), 2);
+    ASSERT_TRUE(load.Send(2, 0, 0).ok());
+    ASSERT_TRUE(load.Decode().ok());
+    ASSERT_TRUE(load.Summary({-1, -1, 0, 0}).ok());
+    EXPECT_TRUE(load.assembler.finished());
+  }
 }
 
-TEST(LoadAssemblerTest, WhatTheFrontHasBegunStaysRecomputedWhenItsBytesComeToo) {
-  Load load(Shape(1, ClientRecomputeAbility::kFront));
-  const absl::optional<RecomputeJob> job = load.assembler.NextRecompute();
-  ASSERT_TRUE(job.has_value());
-  ASSERT_TRUE(load.Send(0, 0, 1).ok());
-  EXPECT_FALSE(load.assembler.NextDecode().has_value()) << "two writers to one chunk";
-  ASSERT_TRUE(load.assembler.OnRecomputed(*job, absl::OkStatus(), absl::Seconds(1)).ok());
-  EXPECT_FALSE(load.assembler.NextDecode().has_value());
-  EXPECT_EQ(load.Progress().bytes_received(), 16) << "dropped bytes count: they crossed the link";
-  ASSERT_TRUE(load.Summary({1}).ok());
-  EXPECT_TRUE(load.assembler.finished());
-  EXPECT_FALSE(load.assembler.Result()[0].level.has_value());
-}
-
-TEST(LoadAssemblerTest, FrontDoesNotStartUnaskedUnderAFixedLevel) {
-  LoadShape shape = Shape(1, ClientRecomputeAbility::kFront);
-  shape.fixed_level = 1;
-  Load load(shape);
-  EXPECT_FALSE(load.assembler.NextRecompute().has_value());
-  ASSERT_TRUE(load.PlanRecompute(0).ok());
-  EXPECT_TRUE(load.assembler.NextRecompute().has_value());
-}
-
-TEST(LoadAssemblerTest, APlanOfRecomputeThatWasNotBegunCanBecomeALevel) {
-  Load load(Shape(2, ClientRecomputeAbility::kAny));
-  ASSERT_TRUE(load.PlanRecompute(1).ok());
+TEST(LoadAssemblerTest, ADecodedChunkThatIsPlannedAsRecomputeIsReadyOnlyAfterIt) {
+  Load load(Shape(2, ClientRecomputeAbility::kSuffix));
+  ASSERT_TRUE(load.Send(0, 0, 0).ok());
   ASSERT_TRUE(load.Send(1, 0, 0).ok());
   ASSERT_TRUE(load.Decode().ok());
-  ASSERT_TRUE(load.Send(0, 0, 0).ok());
   ASSERT_TRUE(load.Decode().ok());
-  EXPECT_FALSE(load.assembler.NextRecompute().has_value());
-  ASSERT_TRUE(load.Summary({0, 0}).ok());
+  EXPECT_EQ(load.assembler.chunks_ready(), 2);
+  ASSERT_TRUE(load.PlanRecompute(0).ok());
+  ASSERT_TRUE(load.PlanRecompute(1).ok());
+  EXPECT_EQ(load.assembler.chunks_ready(), 0);
+  for (uint32_t chunk : {0u, 1u}) {
+    const absl::optional<RecomputeJob> job = load.assembler.NextRecompute();
+    ASSERT_TRUE(job.has_value());
+    EXPECT_EQ(job->first_chunk, chunk);
+    ASSERT_TRUE(load.assembler.OnRecomputed(*job, absl::OkStatus(), absl::Seconds(1)).ok());
+  }
+  ASSERT_TRUE(load.Summary({-1, -1}).ok());
   EXPECT_TRUE(load.assembler.finished());
+}
+
+TEST(LoadAssemblerTest, AChunkPlannedAsRecomputeWhileItDecodesIsRecomputedAfterTheDecode) {
+  Load load(Shape(1, ClientRecomputeAbility::kAny));
+  ASSERT_TRUE(load.Send(0, 0, 0).ok());
+  ASSERT_TRUE(load.assembler.NextDecode().has_value());
+  ASSERT_TRUE(load.PlanRecompute(0).ok());
+  EXPECT_FALSE(load.assembler.NextRecompute().has_value()) << "two writers to one chunk";
+  ASSERT_TRUE(load.assembler.OnDecoded(0, 0, absl::OkStatus()).ok());
+  EXPECT_EQ(load.assembler.chunks_ready(), 0);
+  EXPECT_TRUE(load.assembler.NextRecompute().has_value());
 }
 
 // ------------------------------------------------------------------ damage
@@ -446,6 +445,9 @@ TEST(LoadAssemblerTest, RefusesPlansThatContradictEarlierOnes) {
   ExpectViolation(load.assembler.OnMessage(Load::Wrap(plan)), "changes segment_bytes");
   plan.clear_segment_bytes();
   EXPECT_TRUE(load.assembler.OnMessage(Load::Wrap(plan)).ok()) << "only the first plan needs sizes";
+  Load able(Shape(1, ClientRecomputeAbility::kAny));
+  ASSERT_TRUE(able.PlanRecompute(0).ok());
+  ExpectViolation(able.Plan(0, 0), "after it was planned as recompute");
 }
 
 TEST(LoadAssemblerTest, RefusesDataThatWasNotAnnouncedOrIsOutOfOrder) {
@@ -465,8 +467,10 @@ TEST(LoadAssemblerTest, RefusesDataThatWasNotAnnouncedOrIsOutOfOrder) {
   ASSERT_TRUE(load.Data(0, 0, 6, "1234").ok());
   ASSERT_TRUE(load.Segment(0, 1).ok());
   ExpectViolation(load.Data(0, 1, 0, "x"), "level 1 where level 2 is next");
+  ASSERT_TRUE(load.Plan(1, 0).ok());
+  ASSERT_TRUE(load.Data(1, 0, 0, "x").ok());
   ASSERT_TRUE(load.PlanRecompute(1).ok());
-  ExpectViolation(load.Data(1, 0, 0, "x"), "before a plan of a level");
+  ExpectViolation(load.Data(1, 0, 1, "x"), "data of a chunk planned as recompute");
 }
 
 TEST(LoadAssemblerTest, RefusesADataMessageLargerThanTheProtocolAllows) {
@@ -499,6 +503,9 @@ TEST(LoadAssemblerTest, RefusesASummaryThatIsNotWhatWasDelivered) {
   ExpectViolation(summary_error({1, 0}, 1), "not what was planned");
   ExpectViolation(summary_error({1, 2}, 1), "not what was planned");
   ExpectViolation(summary_error({-1, 1}, 1), "not what was planned");
+  Load recomputed(Shape(1, ClientRecomputeAbility::kAny));
+  ASSERT_TRUE(recomputed.PlanRecompute(0).ok());
+  ExpectViolation(recomputed.Summary({0}), "not what was planned");
   ExpectViolation(summary_error({1, 1}, 1, /*floor=*/2), "which the client did not allow");
   ExpectViolation(summary_error({1, 1}, 1, 0, /*fixed=*/0), "which the client did not allow");
 

@@ -28,6 +28,7 @@ constexpr size_t kChunksMax = 65536;  // as in the proto
 constexpr absl::Duration kHeartbeat = absl::Seconds(5);
 // For the server's last word when the load is complete here; only its bookkeeping hangs on it.
 constexpr absl::Duration kFarewell = absl::Seconds(2);
+constexpr uint32_t kRecomputeRunChunksMax = 8;
 constexpr absl::Duration kCancelPoll = absl::Milliseconds(50);
 constexpr absl::Duration kDeadlineMin = absl::Milliseconds(1);
 
@@ -73,6 +74,12 @@ LoadShape ShapeOf(const LoadCall& call) {
   shape.floor_level = call.options->floor_level;
   if (call.options->policy == ClientPolicy::kFixed) shape.fixed_level = call.options->level;
   shape.ability = call.options->ability;
+  // Where chunks are given to recompute one after another, each one's end tells the server how fast
+  // that goes; a suffix is given as a whole.
+  if (shape.ability == ClientRecomputeAbility::kSuffix ||
+      call.options->policy == ClientPolicy::kRecompute) {
+    shape.recompute_run_chunks_max = kRecomputeRunChunksMax;
+  }
   return shape;
 }
 

@@ -3,6 +3,7 @@
 #include <grpcpp/client_context.h>
 
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "client/rpc_status.h"
@@ -90,7 +91,7 @@ absl::StatusOr<std::shared_ptr<const Profile>> RunGetProfile(v1::KVStream::StubI
         absl::StrCat(server, ": get profile: more than ", kProfileBytesMax, " bytes"));
   }
   if (!status.ok()) return StreamStatus(status, watchdog, server, "get profile", stall_max);
-  absl::StatusOr<std::shared_ptr<const Profile>> profile = Profile::Parse(bytes);
+  absl::StatusOr<std::shared_ptr<const Profile>> profile = Profile::ParseOwned(std::move(bytes));
   if (!profile.ok()) {
     return absl::Status(profile.status().code(),
                         absl::StrCat(server, ": get profile: ", profile.status().message()));
