@@ -1,0 +1,180 @@
+#include "storage/rocksdb/chunk_record_format.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+#include <string>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "storage/chunk_limits.h"
+#include "storage/conformance/test_chunks.h"
+
+namespace kvstream::rocksdb_format {
+namespace {
+
+ChunkId CountingId(uint8_t first) {
+  ChunkId id;
+  for (size_t i = 0; i < id.size(); ++i) id[i] = static_cast<uint8_t>(first + i);
+  return id;
+}
+
+ChunkInfo GoldenInfo() {
+  ChunkInfo info;
+  info.parent = CountingId(0x40);
+  info.profile_id = CountingId(0x80);
+  info.model = "m@r";
+  info.first_token = 0x0102030405060708;
+  info.tokens = 256;
+  info.segment_bytes = {1000, 0, 65536};
+  info.created = absl::FromUnixNanos(1700000000123456789);
+  return info;
+}
+
+// These bytes are in users' stores: this test changes only together with kChunkRecordVersion, and
+// then version 1 stays.
+constexpr absl::string_view kGoldenVersion1 =
+    "01"
+    "01"
+    "0300"
+    "00010000"
+    "0807060504030201"
+    "15cd853dfe9c9717"
+    "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f"
+    "0300"
+    "404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f"
+    "e803000000000000"
+    "0000000000000000"
+    "0000010000000000"
+    "6d4072";
+
+TEST(ChunkRecordFormatTest, GoldenBytesOfVersion1) {
+  EXPECT_EQ(absl::BytesToHexString(EncodeChunkRecord(GoldenInfo())), kGoldenVersion1);
+  const auto decoded = DecodeChunkRecord(absl::HexStringToBytes(kGoldenVersion1));
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  EXPECT_TRUE(SameInfo(*decoded, GoldenInfo()));
+}
+
+TEST(ChunkRecordFormatTest, GoldenKeysAndMetaOfVersion1) {
+  EXPECT_EQ(kStoreVersion, 1);
+  EXPECT_EQ(absl::BytesToHexString(SegmentKey(CountingId(0), 255)),
+            "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1fff");
+  EXPECT_EQ(ProfileListKey(CountingId('a')), absl::StrCat("profile:", IdKey(CountingId('a'))));
+  EXPECT_EQ(absl::BytesToHexString(EncodeVersion(1)), "01000000");
+  EXPECT_EQ(absl::BytesToHexString(EncodeCounters({258, 3})), "02010000000000000300000000000000");
+  EXPECT_EQ(std::string(kChunksFamily) + kSegmentsFamily + kProfilesFamily + kMetaFamily +
+                kVersionKey + kCountersKey,
+            "chunkssegmentsprofilesmetastore_versionstore_counters");
+}
+
+TEST(ChunkRecordFormatTest, RoundTrips) {
+  for (uint64_t i = 0; i < 200; ++i) {
+    const ChunkInfo info = MakeTestChunk(i).info;
+    const auto decoded = DecodeChunkRecord(EncodeChunkRecord(info));
+    ASSERT_TRUE(decoded.ok()) << decoded.status();
+    EXPECT_TRUE(SameInfo(*decoded, info));
+  }
+}
+
+TEST(ChunkRecordFormatTest, RejectsEveryOtherLength) {
+  const std::string record = EncodeChunkRecord(GoldenInfo());
+  for (size_t length = 0; length < record.size(); ++length) {
+    const auto decoded = DecodeChunkRecord(absl::string_view(record).substr(0, length));
+    EXPECT_TRUE(absl::IsDataLoss(decoded.status())) << length << ": " << decoded.status();
+  }
+  EXPECT_TRUE(absl::IsDataLoss(DecodeChunkRecord(record + "x").status()));
+}
+
+// `offset` in the golden record takes `bytes`; the message must say why.
+void ExpectRejected(size_t offset, absl::string_view bytes, absl::string_view why) {
+  std::string record = EncodeChunkRecord(GoldenInfo());
+  record.replace(offset, bytes.size(), bytes.data(), bytes.size());
+  const auto decoded = DecodeChunkRecord(record);
+  EXPECT_TRUE(absl::IsDataLoss(decoded.status())) << decoded.status();
+  EXPECT_TRUE(absl::StrContains(decoded.status().message(), why)) << decoded.status();
+}
+
+TEST(ChunkRecordFormatTest, RejectsVersionZero) {
+  ExpectRejected(0, absl::string_view("\0", 1), "version 0");
+}
+TEST(ChunkRecordFormatTest, RejectsUnknownFlags) { ExpectRejected(1, "\x03", "unknown flags 3"); }
+TEST(ChunkRecordFormatTest, RejectsALongModel) {
+  ExpectRejected(2, "\x01\x02", "model of 513 bytes");
+}
+TEST(ChunkRecordFormatTest, RejectsNoLevels) {
+  ExpectRejected(56, absl::string_view("\0\0", 2), "0 levels");
+}
+TEST(ChunkRecordFormatTest, RejectsTooManyLevels) { ExpectRejected(56, "\x01\x01", "257 levels"); }
+TEST(ChunkRecordFormatTest, RejectsAMissingParent) {
+  ExpectRejected(1, absl::string_view("\0", 1), "announces 85");
+}
+TEST(ChunkRecordFormatTest, RejectsASegmentBeyondTheLimit) {
+  ExpectRejected(90, "\xff\xff\xff\xff\xff\xff\xff\xff", "bytes of segments");
+}
+TEST(ChunkRecordFormatTest, RejectsASumBeyondTheLimit) {
+  ExpectRejected(90, absl::string_view("\0\0\0\x40", 4), "bytes of segments");
+}
+
+TEST(ChunkRecordFormatTest, AsksForANewerProgramForANewerRecord) {
+  std::string record = EncodeChunkRecord(GoldenInfo());
+  record[0] = 2;
+  const auto decoded = DecodeChunkRecord(record);
+  EXPECT_EQ(decoded.status().code(), absl::StatusCode::kFailedPrecondition) << decoded.status();
+}
+
+TEST(ChunkRecordFormatTest, MutatedRecordsAreRejectedOrRoundTrip) {
+  std::mt19937_64 random(TestSeed());
+  int accepted = 0;
+  for (int i = 0; i < 200000; ++i) {
+    std::string record = EncodeChunkRecord(MakeTestChunk(random() % 1000).info);
+    for (uint64_t edits = 1 + random() % 3; edits-- > 0;) {
+      const size_t at = record.empty() ? 0 : random() % record.size();
+      switch (random() % 4) {
+        case 0:
+          if (!record.empty()) record[at] = static_cast<char>(random());
+          break;
+        case 1:
+          if (!record.empty()) record[at] ^= static_cast<char>(1 << random() % 8);
+          break;
+        case 2:
+          record.resize(at);
+          break;
+        default:
+          record.insert(at, 1 + random() % 40, static_cast<char>(random()));
+      }
+    }
+    const auto decoded = DecodeChunkRecord(record);
+    if (!decoded.ok()) continue;
+    ++accepted;
+    // Every accepted record has one encoding, so nothing in it was ignored.
+    ASSERT_EQ(EncodeChunkRecord(*decoded), record);
+    ASSERT_LE(PayloadBytes(*decoded), kMaxChunkBytes);
+    ASSERT_LE(decoded->model.size(), kMaxModelBytes);
+  }
+  EXPECT_GT(accepted, 1000);
+}
+
+TEST(ChunkRecordFormatTest, RandomBytesAreRejectedOrRoundTrip) {
+  std::mt19937_64 random(TestSeed());
+  for (int i = 0; i < 100000; ++i) {
+    std::string bytes = TestBytes(random(), random() % 200);
+    if (!bytes.empty() && random() % 2 == 0) bytes[0] = 1;
+    if (bytes.size() > 1 && random() % 2 == 0) bytes[1] &= 1;
+    const auto decoded = DecodeChunkRecord(bytes);
+    ASSERT_TRUE(!decoded.ok() || EncodeChunkRecord(*decoded) == bytes);
+  }
+}
+
+TEST(ChunkRecordFormatTest, RejectsWrongSizesOfTheOthers) {
+  EXPECT_TRUE(absl::IsDataLoss(DecodeIdKey(std::string(31, 'x')).status()));
+  EXPECT_TRUE(absl::IsDataLoss(DecodeIdKey(std::string(33, 'x')).status()));
+  EXPECT_TRUE(absl::IsDataLoss(DecodeVersion("123").status()));
+  EXPECT_TRUE(absl::IsDataLoss(DecodeVersion("12345").status()));
+  EXPECT_TRUE(absl::IsDataLoss(DecodeCounters(std::string(15, 'x')).status()));
+  EXPECT_TRUE(absl::IsDataLoss(DecodeCounters("").status()));
+}
+
+}  // namespace
+}  // namespace kvstream::rocksdb_format

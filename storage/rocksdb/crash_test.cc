@@ -1,0 +1,122 @@
+// A process that stores chunks is killed again and again; nothing that it acknowledged may be lost.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <random>
+#include <set>
+#include <string>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "storage/conformance/test_chunks.h"
+#include "storage/rocksdb/rocksdb_chunk_store.h"
+#include "storage/rocksdb/store_audit.h"
+#include "storage/rocksdb/temp_dir.h"
+
+extern char** environ;
+
+namespace kvstream {
+namespace {
+
+std::string WriterPath() {
+  const char* runfiles = std::getenv("TEST_SRCDIR");
+  const char* workspace = std::getenv("TEST_WORKSPACE");
+  return absl::StrCat(runfiles == nullptr ? "." : runfiles, "/",
+                      workspace == nullptr ? "" : workspace, "/storage/rocksdb/crash_writer");
+}
+
+// Runs the writer until it has acknowledged `enough` chunks, kills it, and returns all that it
+// acknowledged.
+std::set<uint64_t> RunAndKill(const std::string& data_dir, uint64_t first, size_t enough) {
+  std::set<uint64_t> acknowledged;
+  int pipe_ends[2];
+  if (pipe2(pipe_ends, O_CLOEXEC) != 0) {
+    ADD_FAILURE() << "pipe";
+    return acknowledged;
+  }
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, pipe_ends[1], STDOUT_FILENO);
+  std::string program = WriterPath(), dir = data_dir, number = absl::StrCat(first);
+  char* const argv[] = {program.data(), dir.data(), number.data(), nullptr};
+  pid_t pid = 0;
+  const int spawned = posix_spawn(&pid, program.c_str(), &actions, nullptr, argv, environ);
+  posix_spawn_file_actions_destroy(&actions);
+  close(pipe_ends[1]);
+  if (spawned != 0) {
+    ADD_FAILURE() << "cannot run " << program;
+    close(pipe_ends[0]);
+    return acknowledged;
+  }
+  std::string line;
+  char buffer[4096];
+  bool killed = false;
+  for (ssize_t got = 0; (got = read(pipe_ends[0], buffer, sizeof(buffer))) > 0;) {
+    for (ssize_t i = 0; i < got; ++i) {
+      if (buffer[i] != '\n') {
+        line.push_back(buffer[i]);
+        continue;
+      }
+      uint64_t acknowledged_number = 0;
+      EXPECT_TRUE(absl::SimpleAtoi(line, &acknowledged_number)) << line;
+      acknowledged.insert(acknowledged_number);
+      line.clear();
+    }
+    if (!killed && acknowledged.size() >= enough) {
+      kill(pid, SIGKILL);
+      killed = true;
+    }
+  }
+  close(pipe_ends[0]);
+  int status = 0;
+  waitpid(pid, &status, 0);
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+      << "it ended by itself: " << status;
+  return acknowledged;
+}
+
+TEST(CrashTest, NothingAcknowledgedIsLostAndNothingIsPartial) {
+  constexpr int kRounds = 20;
+  constexpr uint64_t kNumbersPerRound = 1'000'000;
+  std::mt19937_64 random(TestSeed());
+  TempDir dir;
+  RocksDbChunkStoreOptions options;
+  options.data_dir = dir.path();
+  std::set<uint64_t> acknowledged;
+  for (int round = 0; round < kRounds; ++round) {
+    SCOPED_TRACE(round);
+    const auto now = RunAndKill(dir.path(), round * kNumbersPerRound, random() % 60);
+    acknowledged.insert(now.begin(), now.end());
+    {
+      const auto store = RocksDbChunkStore::Create(options);
+      ASSERT_TRUE(store.ok()) << store.status();
+      for (uint64_t number : acknowledged) {
+        const TestChunk chunk = MakeTestChunk(number, 20000);
+        const auto infos = (*store)->GetInfos({chunk.id});
+        ASSERT_TRUE(infos.ok()) << infos.status();
+        ASSERT_TRUE(infos->front().has_value()) << "lost chunk " << number;
+        EXPECT_TRUE(SameInfo(*infos->front(), chunk.info));
+        for (uint32_t level = 0; level < chunk.segments.size(); ++level) {
+          const auto segment = (*store)->ReadSegment(chunk.id, level);
+          ASSERT_TRUE(segment.ok()) << segment.status();
+          EXPECT_TRUE(segment->bytes() == chunk.segments[level]);
+        }
+      }
+    }
+    // Also of chunks that were in flight.
+    const auto audit = AuditStore(options);
+    ASSERT_TRUE(audit.ok()) << audit.status();
+    EXPECT_GE(audit->size(), acknowledged.size());
+  }
+  EXPECT_GT(acknowledged.size(), 100);
+}
+
+}  // namespace
+}  // namespace kvstream

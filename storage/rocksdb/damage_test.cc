@@ -1,0 +1,226 @@
+// Bytes that change on disk: whose data is lost, who says so, and who goes on.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "storage/conformance/test_chunks.h"
+#include "storage/id_text.h"
+#include "storage/rocksdb/rocksdb_chunk_store.h"
+#include "storage/rocksdb/store_audit.h"
+#include "storage/rocksdb/temp_dir.h"
+
+namespace kvstream {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string ReadFile(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+void WriteFile(const fs::path& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
+}
+
+class DamageTest : public testing::Test {
+ protected:
+  DamageTest() {
+    options_.data_dir = dir_.path();
+    for (uint64_t i = 0; i < 10; ++i) {
+      TestChunk chunk = MakeTestChunk(i);
+      // A few log blocks and a table block each.
+      chunk.segments = {TestBytes(2 * i, 50000), TestBytes(2 * i + 1, 100000)};
+      chunk.info.segment_bytes = {50000, 100000};
+      chunks_.push_back(std::move(chunk));
+    }
+  }
+
+  void Open() {
+    auto opened = RocksDbChunkStore::Create(options_);
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    store_ = *std::move(opened);
+  }
+
+  // Leaves the chunks in the log.
+  void PutAll() {
+    ASSERT_NO_FATAL_FAILURE(Open());
+    for (const TestChunk& chunk : chunks_) {
+      ASSERT_TRUE(store_->Put(chunk.id, chunk.info, chunk.views()).value_or(false));
+    }
+    store_.reset();
+  }
+
+  // Leaves them in tables: opening a store moves what its log has there.
+  void PutAllIntoTables() {
+    ASSERT_NO_FATAL_FAILURE(PutAll());
+    ASSERT_NO_FATAL_FAILURE(Open());
+    store_.reset();
+  }
+
+  // The file with this extension that contains `bytes`, and where.
+  std::pair<fs::path, size_t> Find(const std::string& extension, const std::string& bytes) {
+    for (const auto& entry : fs::directory_iterator(dir_.path())) {
+      if (entry.path().extension() != extension) continue;
+      const size_t at = ReadFile(entry.path()).find(bytes);
+      if (at != std::string::npos) return {entry.path(), at};
+    }
+    ADD_FAILURE() << "no " << extension << " file has these bytes";
+    return {};
+  }
+
+  void FlipBit(const std::string& extension, const std::string& where) {
+    const auto [path, at] = Find(extension, where);
+    std::string bytes = ReadFile(path);
+    ASSERT_LT(at, bytes.size());
+    bytes[at + where.size() / 2] ^= 0x10;
+    WriteFile(path, bytes);
+  }
+
+  bool IsWhole(const TestChunk& chunk) {
+    const auto infos = store_->GetInfos({chunk.id});
+    if (!infos.ok() || !infos->front() || !SameInfo(*infos->front(), chunk.info)) return false;
+    for (uint32_t level = 0; level < chunk.segments.size(); ++level) {
+      const auto segment = store_->ReadSegment(chunk.id, level);
+      if (!segment.ok() || segment->bytes() != chunk.segments[level]) return false;
+    }
+    return true;
+  }
+
+  void ExpectOnlyWhole(size_t first_chunks) {
+    ASSERT_NO_FATAL_FAILURE(Open());
+    for (size_t i = 0; i < chunks_.size(); ++i) {
+      EXPECT_EQ(IsWhole(chunks_[i]), i < first_chunks) << i;
+    }
+    store_.reset();
+    const auto audit = AuditStore(options_);
+    ASSERT_TRUE(audit.ok()) << audit.status();
+    EXPECT_EQ(audit->size(), first_chunks);
+  }
+
+  TempDir dir_;
+  RocksDbChunkStoreOptions options_;
+  std::vector<TestChunk> chunks_;
+  std::unique_ptr<ChunkStore> store_;
+};
+
+TEST_F(DamageTest, ADamagedSegmentIsDataLossAndTheOthersServe) {
+  PutAllIntoTables();
+  FlipBit(".sst", chunks_[3].segments[1].substr(50000, 100));
+  Open();
+  const auto damaged = store_->ReadSegment(chunks_[3].id, 1);
+  EXPECT_TRUE(absl::IsDataLoss(damaged.status())) << damaged.status();
+  EXPECT_TRUE(absl::StrContains(damaged.status().message(), ShortHex(chunks_[3].id)));
+  EXPECT_TRUE(absl::StrContains(damaged.status().message(), "ReadSegment"));
+  // Again, in case a cache kept it.
+  EXPECT_TRUE(absl::IsDataLoss(store_->ReadSegment(chunks_[3].id, 1).status()));
+  EXPECT_TRUE(store_->ReadSegment(chunks_[3].id, 0).ok());
+  for (size_t i = 0; i < chunks_.size(); ++i) EXPECT_EQ(IsWhole(chunks_[i]), i != 3) << i;
+  // The store still takes writes, and can let go of the damaged chunk.
+  const TestChunk more = MakeTestChunk(100);
+  EXPECT_TRUE(store_->Put(more.id, more.info, more.views()).value_or(false));
+  EXPECT_EQ(store_->Delete({chunks_[3].id}).value_or(0), 1);
+  EXPECT_TRUE(store_->Put(chunks_[3].id, chunks_[3].info, chunks_[3].views()).value_or(false));
+  EXPECT_TRUE(IsWhole(chunks_[3]));
+}
+
+TEST_F(DamageTest, ADamagedInfoIsDataLossAndSegmentsServe) {
+  PutAllIntoTables();
+  FlipBit(".sst", chunks_[3].info.model);
+  Open();
+  const auto infos = store_->GetInfos({chunks_[3].id});
+  EXPECT_TRUE(absl::IsDataLoss(infos.status())) << infos.status();
+  EXPECT_TRUE(absl::StrContains(infos.status().message(), ShortHex(chunks_[3].id)));
+  const auto prefix = store_->LongestPrefix({chunks_[3].id});
+  EXPECT_TRUE(absl::IsDataLoss(prefix.status())) << prefix.status();
+  EXPECT_TRUE(absl::IsDataLoss(store_->List(absl::nullopt, 100).status()));
+  EXPECT_TRUE(absl::IsDataLoss(store_->Delete({chunks_[3].id}).status()));
+  const auto put = store_->Put(chunks_[3].id, chunks_[3].info, chunks_[3].views());
+  EXPECT_TRUE(absl::IsDataLoss(put.status())) << put.status();
+  const auto segment = store_->ReadSegment(chunks_[3].id, 0);
+  ASSERT_TRUE(segment.ok()) << segment.status();
+  EXPECT_TRUE(segment->bytes() == chunks_[3].segments[0]);
+}
+
+TEST_F(DamageTest, AMissingTableIsDataLoss) {
+  PutAllIntoTables();
+  fs::remove(Find(".sst", chunks_[3].segments[0].substr(0, 100)).first);
+  const auto opened = RocksDbChunkStore::Create(options_);
+  EXPECT_TRUE(absl::IsDataLoss(opened.status())) << opened.status();
+}
+
+TEST_F(DamageTest, ATornLogEndLosesOnlyTheUnacknowledgedChunk) {
+  PutAll();
+  const auto [path, at] = Find(".log", chunks_[9].segments[1].substr(0, 100));
+  WriteFile(path, ReadFile(path).substr(0, at + 50000));
+  ExpectOnlyWhole(9);
+}
+
+TEST_F(DamageTest, AHoleInTheLastRecordIsATornEndToo) {
+  PutAll();
+  const auto [path, at] = Find(".log", chunks_[9].segments[0].substr(0, 100));
+  std::string bytes = ReadFile(path);
+  std::fill_n(bytes.begin() + static_cast<std::ptrdiff_t>(at), 4096, '\0');
+  WriteFile(path, bytes);
+  ExpectOnlyWhole(9);
+}
+
+TEST_F(DamageTest, ALogDamagedBeforeItsEndIsNotCutShortInSilence) {
+  PutAll();
+  FlipBit(".log", chunks_[3].segments[1].substr(50000, 100));
+  const auto opened = RocksDbChunkStore::Create(options_);
+  EXPECT_TRUE(absl::IsDataLoss(opened.status())) << opened.status();
+  EXPECT_TRUE(absl::StrContains(opened.status().message(), ".log"));
+  EXPECT_TRUE(absl::StrContains(opened.status().message(), "drop_damaged_log"));
+  options_.drop_damaged_log = true;
+  ASSERT_NO_FATAL_FAILURE(ExpectOnlyWhole(3));
+  // Once is enough.
+  options_.drop_damaged_log = false;
+  ExpectOnlyWhole(3);
+}
+
+TEST_F(DamageTest, ZeroedPagesBeforeTheLogsEndAreNotSkippedInSilence) {
+  PutAll();
+  const auto [path, at] = Find(".log", chunks_[3].segments[0].substr(0, 100));
+  std::string bytes = ReadFile(path);
+  const size_t page = at / 32768 * 32768;
+  std::fill_n(bytes.begin() + static_cast<std::ptrdiff_t>(page), 3 * 32768, '\0');
+  WriteFile(path, bytes);
+  EXPECT_TRUE(absl::IsDataLoss(RocksDbChunkStore::Create(options_).status()));
+}
+
+TEST_F(DamageTest, SmallRecordsBehindTheDamageAreNoticedWithinABlock) {
+  ASSERT_NO_FATAL_FAILURE(Open());
+  std::vector<TestChunk> small;
+  for (uint64_t i = 0; i < 5; ++i) {
+    small.push_back(MakeTestChunk(1000 + i, 300));
+    ASSERT_TRUE(store_->Put(small[i].id, small[i].info, small[i].views()).value_or(false));
+  }
+  store_.reset();
+  FlipBit(".log", small[2].info.model);
+  EXPECT_TRUE(absl::IsDataLoss(RocksDbChunkStore::Create(options_).status()));
+  FlipBit(".log", small[1].info.model);
+  const auto opened = RocksDbChunkStore::Create(options_);
+  EXPECT_TRUE(absl::IsDataLoss(opened.status())) << opened.status();
+}
+
+TEST_F(DamageTest, AStoreWithoutItsManifestIsNotStartedAnew) {
+  PutAll();
+  for (const auto& entry : fs::directory_iterator(dir_.path())) {
+    if (absl::StartsWith(entry.path().filename().string(), "MANIFEST")) fs::remove(entry.path());
+  }
+  const auto opened = RocksDbChunkStore::Create(options_);
+  EXPECT_TRUE(absl::IsDataLoss(opened.status())) << opened.status();
+}
+
+}  // namespace
+}  // namespace kvstream

@@ -1,0 +1,116 @@
+#include "storage/rocksdb/store_audit.h"
+
+#include <rocksdb/db.h>
+#include <rocksdb/iterator.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "storage/chunk_limits.h"
+#include "storage/id_text.h"
+#include "storage/rocksdb/chunk_record_format.h"
+#include "storage/rocksdb/rocksdb_tuning.h"
+#include "storage/rocksdb/status_mapping.h"
+
+namespace kvstream {
+namespace {
+
+using Sizes = std::map<ChunkId, std::vector<uint64_t>>;
+
+absl::string_view View(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
+
+absl::Status ReadChunks(rocksdb::DB* db, rocksdb::ColumnFamilyHandle* family, Sizes* sizes) {
+  const std::unique_ptr<rocksdb::Iterator> it(db->NewIterator({}, family));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    const auto id = rocksdb_format::DecodeIdKey(View(it->key()));
+    if (!id.ok()) return id.status();
+    const auto info = rocksdb_format::DecodeChunkRecord(View(it->value()));
+    if (!info.ok()) return info.status();
+    (*sizes)[*id] = info->segment_bytes;
+  }
+  return FromRocksDb(it->status(), "reading infos");
+}
+
+absl::Status ReadSegments(rocksdb::DB* db, rocksdb::ColumnFamilyHandle* family, Sizes* sizes) {
+  const std::unique_ptr<rocksdb::Iterator> it(db->NewIterator({}, family));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    const absl::string_view key = View(it->key());
+    if (key.size() != rocksdb_format::kSegmentKeyBytes) {
+      return absl::InternalError(absl::StrCat("a segment's key has ", key.size(), " bytes"));
+    }
+    const auto id = rocksdb_format::DecodeIdKey(key.substr(0, rocksdb_format::kIdBytes));
+    if (!id.ok()) return id.status();
+    std::vector<uint64_t>& of_chunk = (*sizes)[*id];
+    if (static_cast<uint8_t>(key.back()) != of_chunk.size()) {
+      return absl::InternalError(absl::StrCat(ShortHex(*id), " lacks level ", of_chunk.size()));
+    }
+    of_chunk.push_back(it->value().size());
+  }
+  return FromRocksDb(it->status(), "reading segments");
+}
+
+absl::StatusOr<std::set<ChunkId>> Compare(const Sizes& announced, const Sizes& found) {
+  std::set<ChunkId> ids;
+  for (const auto& [id, sizes] : announced) {
+    const auto segments = found.find(id);
+    if (segments == found.end() || segments->second != sizes) {
+      return absl::InternalError(absl::StrCat(ShortHex(id), " lacks some of its segments"));
+    }
+    ids.insert(id);
+  }
+  for (const auto& [id, sizes] : found) {
+    if (ids.count(id) == 0) {
+      return absl::InternalError(absl::StrCat(ShortHex(id), " has segments but no info"));
+    }
+  }
+  return ids;
+}
+
+}  // namespace
+
+absl::StatusOr<std::set<ChunkId>> AuditStore(const RocksDbChunkStoreOptions& options) {
+  rocksdb::DB* opened = nullptr;
+  std::vector<rocksdb::ColumnFamilyHandle*> families;
+  const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(
+      TunedDbOptions(options), options.data_dir, TunedFamilies(options, NewBlockCache(options)),
+      &families, &opened);
+  if (!status.ok()) return FromRocksDb(status, "auditing");
+  const std::unique_ptr<rocksdb::DB> db(opened);
+  const auto close = absl::MakeCleanup([&] {
+    for (auto* family : families) db->DestroyColumnFamilyHandle(family).PermitUncheckedError();
+  });
+  Sizes announced, found;
+  if (absl::Status s = ReadChunks(db.get(), families[kChunks], &announced); !s.ok()) return s;
+  if (absl::Status s = ReadSegments(db.get(), families[kSegments], &found); !s.ok()) return s;
+  absl::StatusOr<std::set<ChunkId>> ids = Compare(announced, found);
+  if (!ids.ok()) return ids;
+
+  rocksdb_format::Counters stored;
+  std::string bytes;
+  const rocksdb::Status read = db->Get({}, families[kMeta], rocksdb_format::kCountersKey, &bytes);
+  if (read.ok()) {
+    const auto counters = rocksdb_format::DecodeCounters(bytes);
+    if (!counters.ok()) return counters.status();
+    stored = *counters;
+  } else if (!read.IsNotFound()) {
+    return FromRocksDb(read, "reading counters");
+  }
+  uint64_t payload_bytes = 0;
+  for (const auto& [id, sizes] : announced) {
+    for (uint64_t size : sizes) payload_bytes += size;
+  }
+  if (stored.chunks != ids->size() || stored.payload_bytes != payload_bytes) {
+    return absl::InternalError(absl::StrCat("counters say ", stored.chunks, " chunks, ",
+                                            stored.payload_bytes, " bytes; there are ", ids->size(),
+                                            " chunks, ", payload_bytes, " bytes"));
+  }
+  return ids;
+}
+
+}  // namespace kvstream
