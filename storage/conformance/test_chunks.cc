@@ -1,6 +1,8 @@
 #include "storage/conformance/test_chunks.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <iostream>
 #include <random>
 #include <utility>
@@ -32,13 +34,12 @@ ChunkId TestId(uint64_t number) {
 }
 
 std::string TestBytes(uint64_t seed, size_t bytes) {
-  std::string noise;
-  noise.reserve(bytes + 8);
-  for (uint64_t i = 0; noise.size() < bytes; ++i) {
-    const uint64_t bits = Mix(Mix(seed) + i);
-    for (size_t b = 0; b < 8; ++b) noise.push_back(static_cast<char>(bits >> (8 * b)));
+  const uint64_t start = Mix(seed);
+  std::string noise(bytes, '\0');
+  for (size_t i = 0; i < bytes; i += 8) {
+    const uint64_t bits = Mix(start + i);
+    std::memcpy(noise.data() + i, &bits, std::min<size_t>(8, bytes - i));
   }
-  noise.resize(bytes);
   return noise;
 }
 

@@ -90,7 +90,7 @@ TEST_F(PowerCutTest, NothingAcknowledgedIsLostAndNothingIsPartial) {
             number = stored ? next_number++ : old->first;
             undecided.insert(number);
           }
-          const TestChunk chunk = MakeTestChunk(number, 20000);
+          const TestChunk chunk = MakeTestChunk(number, 8000);
           const bool ok = stored ? store_->Put(chunk.id, chunk.info, chunk.views()).ok()
                                  : store_->Delete({chunk.id}).ok();
           if (!ok) return;  // the power is cut
@@ -108,7 +108,7 @@ TEST_F(PowerCutTest, NothingAcknowledgedIsLostAndNothingIsPartial) {
     ASSERT_NO_FATAL_FAILURE(Open());
     for (const auto& [number, stored] : acknowledged) {
       if (undecided.count(number) > 0) continue;
-      const TestChunk chunk = MakeTestChunk(number, 20000);
+      const TestChunk chunk = MakeTestChunk(number, 8000);
       if (stored) {
         ASSERT_NO_FATAL_FAILURE(ExpectWhole(chunk)) << "chunk " << number;
       } else {
