@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "codec/class_training.h"
+#include "codec/exact_tokens.h"
 #include "codec/format.h"
 #include "codec/kv_panels.h"
 #include "codec/panel_multiply.h"
@@ -96,6 +97,7 @@ class Calibrator {
     data.sink_tokens = options.sink_tokens;
     data.levels = levels_;
     data.steps = options.steps;
+    ChooseReferences(samples);
     for (const KvView& sample : samples) {
       if (sample.tokens <= options.sink_tokens) continue;
       samples_.push_back(sample.Slice(options.sink_tokens, sample.tokens - options.sink_tokens));
@@ -152,6 +154,27 @@ class Calibrator {
   int64_t tokens() const { return tokens_; }
 
  private:
+  // The sink tokens that most samples share, such as the one that starts every document.
+  void ChooseReferences(absl::Span<const KvView> samples) {
+    ReferenceTokens& references = fields_.data.references;
+    references.resize(options_.sink_tokens);
+    for (int position = 0; position < options_.sink_tokens; ++position) {
+      std::vector<std::vector<uint16_t>> tokens;
+      for (const KvView& sample : samples) {
+        if (sample.tokens > position)
+          tokens.push_back(TokenValues(fields_.data.geometry, sample, position));
+      }
+      if (tokens.size() < 2) continue;
+      for (size_t i = 0; i < std::min<size_t>(tokens.size(), 4) && references[position].empty();
+           ++i) {
+        const size_t close = std::count_if(
+            tokens.begin(), tokens.end(),
+            [&](const std::vector<uint16_t>& token) { return CloseToReference(token, tokens[i]); });
+        if (2 * close > tokens.size()) references[position] = tokens[i];
+      }
+    }
+  }
+
   // Panels of a range of channels for a run of at most kRun tokens of one sample; calls use(panels,
   // tokens) for each.
   static constexpr int64_t kRun = 256;

@@ -153,7 +153,8 @@ absl::Status ChunkDecoder::Impl::Decode(absl::Span<const absl::string_view> segm
   absl::Status status = Parse(segments, out);
   if (!status.ok()) return status;
   const SegmentHeader& header = segments_[0].header;
-  status = DecodeExactTokens(data_.geometry, segments_[0].sinks, out.Slice(0, header.sinks));
+  status = DecodeExactTokens(data_.geometry, data_.references, header.first_position,
+                             segments_[0].sinks, out.Slice(0, header.sinks));
   if (!status.ok()) return status;
   if (!data_.calibrated) {
     status = ReadStatistics(segments_[0].statistics);

@@ -147,7 +147,8 @@ absl::StatusOr<EncodedChunk> ChunkEncoder::Impl::Encode(const KvView& kv, int64_
   header.sinks = static_cast<int32_t>(
       std::min<int64_t>(kv.tokens, std::max<int64_t>(0, data_.sink_tokens - first_position)));
   SegmentSections base;
-  status = EncodeExactTokens(data_.geometry, kv.Slice(0, header.sinks), &base.sinks);
+  status = EncodeExactTokens(data_.geometry, data_.references, first_position,
+                             kv.Slice(0, header.sinks), &base.sinks);
   if (!status.ok()) return status;
   const KvView coded = kv.Slice(header.sinks, kv.tokens - header.sinks);
   const int64_t coded_position = first_position + header.sinks;

@@ -5,11 +5,13 @@
 // coordinate and token is its cell; at level n > 0 it is r = cell - 3 * parent. Coordinates of a
 // class that is null at the level are not coded. The others are coded in the order of descending
 // class, then ascending index, and cut into blocks; a block codes for each of its coordinates all
-// tokens, 32 at a step, one a lane. Exceptions replace decoded symbols: pairs of varints (distance
-// from the one before in coordinate * tokens + token, less one; zigzag of the symbol). Override:
-// entries of a table (u8 count, then u8 symbol, u16 frequency each) and a rANS block over all
-// coordinates of (class - reference) mod 256, where the reference is the class in effect at the
-// level below, or the profile's.
+// tokens, 32 at a step, one a lane.
+//
+// Exceptions replace decoded symbols: pairs of varints (distance from the one before in
+// coordinate * tokens + token, less one; zigzag of the symbol).
+//
+// Override: a symbol block (symbol_block.h) over all coordinates of (class - reference) mod 256,
+// where the reference is the class in effect at the level below, or the profile's.
 #ifndef KVSTREAM_CODEC_LEVEL_CODER_H_
 #define KVSTREAM_CODEC_LEVEL_CODER_H_
 
@@ -23,9 +25,6 @@
 #include "codec/segment.h"
 
 namespace kvstream {
-
-// Lanes of the override's block: few, because it is short.
-int OverrideLanes(int32_t coordinates);
 
 // Coordinates that the level codes, in coding order.
 void CodingOrder(const ProfileData& profile, int level, const std::vector<uint8_t>& classes,
@@ -107,6 +106,7 @@ class LevelDecoder {
   const ProfileData& profile_;
   std::vector<std::unique_ptr<uint32_t[]>> slots_;  // by class, made on first use
   std::vector<int32_t> order_;
+  std::vector<uint8_t> override_;
 };
 
 }  // namespace kvstream

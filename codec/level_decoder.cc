@@ -7,6 +7,7 @@
 #include "codec/byte_io.h"
 #include "codec/level_coder.h"
 #include "codec/quantize.h"
+#include "codec/symbol_block.h"
 
 namespace kvstream {
 namespace {
@@ -79,43 +80,17 @@ const uint32_t* LevelDecoder::Slots(int klass) {
 }
 
 absl::Status LevelDecoder::DecodeOverride(absl::string_view bytes, std::vector<uint8_t>* classes) {
-  ByteReader in(bytes);
-  const int entries = in.Read<uint8_t>() + 1;
-  std::array<uint8_t, kProbabilityScale> symbol_of;
-  std::array<uint16_t, 256> frequency = {};
-  std::array<uint16_t, 256> start = {};
-  int sum = 0;
-  for (int i = 0; i < entries; ++i) {
-    const uint8_t symbol = in.Read<uint8_t>();
-    const uint16_t value = in.Read<uint16_t>();
-    if (!in.ok() || value < 1 || value >= kProbabilityScale || sum + value > kProbabilityScale ||
-        frequency[symbol] != 0) {
-      return absl::InvalidArgumentError("segment: table of the class override is out of range");
-    }
-    frequency[symbol] = value;
-    start[symbol] = static_cast<uint16_t>(sum);
-    std::fill(symbol_of.begin() + sum, symbol_of.begin() + sum + value, symbol);
-    sum += value;
-  }
-  if (sum != kProbabilityScale)
-    return absl::InvalidArgumentError("segment: table of the class override does not sum to 4096");
-  const int lanes = OverrideLanes(profile_.coordinates);
-  RansDecoder rans;
-  if (!rans.Init(in.Take(in.remaining()), lanes))
-    return absl::DataLossError("segment: class override is truncated");
+  const absl::Status status =
+      DecodeSymbols(bytes, profile_.coordinates, "class override", &override_);
+  if (!status.ok()) return status;
   for (int32_t i = 0; i < profile_.coordinates; ++i) {
-    const uint32_t x = rans.state[i % lanes];
-    const uint32_t slot = x & kSlotMask;
-    const uint8_t symbol = symbol_of[slot];
-    rans.state[i % lanes] =
-        rans.Renormalise<true>(frequency[symbol] * (x >> kProbabilityBits) + slot - start[symbol]);
-    const uint8_t klass = static_cast<uint8_t>((*classes)[i] + symbol);
-    if (klass >= profile_.tables.classes)
+    const uint8_t klass = static_cast<uint8_t>((*classes)[i] + override_[i]);
+    if (klass >= profile_.tables.classes) {
       return absl::InvalidArgumentError(
           "segment: class override gives a class that does not exist");
+    }
     (*classes)[i] = klass;
   }
-  if (!rans.Finished()) return absl::DataLossError("segment: class override does not decode");
   return absl::OkStatus();
 }
 

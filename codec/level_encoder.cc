@@ -6,6 +6,7 @@
 #include "codec/byte_io.h"
 #include "codec/level_coder.h"
 #include "codec/quantize.h"
+#include "codec/symbol_block.h"
 
 namespace kvstream {
 namespace {
@@ -30,8 +31,6 @@ int ContextOf(int32_t parent) { return parent == 0 ? 0 : (parent == 1 || parent 
 int Mirrored(int32_t parent, int32_t r) { return parent < 0 ? -r : r; }
 
 }  // namespace
-
-int OverrideLanes(int32_t coordinates) { return std::min(kLanes, std::max(1, coordinates / 512)); }
 
 void CodingOrder(const ProfileData& profile, int level, const std::vector<uint8_t>& classes,
                  std::vector<int32_t>* order) {
@@ -181,37 +180,15 @@ void LevelEncoder::ChooseClasses(int level, const int32_t* cells, const int32_t*
     }
     price[0] = std::min(price[0], 4.0f);
   }
-  count[0] = std::max(count[0], 0.5);
-  std::vector<uint8_t> symbols;
-  std::vector<double> weights;
-  for (int symbol = 0; symbol < 256; ++symbol) {
-    if (count[symbol] == 0) continue;
-    symbols.push_back(static_cast<uint8_t>(symbol));
-    weights.push_back(count[symbol]);
-  }
-  if (symbols.size() < 2) return;
-
-  const std::vector<uint16_t> frequency = FrequenciesFromWeights(weights);
-  std::array<uint16_t, 256> frequency_of = {};
-  std::array<uint16_t, 256> start_of = {};
+  if (count[0] == coordinates) return;
   std::string section;
-  section.push_back(static_cast<char>(symbols.size() - 1));
-  int start = 0;
-  for (size_t i = 0; i < symbols.size(); ++i) {
-    section.push_back(static_cast<char>(symbols[i]));
-    AppendLe(frequency[i], &section);
-    frequency_of[symbols[i]] = frequency[i];
-    start_of[symbols[i]] = static_cast<uint16_t>(start);
-    start += frequency[i];
-  }
-  const int lanes = OverrideLanes(coordinates);
+  std::vector<uint8_t> symbols(coordinates);
   double chosen_bits = 0;
-  for (int32_t i = coordinates - 1; i >= 0; --i) {
-    const uint8_t symbol = static_cast<uint8_t>(chosen[i] - (*classes)[i]);
-    rans_.Put(i % lanes, start_of[symbol], frequency_of[symbol]);
+  for (int32_t i = 0; i < coordinates; ++i) {
+    symbols[i] = static_cast<uint8_t>(chosen[i] - (*classes)[i]);
     chosen_bits += candidates[static_cast<size_t>(i) * width + chosen[i] - (*classes)[i] + reach];
   }
-  rans_.Finish(lanes, &section);
+  EncodeSymbols(symbols, &section);
   if (section.size() * 8 + chosen_bits >= plain_bits) return;
   for (int32_t i = 0; i < coordinates; ++i) {
     bits_[i] = candidates[static_cast<size_t>(i) * width + chosen[i] - (*classes)[i] + reach];

@@ -82,6 +82,26 @@ absl::Status ParseHeader(ByteReader& in, ProfileData& data) {
   return in.ok() ? absl::OkStatus() : Invalid("truncated in the steps");
 }
 
+absl::Status ParseReferences(ByteReader& in, ProfileData& data) {
+  data.references.resize(data.sink_tokens);
+  for (int position = 0; position < data.sink_tokens; ++position) {
+    const uint8_t present = in.Read<uint8_t>();
+    if (!in.ok()) return Invalid("truncated in the reference tokens");
+    if (present > 1)
+      return Invalid("flag of reference token ", position, " is ", present, ", must be 0 or 1");
+    if (present == 0) continue;
+    const absl::string_view bytes = in.Take(uint64_t{2} * data.channels());
+    if (!in.ok()) return Invalid("truncated in the reference tokens");
+    data.references[position].resize(data.channels());
+    std::memcpy(data.references[position].data(), bytes.data(), bytes.size());
+    for (uint16_t value : data.references[position]) {
+      if (!IsFinite16(value, data.geometry.dtype))
+        return Invalid("reference token ", position, " has a value that is not finite");
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ParseChannels(ByteReader& in, ProfileData& data) {
   const int32_t channels = data.channels();
   const absl::string_view means = in.Take(uint64_t{4} * channels);
@@ -230,6 +250,7 @@ absl::Status ParseAll(ProfileData& data) {
 
   ByteReader fields(bytes.substr(16, body - 16));
   absl::Status status = ParseHeader(fields, data);
+  if (status.ok()) status = ParseReferences(fields, data);
   if (status.ok()) status = ParseChannels(fields, data);
   if (status.ok()) status = ParseGroups(fields, data);
   if (status.ok()) status = ParseTables(fields, data);
@@ -264,6 +285,13 @@ std::string SerializeProfile(const ProfileFields& fields) {
   AppendLe<uint8_t>(static_cast<uint8_t>(data.group_kind), &out);
   AppendLe<uint16_t>(data.group_layers, &out);
   for (double step : data.steps) AppendLe(step, &out);
+  for (int position = 0; position < data.sink_tokens; ++position) {
+    const bool present =
+        position < static_cast<int>(data.references.size()) && !data.references[position].empty();
+    AppendLe<uint8_t>(present ? 1 : 0, &out);
+    if (!present) continue;
+    for (uint16_t value : data.references[position]) AppendLe(value, &out);
+  }
   for (float mean : data.mean) AppendLe(mean, &out);
   for (float unit : data.unit) AppendLe(unit, &out);
   AppendLe<uint32_t>(data.groups.size(), &out);

@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "codec/class_tables.h"
+#include "codec/exact_tokens.h"
 #include "codec/geometry.h"
 #include "codec/panel_multiply.h"
 #include "codec/profile.h"
@@ -42,8 +43,9 @@ struct ProfileData {
   bool calibrated = false;
   GroupKind group_kind = GroupKind::kNone;
   int group_layers = 0;
-  std::vector<float> mean;  // [channel]
-  std::vector<float> unit;  // [channel], positive
+  ReferenceTokens references;  // by position, as many as sink_tokens
+  std::vector<float> mean;     // [channel]
+  std::vector<float> unit;     // [channel], positive
   std::vector<ProfileGroup> groups;
   int32_t coordinates = 0;
   std::vector<uint8_t> classes;  // [coordinate]
