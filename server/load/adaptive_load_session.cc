@@ -12,9 +12,9 @@ namespace kvstream {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-// Recompute in ability FRONT or ANY is given out so far ahead that a report's way and delay leave
-// the client no gap.
-constexpr double kRecomputeAheadSeconds = 0.060;
+// Recompute in ability FRONT or ANY is given out so far ahead that neither a plan, which queues
+// behind a window of data, nor a report's delay leaves the client a gap.
+constexpr double kRecomputeAheadSeconds = 0.100;
 // How long a report of recompute may take beside the round trip.
 constexpr absl::Duration kReportGrace = absl::Milliseconds(50);
 // Without reports a plan that may still turn to recompute is looked at so often.
@@ -167,17 +167,12 @@ absl::optional<LoadAction> AdaptiveLoadSession::Proceed(absl::Duration now) {
   estimator_.OnSent(piece.size, now);
   delivery_.OnSent(piece);
   last_sent_ = piece;
-  if (delivery_.complete(chunk) > work_->target) FinishWork(now);
+  if (delivery_.complete(chunk) > work_->target) FinishWork();
   return LoadAction(piece);
 }
 
-void AdaptiveLoadSession::FinishWork(absl::Duration now) {
-  if (decode_s_per_token_ > 0) {
-    const double now_s = absl::ToDoubleSeconds(now);
-    const double arrival_s = now_s + View(now, /*deciding=*/false).latency_s;
-    decoder_busy_until_s_ = std::max(decoder_busy_until_s_, arrival_s) +
-                            chunks_.tokens(work_->chunk) * decode_s_per_token_;
-  }
+void AdaptiveLoadSession::FinishWork() {
+  decoder_.OnSent(estimator_.sent_bytes(), chunks_.tokens(work_->chunk) * decode_s_per_token_);
   if (!work_->refinement) {
     delivery_.CloseFrontier();
     replan_ = true;
@@ -192,15 +187,14 @@ double AdaptiveLoadSession::TimeLeft(absl::Duration now) const {
   return absl::ToDoubleSeconds(*deadline_ - margin_ - (now - created_));
 }
 
-PlannerView AdaptiveLoadSession::View(absl::Duration now, bool deciding) const {
+PlannerView AdaptiveLoadSession::View(absl::Duration now) const {
   const BandwidthEstimate estimate = estimator_.estimate(now);
   PlannerView view;
   view.rate = estimate.known() ? estimate.rate : startup_rate_;
   view.rate_low = estimate.known() ? estimate.low : startup_rate_;
-  if (deciding && estimate.lower_bound) {
-    view.rate = std::max(view.rate, startup_rate_);
-    view.rate_low = view.rate;
-  }
+  // Giving a chunk to recompute is final: not as long as the link may well be faster than it shows.
+  if (estimate.lower_bound) view.rate = std::max(view.rate, startup_rate_);
+  view.rate_hoped = estimate.lower_bound ? view.rate : view.rate_low;
   view.rtt_s = absl::ToDoubleSeconds(estimator_.rtt_min());
   const double in_flight = static_cast<double>(estimator_.unacked_bytes());
   view.latency_s = std::max(view.rtt_s, in_flight / view.rate);
@@ -220,7 +214,7 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
   input.prefill = ledger_.model_now(now, estimator_.rtt_min() + kReportGrace);
   input.may_recompute = ability_ != RecomputeAbility::kNone && input.prefill.known();
   if (!input.may_recompute) return;
-  input.view = View(now, /*deciding=*/true);
+  input.view = View(now);
   input.recompute_backlog_s = ledger_.backlog_s(now, input.prefill);
   input.refinement_bytes = delivery_.refinement_bytes();
   const Split split =
@@ -243,7 +237,8 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
   if (boundary_ == input.open.end && delivery_.touched(last)) {
     GiveToRecompute(last, last + 1, RecomputeReason::kFaster, now);
   }
-  const double ahead_s = input.view.rtt_s + kRecomputeAheadSeconds;
+  const double window_s = input.view.rtt_s + kWindowQueueSeconds;
+  const double ahead_s = std::max(input.view.latency_s, window_s) + kRecomputeAheadSeconds;
   for (uint32_t chunk = input.open.begin; chunk < boundary_ && !delivery_.all_decided(); ++chunk) {
     if (ledger_.backlog_s(now, input.prefill) >= ahead_s) break;
     GiveToRecompute(chunk, chunk + 1, RecomputeReason::kFaster, now);
@@ -301,9 +296,7 @@ bool AdaptiveLoadSession::PickRefinement(absl::Duration now) {
   if (!delivery_.all_decided() && delivery_.touched(delivery_.frontier())) return false;
   const absl::optional<DeliveryState::Refinement> next = delivery_.NextRefinement();
   if (!next) return false;
-  const double decoder_busy_s = decoder_busy_until_s_ - absl::ToDoubleSeconds(now);
-  if (!FitsInTime(View(now, /*deciding=*/false), next->bytes, chunks_.tokens(next->chunk),
-                  decoder_busy_s)) {
+  if (!FitsInTime(View(now), next->bytes, chunks_.tokens(next->chunk), decoder_.busy_s(now))) {
     return false;
   }
   work_ = Work{next->chunk, next->target, /*refinement=*/true};
@@ -348,6 +341,10 @@ absl::Status AdaptiveLoadSession::OnProgress(const ClientProgress& progress, abs
     return status;
   }
   last_sent_.reset();
+  decoder_.OnReport(estimator_.acked_bytes(), now);
+  if (progress.chunks_ready == delivery_.deliverable() && estimator_.unacked_bytes() == 0) {
+    decoder_.OnIdle(now);
+  }
   if (policy_ == LoadPolicy::kCacheGen) cachegen_.OnReport(progress.bytes_received, progress.clock);
   if (doubt_ready_ &&
       (progress.chunks_ready < size() || progress.recomputed_tokens > doubt_tokens_ ||

@@ -12,6 +12,7 @@
 #include "server/load/bandwidth_estimator.h"
 #include "server/load/cachegen_policy.h"
 #include "server/load/chunk_table.h"
+#include "server/load/decoder_model.h"
 #include "server/load/delivery_state.h"
 #include "server/load/level_planner.h"
 #include "server/load/load_session.h"
@@ -56,9 +57,7 @@ class AdaptiveLoadSession final : public LoadSession {
   }
   uint32_t size() const { return chunks_.size(); }
   double TimeLeft(absl::Duration now) const;
-  // `deciding`: for a decision that is final, hence with the speed that the link may well have
-  // while only lower bounds are known.
-  PlannerView View(absl::Duration now, bool deciding) const;
+  PlannerView View(absl::Duration now) const;
 
   absl::optional<SendPlan> TellNext();
   // Divides the open range anew. May give chunks to recompute.
@@ -69,7 +68,7 @@ class AdaptiveLoadSession final : public LoadSession {
   bool PickRefinement(absl::Duration now);
   // Plan or data of work_, or nothing while the window is full.
   absl::optional<LoadAction> Proceed(absl::Duration now);
-  void FinishWork(absl::Duration now);
+  void FinishWork();
   // The chunk's bytes cannot be had.
   void LoseChunk(uint32_t chunk, const absl::Status& why, absl::Duration now);
   absl::Status CheckProgress(const ClientProgress& progress) const;
@@ -93,6 +92,7 @@ class AdaptiveLoadSession final : public LoadSession {
   CacheGenThroughput cachegen_;
   RecomputeLedger ledger_;
   DeliveryState delivery_;
+  DecoderModel decoder_;
 
   absl::Status failure_;
   absl::optional<Work> work_;

@@ -17,6 +17,7 @@ double Clamp(double value, double low, double high) { return std::min(std::max(v
 }  // namespace
 
 constexpr absl::Duration BandwidthEstimator::kMinInterval;
+constexpr absl::Duration BandwidthEstimator::kMinIntervalOfMany;
 constexpr absl::Duration BandwidthEstimator::kQueueFloor;
 constexpr absl::Duration BandwidthEstimator::kErrorHorizon;
 
@@ -66,47 +67,47 @@ absl::Status BandwidthEstimator::OnReport(uint64_t bytes_received, absl::Duratio
   client_clock_ = client_clock;
   if (bytes_received == acked_bytes_) return absl::OkStatus();
 
-  absl::Duration rtt;
-  if (PopAcked(bytes_received, now, &rtt)) {
-    if (!rtt_seen_ || rtt < rtt_min_) rtt_min_ = rtt;
-    rtt_seen_ = true;
-    queued_ |= rtt > rtt_min_ + std::max(kQueueFloor, rtt_min_ / 8);
-  }
+  queued_ &= PopAcked(bytes_received, now);
   acked_bytes_ = bytes_received;
   last_report_at_ = now;
 
+  // What was sent since the gap, in all of the time since: a bound that needs no second report.
+  const double elapsed = std::max(absl::ToDoubleSeconds(now - restart_at_), 1e-4);
+  const double bound = static_cast<double>(bytes_received - restart_offset_) / elapsed;
+  if (samples_ == 0) crude_bound_ = Clamp(std::max(crude_bound_, bound), kMinRate, kMaxRate);
   if (!have_reference_) {
-    const double elapsed = std::max(absl::ToDoubleSeconds(now - restart_at_), 1e-3);
-    const double bound = static_cast<double>(bytes_received - restart_offset_) / elapsed;
-    crude_bound_ = Clamp(std::max(crude_bound_, bound), kMinRate, kMaxRate);
     if (samples_ > 0 && bound > rate_) AddSample(bound, elapsed, /*limited=*/true);
     have_reference_ = true;
     reference_bytes_ = bytes_received;
     reference_clock_ = client_clock;
-    queued_ = false;
+    queued_ = true;
     return absl::OkStatus();
   }
   const absl::Duration interval = client_clock - reference_clock_;
-  if (interval < kMinInterval) return absl::OkStatus();
+  const bool many = bytes_received - reference_bytes_ >= kManyBytes;
+  if (interval < (many ? kMinIntervalOfMany : kMinInterval)) return absl::OkStatus();
   const double interval_s = absl::ToDoubleSeconds(interval);
   const double sample = static_cast<double>(bytes_received - reference_bytes_) / interval_s;
   AddSample(sample, interval_s, /*limited=*/!queued_);
   TrackError(/*limited=*/!queued_, client_clock);
   reference_bytes_ = bytes_received;
   reference_clock_ = client_clock;
-  queued_ = false;
+  queued_ = true;
   return absl::OkStatus();
 }
 
-bool BandwidthEstimator::PopAcked(uint64_t bytes_received, absl::Duration now,
-                                  absl::Duration* rtt) {
+bool BandwidthEstimator::PopAcked(uint64_t bytes_received, absl::Duration now) {
   bool popped = false;
+  absl::Duration rtt;
   while (!in_flight_.empty() && in_flight_.front().end <= bytes_received) {
-    *rtt = std::max(now - in_flight_.front().at, absl::ZeroDuration());
+    rtt = std::max(now - in_flight_.front().at, absl::ZeroDuration());
     in_flight_.pop_front();
     popped = true;
   }
-  return popped;
+  if (!popped) return true;
+  if (!rtt_seen_ || rtt < rtt_min_) rtt_min_ = rtt;
+  rtt_seen_ = true;
+  return rtt > rtt_min_ + std::max(kQueueFloor, rtt_min_ / 8);
 }
 
 void BandwidthEstimator::AddSample(double sample, double interval_s, bool limited) {

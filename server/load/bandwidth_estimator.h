@@ -24,7 +24,8 @@ struct BandwidthEstimate {
 
 // Samples. A report says that b bytes had arrived when the client's clock showed c. Between two
 // reports
-//     sample = (b1 - b0) / (c1 - c0),   c1 - c0 >= kMinInterval,
+//     sample = (b1 - b0) / (c1 - c0),   c1 - c0 >= kMinInterval (kMinIntervalOfMany for
+//     kManyBytes),
 // so neither the delay of the link nor of the report is in it. The reference point (b0, c0) is
 // dropped when the sender had nothing in flight in between: the gap would be counted as slowness of
 // the link. What such a first report after a gap still proves is
@@ -32,9 +33,10 @@ struct BandwidthEstimate {
 //
 // Limited samples. A sender that holds back (application or window) measures itself, not the link
 // (the idea of QUIC's bandwidth sampler). A sample is taken as the link's own speed only if the
-// link had a queue meanwhile, which shows in the round trip: some byte of it was acknowledged more
-// than rtt_min + max(kQueueFloor, rtt_min / 8) after it was sent. Every other sample is a lower
-// bound and may only raise the estimate.
+// link had a queue all the while, which shows in the round trips: every frame of it was
+// acknowledged more than rtt_min + max(kQueueFloor, rtt_min / 8) after it was sent. (The first
+// frame after a pause finds no queue, even if the burst that follows makes one.) Every other sample
+// is a lower bound and may only raise the estimate.
 //
 // Filter. Quick to fall, steady to rise: with dt the sample's interval, k the samples so far and x
 // the sample,
@@ -91,6 +93,8 @@ class BandwidthEstimator {
   };
 
   static constexpr absl::Duration kMinInterval = absl::Milliseconds(5);
+  static constexpr absl::Duration kMinIntervalOfMany = absl::Milliseconds(1);
+  static constexpr uint64_t kManyBytes = 256 << 10;
   static constexpr absl::Duration kQueueFloor = absl::Milliseconds(2);
   static constexpr double kTauFall = 0.040;
   static constexpr double kTauRise = 0.250;
@@ -99,8 +103,9 @@ class BandwidthEstimator {
   static constexpr absl::Duration kErrorHorizon = absl::Milliseconds(80);
   static constexpr double kSilence = 0.060;
 
-  // Takes the round trip of the newest acknowledged frame; true if one was.
-  bool PopAcked(uint64_t bytes_received, absl::Duration now, absl::Duration* rtt);
+  // Takes the round trips of the frames that this report acknowledges; returns whether all of them
+  // found a queue. The newest frame is enough for rtt_min, as it waited least for the report.
+  bool PopAcked(uint64_t bytes_received, absl::Duration now);
   void AddSample(double rate, double interval_s, bool limited);
   void TrackError(bool limited, absl::Duration client_clock);
 
@@ -122,7 +127,7 @@ class BandwidthEstimator {
   bool have_reference_ = false;
   uint64_t reference_bytes_ = 0;
   absl::Duration reference_clock_;
-  bool queued_ = false;  // since the reference point some frame showed a queue
+  bool queued_ = true;  // since the reference point every frame found a queue
   // Where sending began after the newest gap.
   uint64_t restart_offset_ = 0;
   absl::Duration restart_at_;

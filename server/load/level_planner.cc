@@ -35,11 +35,19 @@ double StreamLow(const SplitInput& in, uint32_t begin, uint32_t end) {
   return StreamSeconds(in, begin, end, in.base_level, in.view.rate_low, in.view.latency_low_s, 0);
 }
 
-// The client's own work on [begin, end), from now: the plan's way to it and its report's way back
-// are one round trip.
+double StreamHoped(const SplitInput& in, uint32_t begin, uint32_t end, int level,
+                   uint64_t extra_bytes) {
+  const double latency_s =
+      std::max(in.view.rtt_s, in.view.latency_low_s * in.view.rate_low / in.view.rate_hoped);
+  return StreamSeconds(in, begin, end, level, in.view.rate_hoped, latency_s, extra_bytes);
+}
+
+// The client's own work on [begin, end): it begins when the client is through with its backlog and
+// the plan, which queues behind the data in flight, has arrived, and ends with a report.
 double Recompute(const SplitInput& in, uint32_t begin, uint32_t end) {
   if (begin >= end && in.recompute_backlog_s <= 0) return 0;
-  return in.view.rtt_s + in.recompute_backlog_s + in.prefill.seconds(*in.chunks, begin, end);
+  return std::max(in.recompute_backlog_s + in.view.rtt_s, in.view.latency_s) +
+         in.prefill.seconds(*in.chunks, begin, end);
 }
 
 double ForwardExpected(const SplitInput& in, uint32_t cut) {
@@ -69,7 +77,8 @@ Split StreamAll(const SplitInput& in) {
 
 bool PromisedBackward(const SplitInput& in, uint32_t meet, double safety) {
   const bool stream_in_time =
-      meet >= in.open.end || StreamLow(in, meet, in.open.end) <= in.view.time_left_s;
+      meet >= in.open.end ||
+      StreamHoped(in, meet, in.open.end, in.base_level, 0) <= in.view.time_left_s;
   return stream_in_time && safety * Recompute(in, in.open.begin, meet) <= in.view.time_left_s;
 }
 
@@ -125,8 +134,8 @@ Split SplitForSpeed(const SplitInput& in) {
 Split SplitForQuality(const SplitInput& in) {
   const Split all = StreamAll(in);
   if (!in.may_recompute || in.open.begin >= in.open.end) return all;
-  const double finest = StreamSeconds(in, in.open.begin, in.open.end, in.chunks->levels() - 1,
-                                      in.view.rate_low, in.view.latency_low_s, in.refinement_bytes);
+  const double finest =
+      StreamHoped(in, in.open.begin, in.open.end, in.chunks->levels() - 1, in.refinement_bytes);
   if (finest <= in.view.time_left_s) return all;
   const double safety = in.prefill.safety();
   if (in.order == BaseOrder::kForward) {

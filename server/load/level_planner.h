@@ -22,8 +22,10 @@ enum class BaseOrder { kForward, kBackward };
 // The link and the client as the planner sees them. All times in seconds from now, all rates in
 // bytes a second and positive.
 struct PlannerView {
-  double rate = 0;       // expected
-  double rate_low = 0;   // what a promise may count on; at most `rate`
+  double rate = 0;        // expected; if only lower bounds are known, what the link may well do
+  double rate_low = 0;    // what a promise may count on; at most `rate`
+  double rate_hoped = 0;  // what decides whether the link is good enough without recompute:
+                          // rate_low of a link that was measured, `rate` of one that was not
   double latency_s = 0;  // until a byte sent now would be acknowledged, beside its own transfer:
                          // max(rtt, unacked / rate)
   double latency_low_s = 0;  // the same with rate_low

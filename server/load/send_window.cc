@@ -5,7 +5,6 @@
 namespace kvstream {
 namespace {
 
-constexpr double kQueueSeconds = 0.075;
 constexpr double kFrameSeconds = 0.025;
 constexpr uint64_t kFrameStep = 4 << 10;
 constexpr uint64_t kFrameUnknown = 16 << 10;
@@ -15,13 +14,13 @@ constexpr uint64_t kFrameUnknown = 16 << 10;
 uint64_t WindowBytes(const BandwidthEstimate& estimate, absl::Duration rtt_min,
                      uint64_t acked_bytes, const LoadSessionOptions& options) {
   const double cap = static_cast<double>(options.window_bytes_max);
+  const double rtt_s = absl::ToDoubleSeconds(rtt_min);
   double window = 0;
-  if (estimate.samples > 0) {
-    window = estimate.rate * (absl::ToDoubleSeconds(rtt_min) + kQueueSeconds);
-  }
   if (estimate.lower_bound) {
-    window = std::max(
-        window, static_cast<double>(options.window_bytes_min) + static_cast<double>(acked_bytes));
+    window = static_cast<double>(options.window_bytes_min) + static_cast<double>(acked_bytes);
+    if (estimate.samples > 0) window = std::max(window, estimate.rate * (1.25 * rtt_s + 0.010));
+  } else {
+    window = estimate.rate * (rtt_s + kWindowQueueSeconds);
   }
   return std::max(options.window_bytes_min, static_cast<uint64_t>(std::min(window, cap)));
 }

@@ -10,13 +10,19 @@
 
 namespace kvstream {
 
+// What a window holds beyond the round trip, in seconds of the link.
+constexpr double kWindowQueueSeconds = 0.075;
+
 // Unacknowledged bytes allowed. What is in the buffers of kernel and gRPC can neither be taken back
 // nor be seen moving: at 5 Mbit/s a socket buffer of 4 MB would be a decision six seconds old.
 // Hence
-//     window = rate * (rtt_min + 75 ms), between window_bytes_min and window_bytes_max:
+//     window = rate * (rtt_min + kWindowQueueSeconds), between window_bytes_min and
+//     window_bytes_max:
 // enough to keep the link busy through a report's delay and a bad estimate (the queue lets the
-// estimator see the link itself), not more. While all samples are lower bounds the window also
-// grows by every byte acknowledged (as slow start: twice a round trip).
+// estimator see the link itself), not more. While all samples are lower bounds
+//     window = max(window_bytes_min + acked bytes, rate * (1.25 * rtt_min + 10 ms)):
+// it grows by every byte acknowledged (as slow start: twice a round trip), and just enough beyond
+// the estimate for a queue to show that the link is full.
 uint64_t WindowBytes(const BandwidthEstimate& estimate, absl::Duration rtt_min,
                      uint64_t acked_bytes, const LoadSessionOptions& options);
 

@@ -1,0 +1,52 @@
+// When the client's decoder will be through with what was sent to it.
+#ifndef KVSTREAM_SERVER_LOAD_DECODER_MODEL_H_
+#define KVSTREAM_SERVER_LOAD_DECODER_MODEL_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <deque>
+
+#include "absl/time/time.h"
+
+namespace kvstream {
+
+// One decoder that takes jobs in the order in which they arrive. A job is known to have arrived
+// when its last byte is acknowledged; the decoder then begins it, or has begun it, at the latest
+// when it is through with the one before. Thread-compatible; memory for the jobs in flight.
+class DecoderModel {
+ public:
+  // A job of `seconds` was sent that is complete at this offset of all bytes sent. Ascending.
+  void OnSent(uint64_t end_offset, double seconds) {
+    if (!(seconds > 0)) return;
+    in_flight_.push_back({end_offset, seconds});
+    in_flight_s_ += seconds;
+  }
+  void OnReport(uint64_t acked_bytes, absl::Duration now) {
+    while (!in_flight_.empty() && in_flight_.front().end_offset <= acked_bytes) {
+      busy_until_ = std::max(busy_until_, now) + absl::Seconds(in_flight_.front().seconds);
+      in_flight_s_ -= in_flight_.front().seconds;
+      in_flight_.pop_front();
+    }
+    if (in_flight_.empty()) in_flight_s_ = 0;
+  }
+  // The client says that all that it has is decoded.
+  void OnIdle(absl::Duration now) { busy_until_ = std::min(busy_until_, now); }
+
+  // Seconds of decoding until all that was sent is decoded, if it arrives soon enough.
+  double busy_s(absl::Duration now) const {
+    return std::max(absl::ToDoubleSeconds(busy_until_ - now), 0.0) + in_flight_s_;
+  }
+
+ private:
+  struct Job {
+    uint64_t end_offset;
+    double seconds;
+  };
+  std::deque<Job> in_flight_;
+  double in_flight_s_ = 0;
+  absl::Duration busy_until_;
+};
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_SERVER_LOAD_DECODER_MODEL_H_
