@@ -108,6 +108,8 @@ TEST_F(PowerCutTest, NothingAcknowledgedIsLostAndNothingIsPartial) {
     ASSERT_NO_FATAL_FAILURE(Open());
     for (const auto& [number, stored] : acknowledged) {
       if (undecided.count(number) > 0) continue;
+      // The audit below sees to all of them; reading every byte every time would take minutes.
+      if (round % 6 != 5 && number + 300 < next_number) continue;
       const TestChunk chunk = MakeTestChunk(number, 8000);
       if (stored) {
         ASSERT_NO_FATAL_FAILURE(ExpectWhole(chunk)) << "chunk " << number;

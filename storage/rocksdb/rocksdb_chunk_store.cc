@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/base/attributes.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -57,6 +58,13 @@ Values MultiGet(rocksdb::DB* db, rocksdb::ColumnFamilyHandle* family,
   db->MultiGet(rocksdb::ReadOptions(), family, keys.size(), keys.data(), result.values.data(),
                result.statuses.data());
   return result;
+}
+
+// In a frame of its own below Commit's, see there.
+ABSL_ATTRIBUTE_NOINLINE rocksdb::Status WriteBatchTo(rocksdb::DB* db,
+                                                     const rocksdb::WriteOptions& options,
+                                                     rocksdb::WriteBatch* batch) {
+  return db->Write(options, batch);
 }
 
 }  // namespace
@@ -153,6 +161,12 @@ void RocksDbChunkStore::MaybeResume() {
   resuming_ = false;
 }
 
+rocksdb::Status RocksDbChunkStore::Commit(rocksdb::WriteBatch* batch) {
+  rocksdb::WriteOptions write;
+  write.sync = options_.sync_writes;
+  return WriteBatchTo(db_.get(), write, batch);
+}
+
 absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const Counters& change,
                                       absl::string_view what) {
   if (change.chunks != 0) {
@@ -161,9 +175,7 @@ absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const Counters
     if (!merged.ok()) return FromRocksDb(merged, what);
   }
   MaybeResume();
-  rocksdb::WriteOptions write;
-  write.sync = options_.sync_writes;
-  const rocksdb::Status status = db_->Write(write, batch);
+  const rocksdb::Status status = Commit(batch);
   write_failed_.store(!status.ok(), std::memory_order_relaxed);
   if (!status.ok()) return FromRocksDb(status, what);
   absl::MutexLock lock(&counters_mutex_);
