@@ -50,10 +50,12 @@ void EncodePipeline::Work() {
       position = started_++;
     }
     const int64_t first = chunks_[position] * chunk_tokens;
-    absl::StatusOr<EncodedChunk> encoded = encoder.status();
+    absl::StatusOr<EncodedChunk> encoded;
     if (encoder.ok()) {
       encoded = (*encoder)->Encode(
           kv_.Slice(first, std::min<int64_t>(chunk_tokens, kv_.tokens - first)), first);
+    } else {
+      encoded = encoder.status();
     }
     if (!encoded.ok()) {
       encoded = absl::Status(

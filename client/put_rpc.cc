@@ -121,14 +121,16 @@ absl::StatusOr<PutResult> RunPut(const PutCall& call) {
   EncodePipeline encoder(call.profile, call.kv, call.missing, call.encode_threads);
   for (size_t done = 0; done < call.missing.size();) {
     const size_t step_begins = done;
+    // The stream is opened for a chunk that is ready: encoding may take longer than a server waits.
+    absl::StatusOr<EncodedChunk> encoded = encoder.Next();
+    if (!encoded.ok()) return WithProgress(encoded.status(), step_begins, call.missing.size());
     PutStep step(call);
-    for (bool open = true; open && done < call.missing.size() && !step.full(); ++done) {
-      absl::StatusOr<EncodedChunk> encoded = encoder.Next();
+    while (step.Add(call.missing[done++], *encoded) && !step.full() && done < call.missing.size()) {
+      encoded = encoder.Next();
       if (!encoded.ok()) {
         step.Abandon();
         return WithProgress(encoded.status(), step_begins, call.missing.size());
       }
-      open = step.Add(call.missing[done], *encoded);
     }
     absl::StatusOr<v1::PutResponse> response = step.Finish();
     if (!response.ok()) return WithProgress(response.status(), step_begins, call.missing.size());
