@@ -3,10 +3,13 @@
 #include <civetweb.h>
 
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
 #include "server/service/listen_address.h"
 
 namespace kvstream {
@@ -30,6 +33,7 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Create(
   const absl::Status listenable = CheckListenable("http-listen", address);
   if (!listenable.ok()) return listenable;
   std::unique_ptr<HttpServer> server(new HttpServer(std::move(handlers)));
+  server->address_ = address;
   // civetweb takes numbers only.
   const std::string numeric =
       address.rfind("localhost:", 0) == 0 ? "127.0.0.1" + address.substr(9) : address;
@@ -61,7 +65,17 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Create(
 }
 
 HttpServer::~HttpServer() {
-  if (context_ != nullptr) mg_stop(context_);
+  if (context_ == nullptr) return;
+  absl::Notification stopped;
+  std::thread stopper([&] {
+    mg_stop(context_);
+    stopped.Notify();
+  });
+  // civetweb looks at its stop flag every two seconds, or when a connection comes.
+  do {
+    TouchListener(address_, port_);
+  } while (!stopped.WaitForNotificationWithTimeout(absl::Milliseconds(10)));
+  stopper.join();
 }
 
 int HttpServer::Handle(mg_connection* connection, void* self) {

@@ -47,6 +47,7 @@ class HttpServer {
   static int LogMessage(const mg_connection* connection, const char* message);
 
   const std::map<std::string, Handler> handlers_;
+  std::string address_;
   mg_context* context_ = nullptr;
   int port_ = 0;
 };

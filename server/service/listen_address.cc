@@ -14,6 +14,11 @@
 namespace kvstream {
 namespace {
 
+// "[::1]" -> "::1".
+std::string WithoutBrackets(const std::string& host) {
+  return std::string(absl::StripSuffix(absl::StripPrefix(host, "["), "]"));
+}
+
 // 0 or the errno of binding.
 int TryBind(const addrinfo& address) {
   const int fd = socket(address.ai_family, address.ai_socktype | SOCK_CLOEXEC, address.ai_protocol);
@@ -35,13 +40,13 @@ absl::Status CheckListenable(absl::string_view option, const std::string& addres
   int port = 0;
   const absl::Status split = SplitHostPort(address, host, port);
   if (!split.ok()) return split;
-  const std::string bare(absl::StripSuffix(absl::StripPrefix(host, "["), "]"));
   addrinfo hints = {};
   hints.ai_family = AF_UNSPEC;
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE;
   addrinfo* found = nullptr;
-  const int resolved = getaddrinfo(bare.c_str(), absl::StrCat(port).c_str(), &hints, &found);
+  const int resolved =
+      getaddrinfo(WithoutBrackets(host).c_str(), absl::StrCat(port).c_str(), &hints, &found);
   if (resolved != 0) {
     return absl::InvalidArgumentError(absl::StrCat("--", option, " ", address, ": ",
                                                    gai_strerror(resolved),
@@ -56,6 +61,24 @@ absl::Status CheckListenable(absl::string_view option, const std::string& addres
                                          : "; give an address of this machine";
   return absl::UnavailableError(absl::StrCat("cannot listen on --", option, " ", address, ": ",
                                              std::strerror(error), advice));
+}
+
+void TouchListener(const std::string& address, int port) {
+  std::string host;
+  int ignored = 0;
+  if (!SplitHostPort(address, host, ignored).ok()) return;
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (getaddrinfo(WithoutBrackets(host).c_str(), absl::StrCat(port).c_str(), &hints, &found) != 0) {
+    return;
+  }
+  const int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd >= 0) {
+    static_cast<void>(connect(fd, found->ai_addr, found->ai_addrlen));
+    close(fd);
+  }
+  freeaddrinfo(found);
 }
 
 }  // namespace kvstream

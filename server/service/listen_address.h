@@ -15,6 +15,9 @@ namespace kvstream {
 // Somebody else may still take the port after an OK.
 absl::Status CheckListenable(absl::string_view option, const std::string& address);
 
+// Opens and closes one connection, to wake whoever sleeps in accept there. Failing is no error.
+void TouchListener(const std::string& address, int port);
+
 }  // namespace kvstream
 
 #endif  // KVSTREAM_SERVER_SERVICE_LISTEN_ADDRESS_H_

@@ -44,6 +44,7 @@ std::string JsonValue(const LogField& field) {
   if (const auto* number = absl::get_if<double>(&field.value)) {
     return std::isfinite(*number) ? absl::StrCat(*number) : "null";
   }
+  if (const auto* flag = absl::get_if<bool>(&field.value)) return *flag ? "true" : "false";
   return Quoted(absl::get<std::string>(field.value));
 }
 

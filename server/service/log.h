@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "absl/strings/string_view.h"
@@ -25,6 +26,7 @@ enum class LogLevel { kTrace, kDebug, kInfo, kWarn, kError };
 
 // A named value of a line. Numbers stay numbers in JSON; doubles that are not finite become null.
 struct LogField {
+  LogField(absl::string_view name, bool value) : name(name), value(value) {}
   template <typename Integer, std::enable_if_t<std::is_integral_v<Integer>, int> = 0>
   LogField(absl::string_view name, Integer value)
       : name(name), value(static_cast<int64_t>(value)) {}
@@ -35,7 +37,7 @@ struct LogField {
   LogField(absl::string_view name, const char* value) : name(name), value(std::string(value)) {}
 
   std::string name;
-  absl::variant<int64_t, double, std::string> value;
+  absl::variant<int64_t, double, bool, std::string> value;
 };
 
 // Thread-safe. One line per event: {"time":..., "level":..., "event":..., fields} or the same as

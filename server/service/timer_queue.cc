@@ -24,8 +24,8 @@ void TimerQueue::Stop() {
 TimerQueue::Id TimerQueue::Schedule(absl::Duration at, std::function<void()> function) {
   absl::MutexLock lock(&mutex_);
   const Id id{at, next_sequence_++};
-  const bool first = timers_.emplace(id, std::move(function)).first == timers_.begin();
-  if (first) changed_.Signal();
+  const auto timer = timers_.emplace(id, std::move(function)).first;
+  if (timer == timers_.begin()) changed_.Signal();
   return id;
 }
 

@@ -151,7 +151,7 @@ TestServer::TestServer(ServerOptions options, LoadSessionFactory sessions) {
   parts.store = std::make_unique<FaultyStore>(*MemoryChunkStore::Create(), faults_);
   parts.parse_profile = FakeProfileParser();
   parts.create_session = sessions ? std::move(sessions) : &LoadSession::Create;
-  parts.log = std::make_unique<Log>("off", LogFormat::kText);
+  parts.log = std::make_unique<Log>(options.log_level, LogFormat::kText);
   absl::StatusOr<std::unique_ptr<KvStreamServer>> server =
       KvStreamServer::Create(options, std::move(parts));
   EXPECT_TRUE(server.ok()) << server.status();

@@ -1,0 +1,82 @@
+#include "server/service/segment_message.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "grpcpp/support/slice.h"
+#include "kvstream/v1/kvstream.pb.h"
+
+namespace kvstream {
+namespace {
+
+std::string Flatten(const grpc::ByteBuffer& message) {
+  std::vector<grpc::Slice> slices;
+  EXPECT_TRUE(message.Dump(&slices).ok());
+  std::string bytes;
+  for (const grpc::Slice& slice : slices) {
+    bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  }
+  return bytes;
+}
+
+std::shared_ptr<const PinnedBytes> Pin(const std::string& bytes, bool* released = nullptr) {
+  return std::make_shared<const PinnedBytes>(bytes, [released] {
+    if (released != nullptr) *released = true;
+  });
+}
+
+TEST(SegmentMessageTest, IsByteForByteWhatProtobufWrites) {
+  std::string payload(300000, '\0');
+  for (size_t i = 0; i < payload.size(); ++i) payload[i] = static_cast<char>(i * 7);
+  const auto pinned = Pin(payload);
+  const uint32_t numbers[] = {0, 1, 127, 128, 65535, std::numeric_limits<uint32_t>::max()};
+  const uint64_t ranges[][2] = {{0, 0},         {0, 1},      {0, 127},        {5, 128},
+                                {16383, 16384}, {0, 262144}, {37856, 262144}, {299999, 1}};
+  for (const uint32_t chunk : numbers) {
+    for (const uint32_t level : numbers) {
+      for (const auto& [offset, size] : ranges) {
+        v1::LoadResponse expected;
+        expected.mutable_data()->set_chunk(chunk);
+        expected.mutable_data()->set_level(level);
+        expected.mutable_data()->set_offset(offset);
+        expected.mutable_data()->set_data(payload.substr(offset, size));
+        const std::string message = Flatten(SegmentMessage(chunk, level, offset, size, pinned));
+        ASSERT_EQ(message, expected.SerializeAsString())
+            << chunk << " " << level << " " << offset << " " << size;
+        v1::LoadResponse parsed;
+        ASSERT_TRUE(parsed.ParseFromString(message));
+        ASSERT_EQ(parsed.data().data().size(), size);
+      }
+    }
+  }
+}
+
+TEST(SegmentMessageTest, BorrowsThePayloadInsteadOfCopyingIt) {
+  const std::string payload(100000, 'p');
+  std::vector<grpc::Slice> slices;
+  ASSERT_TRUE(SegmentMessage(1, 2, 3, 90000, Pin(payload)).Dump(&slices).ok());
+  ASSERT_EQ(slices.size(), 2u);
+  EXPECT_EQ(reinterpret_cast<const char*>(slices[1].begin()), payload.data() + 3);
+}
+
+TEST(SegmentMessageTest, ReleasesTheSegmentOnceEveryMessageOfItIsGone) {
+  const std::string payload(100000, 'p');
+  bool released = false;
+  auto pinned = Pin(payload, &released);
+  {
+    const grpc::ByteBuffer first = SegmentMessage(0, 0, 0, 50000, pinned);
+    {
+      const grpc::ByteBuffer second = SegmentMessage(0, 0, 50000, 50000, pinned);
+      pinned.reset();
+    }
+    EXPECT_FALSE(released);
+  }
+  EXPECT_TRUE(released);
+}
+
+}  // namespace
+}  // namespace kvstream
