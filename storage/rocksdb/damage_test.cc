@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -151,6 +152,21 @@ TEST_F(DamageTest, ADamagedInfoIsDataLossAndSegmentsServe) {
   EXPECT_TRUE(segment->bytes() == chunks_[3].segments[0]);
 }
 
+TEST_F(DamageTest, ACompactionThatMeetsDamageEndsWritesButNotReads) {
+  options_.write_buffer_bytes = 1 << 20;
+  options_.max_log_bytes = 1 << 20;
+  PutAllIntoTables();
+  FlipBit(".sst", chunks_[3].segments[1].substr(50000, 100));
+  Open();
+  absl::StatusOr<bool> put = true;
+  for (uint64_t i = 100; i < 1000 && put.ok(); ++i) {
+    const TestChunk more = MakeTestChunk(i, 200000);
+    put = store_->Put(more.id, more.info, more.views());
+  }
+  EXPECT_TRUE(absl::IsDataLoss(put.status())) << put.status();
+  for (size_t i = 0; i < chunks_.size(); ++i) EXPECT_EQ(IsWhole(chunks_[i]), i != 3) << i;
+}
+
 TEST_F(DamageTest, AMissingTableIsDataLoss) {
   PutAllIntoTables();
   fs::remove(Find(".sst", chunks_[3].segments[0].substr(0, 100)).first);
@@ -211,6 +227,61 @@ TEST_F(DamageTest, SmallRecordsBehindTheDamageAreNoticedWithinABlock) {
   FlipBit(".log", small[1].info.model);
   const auto opened = RocksDbChunkStore::Create(options_);
   EXPECT_TRUE(absl::IsDataLoss(opened.status())) << opened.status();
+}
+
+TEST_F(DamageTest, RandomDamageToTheLogIsRefusedOrCostsTheLastChunkOnly) {
+  std::mt19937_64 random(TestSeed());
+  for (size_t i = 0; i < chunks_.size(); ++i) {
+    // From records that share a block to records of several.
+    const size_t bytes = i % 2 == 0 ? 200 + 137 * i : 7000 * i;
+    chunks_[i].segments = {TestBytes(i, bytes)};
+    chunks_[i].info.segment_bytes = {bytes};
+  }
+  ASSERT_NO_FATAL_FAILURE(PutAll());
+  const auto [path, in_last_record] = Find(".log", chunks_[9].info.model);
+  // Before this the last record has not begun: keys and headers take less.
+  const size_t before_last_record = in_last_record - 200;
+  const std::string log = ReadFile(path);
+  const fs::path saved = dir_.path() + "_saved";
+  fs::copy(dir_.path(), saved);
+  int refused = 0;
+  for (int trial = 0; trial < 60; ++trial) {
+    SCOPED_TRACE(trial);
+    fs::remove_all(dir_.path());
+    fs::copy(saved, dir_.path());
+    std::string bytes = log;
+    const size_t at = random() % bytes.size();
+    size_t length = std::min<size_t>(bytes.size() - at, 1 + random() % 5000);
+    // Damage that takes the beginning of every later record with it looks like a torn end; nothing
+    // could tell.
+    if (at < before_last_record) length = std::min(length, before_last_record - at);
+    switch (random() % 3) {
+      case 0:
+        bytes[at] ^= static_cast<char>(1 << random() % 8);
+        break;
+      case 1:
+        std::fill_n(bytes.begin() + static_cast<std::ptrdiff_t>(at), length, '\0');
+        break;
+      default:
+        bytes.replace(at, length, TestBytes(random(), length));
+    }
+    WriteFile(path, bytes);
+    auto opened = RocksDbChunkStore::Create(options_);
+    if (!opened.ok()) {
+      EXPECT_TRUE(absl::IsDataLoss(opened.status())) << opened.status();
+      EXPECT_LT(at, in_last_record) << opened.status();
+      ++refused;
+      continue;
+    }
+    store_ = *std::move(opened);
+    for (size_t i = 0; i + 1 < chunks_.size(); ++i) EXPECT_TRUE(IsWhole(chunks_[i])) << i;
+    store_.reset();
+    const auto audit = AuditStore(options_);
+    EXPECT_TRUE(audit.ok()) << audit.status();
+  }
+  fs::remove_all(saved);
+  EXPECT_GT(refused, 0);
+  EXPECT_LT(refused, 60);
 }
 
 TEST_F(DamageTest, AStoreWithoutItsManifestIsNotStartedAnew) {

@@ -177,6 +177,10 @@ absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const Counters
   MaybeResume();
   const rocksdb::Status status = Commit(batch);
   write_failed_.store(!status.ok(), std::memory_order_relaxed);
+  if (!status.ok() && status.severity() >= rocksdb::Status::kFatalError) {
+    return Annotate(FromRocksDb(status, what),
+                    "the store takes no writes until the process is restarted");
+  }
   if (!status.ok()) return FromRocksDb(status, what);
   absl::MutexLock lock(&counters_mutex_);
   counters_.chunks += change.chunks;
