@@ -50,7 +50,7 @@ void CodingOrder(const ProfileData& profile, int level, const std::vector<uint8_
 }
 
 void CodeLengths::Base::Clear() {
-  std::fill(count + low + kReach, count + high + kReach + 1, 0);
+  std::fill(count + (low + kReach), count + (high + kReach + 1), 0);
   low = high = 0;
   far.clear();
 }
