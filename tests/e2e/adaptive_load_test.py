@@ -57,6 +57,40 @@ class AdaptiveLoadTest(harness.TestCase):
         self.assertGreater(means[-1], means[0], "no finer level on the fastest link than on the slowest")
         self.assertEqual(means[-1], len(self.level_bytes) - 1, "500 Mbit/s carries the finest level many times over")
 
+    def recomputed(self, loaded):
+        """Per chunk: whether it was recomputed."""
+        return [chunk["level"] == "recompute" for chunk in loaded["chunks"]]
+
+    def test_recomputes_when_that_is_faster_and_only_then(self):
+        # kvstreamctl emulates the model: it takes the time of the prefill speed that it is told and copies the original KV.
+        def load(mbit, tokens_per_second, *options):
+            with harness.Relay(self.daemon.address, "--rate", f"{mbit}Mbit") as relay:
+                return self.load(relay.address, "--prefill-tokens-per-second", tokens_per_second, "--recompute-from", self.context, *options)
+
+        quick = load(5, 50000, "--recompute-ability", "any", "--policy", "fastest")
+        self.assertGreater(sum(self.recomputed(quick)), len(quick["chunks"]) / 2, "the link needs seconds for what the model does in 40 ms")
+        self.assertLess(quick["load_delay_ms"], self.level_bytes[0] * 8 / (LINKS_MBIT[0] * 1e3), "no sooner than streaming alone")
+        original, loaded = harness.bits(self.context), harness.bits(self.path("out.safetensors"))
+        for chunk, recomputed in enumerate(self.recomputed(quick)):
+            tokens = slice(256 * chunk, 256 * (chunk + 1))
+            same = all((original[name][tokens] == loaded[name][tokens]).all() for name in original)
+            self.assertEqual(same, recomputed, f"chunk {chunk}: recomputed chunks are exact, streamed ones are not")
+
+        slow = load(500, 100, "--recompute-ability", "any", "--policy", "fastest")
+        self.assertEqual(sum(self.recomputed(slow)), 0, "the model needs 2.5 s for a chunk that the link brings in milliseconds")
+
+        suffix = load(5, 4000, "--recompute-ability", "suffix", "--policy", "fastest")
+        flags = self.recomputed(suffix)
+        self.assertEqual(flags, sorted(flags), "a client that can only recompute a suffix got something else")
+
+        # Link and model need about the same time for the whole context: sharing the chunks between them is fastest.
+        both = load(5, 2048 / 2, "--recompute-ability", "any", "--policy", "fastest")
+        self.assertTrue(0 < sum(self.recomputed(both)) < len(both["chunks"]), both)
+
+        only = load(500, 50000, "--recompute-ability", "any", "--policy", "recompute")
+        self.assertTrue(all(self.recomputed(only)))
+        self.assertEqual(only["bytes"], 0)
+
 
 if __name__ == "__main__":
     unittest.main()

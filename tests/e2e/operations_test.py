@@ -60,7 +60,7 @@ class OperationsTest(harness.TestCase):
             self.assertEqual(sum(samples(text, "kvstream_load_delay_seconds_count").values()) >= 1, True)
             self.assertEqual(sum(samples(text, "kvstream_load_bytes_total").values()), loaded["bytes"])
             self.assertEqual(sum(samples(text, "kvstream_load_chunks_total").values()), 3)
-            self.assertEqual({k: v for k, v in samples(text, "kvstream_deadline_total").items() if v}, {'outcome="hit"': 1})
+            self.assertEqual({k: v for k, v in samples(text, "kvstream_deadline_total").items() if v}, {'result="hit"': 1})
             tokens = samples(text, "kvstream_lookup_tokens_total")
             self.assertEqual(sorted(v for v in tokens.values() if v), [300, 600], tokens)
             self.assertEqual(list(samples(text, "kvstream_store_chunks").values()), [3])
