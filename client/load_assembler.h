@@ -59,12 +59,10 @@ struct RecomputeJob {
 //
 // Rules of what it hands out:
 // - A chunk is decoded when all segments up to its planned level are there: chunks never decoded
-// before refined ones, lower
-//   positions first. One decode a chunk at a time.
+//   before go before refined ones, lower positions first. One decode a chunk at a time.
 // - Chunks planned as recompute are recomputed in context order, once every chunk before them is in
-// place; neighbours that are planned
-//   at that moment go into one call. While it runs, no chunk before or in it is decoded, since the
-//   callback reads their KV.
+//   place; neighbours that are planned at that moment go into one call, up to the shape's limit.
+// - While a recompute runs, no chunk before or in it is decoded: the callback reads their KV.
 //
 // Every field of a message is checked before use; the first message that breaks the protocol gives
 // INTERNAL, naming the field, and ends the load. Memory: the segments announced for the planned

@@ -1,0 +1,245 @@
+"""The Python client against the real daemon. usage: bindings_test.py KVSTREAMD PACKAGE_FOLDER"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+import numpy as np
+
+KVSTREAMD, PACKAGE_FOLDER = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
+sys.path.insert(0, PACKAGE_FOLDER)
+import kvstream  # noqa: E402
+
+LAYERS, HEADS, SIZE, TOKENS = 2, 2, 16, 150
+MODEL = "synthetic@1"
+
+
+def config(dtype="float16"):
+    return json.dumps(dict(model_type="llama", num_hidden_layers=LAYERS, num_attention_heads=4, num_key_value_heads=HEADS,
+                           hidden_size=64, head_dim=SIZE, torch_dtype=dtype, rope_theta=10000.0,
+                           max_position_embeddings=4096, vocab_size=1000))
+
+
+def random_kv(seed=1, tokens=TOKENS):
+    random = np.random.default_rng(seed)
+    shape = (tokens, HEADS, SIZE)
+    return [tuple(random.standard_normal(shape).astype(np.float16) for _ in range(2)) for _ in range(LAYERS)]
+
+
+def equal(a, b):
+    return all(np.array_equal(np.asarray(x).view(np.uint16), np.asarray(y).view(np.uint16))
+               for pair_a, pair_b in zip(a, b, strict=True) for x, y in zip(pair_a, pair_b, strict=True))
+
+
+class Daemon:
+    def __init__(self):
+        self.folder = tempfile.TemporaryDirectory()
+        ports = os.path.join(self.folder.name, "ports.json")
+        self.process = subprocess.Popen([KVSTREAMD, "--data-dir", self.folder.name + "/data", "--listen", "127.0.0.1:0",
+                                         "--http-listen", "127.0.0.1:0", "--ports-file", ports, "--log-level", "warn"])
+        while not os.path.exists(ports):
+            if self.process.poll() is not None:
+                raise RuntimeError("kvstreamd did not start")
+            time.sleep(0.01)
+        with open(ports, encoding="utf-8") as file:
+            self.address = "127.0.0.1:%d" % next(v for k, v in json.load(file).items() if "grpc" in k)
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+        self.folder.cleanup()
+
+
+class BindingsTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.daemon = Daemon()
+        cls.client = kvstream.Client(cls.daemon.address, decode_threads=2)
+        cls.kv = random_kv()
+        cls.tokens = np.arange(TOKENS, dtype=np.int32)
+        cls.profile = kvstream.build_profile(config(), [cls.kv], chunk_tokens=32)
+        cls.stored = []
+        cls.client.put(cls.profile, cls.tokens, cls.kv, model=MODEL, progress=cls.stored.append)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.daemon.stop()
+
+    def decoded(self, levels):
+        """What a load must give: chunk i at levels[i], None: exact."""
+        chunks = kvstream.encode(self.profile, self.kv)
+        parts = []
+        for i, level in enumerate(levels):
+            if level is None:
+                parts.append([[x[32 * i:32 * i + 32] for x in pair] for pair in self.kv])
+            else:
+                parts.append(kvstream.decode(self.profile, [chunks[i]], level=level))
+        return [tuple(np.concatenate([part[layer][j] for part in parts]) for j in range(2)) for layer in range(LAYERS)]
+
+    def test_profile_travels(self):
+        self.assertEqual(self.profile.levels, 4)
+        self.assertEqual(len(self.profile.steps), 4)
+        self.assertEqual(self.profile.geometry["kv_heads"], HEADS)
+        self.assertEqual(self.profile.geometry["dtype"], "float16")
+        self.assertEqual(self.client.get_profile(self.profile.id).to_bytes(), self.profile.to_bytes())
+        with tempfile.TemporaryDirectory() as folder:
+            self.profile.save(folder + "/p.kvprofile")
+            self.assertEqual(kvstream.Profile.load(folder + "/p.kvprofile").id, self.profile.id)
+
+    def test_put_is_idempotent_and_lookup_finds_the_prefix(self):
+        self.assertEqual(self.stored, [0, TOKENS])
+        again = self.client.put(self.profile, self.tokens, self.kv, model=MODEL)
+        self.assertEqual((again.chunks_stored, again.chunks_existing), (0, 5))
+        self.assertEqual(self.client.lookup(self.profile, self.tokens, model=MODEL).matched_tokens, TOKENS)
+        self.assertEqual(self.client.lookup(self.profile, list(range(70)) + [9], model=MODEL).matched_tokens, 64)
+        for other in (dict(model="x"), dict(model=MODEL, adapter="a"), dict(model=MODEL, tenant_salt=b"s"),
+                      dict(model=MODEL, extra_keys=[b"image"])):
+            self.assertEqual(self.client.lookup(self.profile, self.tokens, **other).matched_tokens, 0)
+
+    def test_every_level_is_what_the_codec_decodes_locally(self):
+        for level in range(4):
+            kv, result = self.client.load(self.profile, self.tokens, model=MODEL, policy="fixed", level=level)
+            self.assertTrue(equal(kv, self.decoded([level] * 5)))
+            self.assertEqual([chunk.level for chunk in result.chunks], [level] * 5)
+            self.assertEqual(result.bytes, sum(chunk.bytes for chunk in result.chunks))
+            self.assertEqual(kv[0][0].dtype, np.float16)
+
+    def test_loads_into_arrays_of_the_caller(self):
+        block = np.zeros((LAYERS, 2, TOKENS, HEADS, SIZE), np.uint16)
+        out, result = self.client.load(self.profile, self.tokens, model=MODEL, deadline_ms=60000, out=block)
+        self.assertIs(out, block)
+        self.assertFalse(result.deadline_missed)
+        self.assertTrue(equal(block, self.decoded([chunk.level for chunk in result.chunks])))
+        # Heads before tokens, and a cache that is longer than the context.
+        caches = [tuple(np.zeros((HEADS, 500, SIZE), np.float16) for _ in range(2)) for _ in range(LAYERS)]
+        views = [tuple(x.transpose(1, 0, 2)[:TOKENS] for x in pair) for pair in caches]
+        self.client.load(self.profile, self.tokens, model=MODEL, policy="fixed", level=3, out=views)
+        self.assertTrue(equal([tuple(np.ascontiguousarray(x) for x in pair) for pair in views], self.decoded([3] * 5)))
+        self.assertFalse(caches[0][0][:, TOKENS:].any())
+
+    def test_recompute_fills_the_callers_arrays_exactly(self):
+        out = [tuple(np.zeros_like(x) for x in pair) for pair in self.kv]
+        calls, threads = [], set()
+
+        def recompute(first, count):
+            calls.append((first, count))
+            threads.add(threading.get_ident())
+            for target, source in zip(out, self.kv):
+                for j in range(2):
+                    target[j][first:first + count] = source[j][first:first + count]
+
+        _, result = self.client.load(self.profile, self.tokens, model=MODEL, policy="recompute", ability="any",
+                                     recompute=recompute, out=out)
+        self.assertTrue(equal(out, self.kv))
+        self.assertEqual(sum(count for _, count in calls), TOKENS)
+        self.assertEqual(result.recomputed_tokens, TOKENS)
+        self.assertTrue(all(chunk.level is None for chunk in result.chunks))
+        self.assertNotIn(threading.get_ident(), threads)
+
+    def test_an_exception_of_a_callback_comes_back(self):
+        out = [tuple(np.zeros_like(x) for x in pair) for pair in self.kv]
+
+        def recompute(first, count):
+            raise KeyError("no GPU")
+
+        with self.assertRaisesRegex(KeyError, "no GPU"):
+            self.client.load(self.profile, self.tokens, model=MODEL, policy="recompute", ability="suffix",
+                             recompute=recompute, out=out)
+
+        def progress(ready, chunks):
+            raise ZeroDivisionError
+
+        with self.assertRaises(ZeroDivisionError):
+            self.client.load(self.profile, self.tokens, model=MODEL, progress=progress)
+
+    def test_other_threads_run_during_a_load(self):
+        started, done = threading.Event(), threading.Event()
+        out = [tuple(np.zeros_like(x) for x in pair) for pair in self.kv]
+
+        def recompute(first, count):
+            started.set()
+            done.wait(60)  # another thread must get the GIL to set it
+
+        def other():
+            started.wait(60)
+            done.set()
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        self.client.load(self.profile, self.tokens, model=MODEL, policy="recompute", ability="any",
+                         recompute=recompute, out=out)
+        thread.join()
+        self.assertTrue(done.is_set())
+
+    def test_errors_carry_their_code(self):
+        with self.assertRaises(kvstream.KVStreamError) as caught:
+            self.client.load(self.profile, [1, 2, 3], model=MODEL)
+        self.assertEqual(caught.exception.code, "NOT_FOUND")
+        with self.assertRaises(kvstream.KVStreamError) as caught:
+            kvstream.Profile.from_bytes(b"junk")
+        self.assertIn(caught.exception.code, ("INVALID_ARGUMENT", "DATA_LOSS"))
+        damaged = [[bytes(segment) for segment in chunk] for chunk in kvstream.encode(self.profile, self.kv)]
+        damaged[1][0] = damaged[1][0][:-1] + bytes([damaged[1][0][-1] ^ 1])
+        with self.assertRaises(kvstream.KVStreamError) as caught:
+            kvstream.decode(self.profile, damaged, level=0)
+        self.assertEqual(caught.exception.code, "DATA_LOSS")
+
+    def test_arrays_that_do_not_fit_are_refused(self):
+        key, value = self.kv[0]
+        for kv in ([(key, value)], [(key[:5], value)] * 2, [(key.astype(np.float32), value)] * 2,
+                   [(key[:, :1], value)] * 2, [(np.asfortranarray(key), value)] * 2, np.zeros((1, 2, 3), np.float16)):
+            with self.assertRaises(ValueError):
+                self.client.put(self.profile, self.tokens, kv, model=MODEL)
+        for kv in (7, [(1, 2)] * 2, [key] * 2):
+            with self.assertRaises((TypeError, ValueError)):
+                self.client.put(self.profile, self.tokens, kv, model=MODEL)
+        frozen = [tuple(np.zeros_like(x) for x in pair) for pair in self.kv]
+        frozen[1][1].flags.writeable = False
+        with self.assertRaisesRegex(ValueError, "read-only"):
+            self.client.load(self.profile, self.tokens, model=MODEL, out=frozen)
+        with self.assertRaises(ValueError):
+            self.client.load(self.profile, self.tokens, model=MODEL, policy="best")
+        with self.assertRaises(ValueError):
+            self.client.lookup(self.profile, [1 << 40], model=MODEL)
+        with self.assertRaises(TypeError):
+            self.client.lookup(self.profile, ["a"], model=MODEL)
+
+    def test_bfloat16_travels_as_uint16(self):
+        bits = [tuple((x.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16) for x in pair) for pair in self.kv]
+        profile = kvstream.build_profile(config("bfloat16"), [bits], chunk_tokens=32)
+        self.client.put(profile, self.tokens, bits, model=MODEL)
+        kv, _ = self.client.load(profile, self.tokens, model=MODEL, policy="fixed", level=3)
+        self.assertEqual(kv[0][0].dtype, np.uint16)
+        for pair, loaded in zip(self.kv, kv):
+            for x, y in zip(pair, loaded):
+                self.assertLess(np.abs((y.astype(np.uint32) << 16).view(np.float32) - x.astype(np.float32)).max(), 0.2)
+        with self.assertRaises(ValueError):
+            self.client.put(profile, self.tokens, self.kv, model=MODEL)
+
+    def test_administration(self):
+        serving, seconds = self.client.ping()
+        self.assertTrue(serving)
+        self.assertGreater(seconds, 0)
+        self.client.warm_up(self.profile)
+        tokens = np.arange(1000, 1040)
+        self.client.put(self.profile, tokens, random_kv(3, 40), model="to delete@1")
+        ids = kvstream.chunk_ids(self.profile, tokens, model="to delete@1")
+        listed, token = [], b""
+        while True:
+            page, token = self.client.list_chunks(3, token)
+            listed += page
+            if not token:
+                break
+        self.assertLessEqual(set(ids), {chunk["id"] for chunk in listed})
+        self.assertEqual(self.client.stats()["chunks"], len(listed))
+        self.assertEqual(self.client.delete(ids), 2)
+        self.assertEqual(self.client.delete(ids), 0)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1])
