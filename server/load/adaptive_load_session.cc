@@ -340,7 +340,6 @@ absl::Status AdaptiveLoadSession::OnProgress(const ClientProgress& progress, abs
     failure_ = status;
     return status;
   }
-  last_sent_.reset();
   decoder_.OnReport(estimator_.acked_bytes(), now);
   if (progress.chunks_ready == delivery_.deliverable() && estimator_.unacked_bytes() == 0) {
     decoder_.OnIdle(now);
@@ -367,13 +366,16 @@ absl::Status AdaptiveLoadSession::OnProgress(const ClientProgress& progress, abs
 
 void AdaptiveLoadSession::OnSegmentUnavailable(uint32_t chunk, uint32_t level,
                                                const absl::Status& why, absl::Duration now) {
-  if (!failure_.ok() || chunk >= size()) return;
+  if (chunk >= size()) return;
   if (last_sent_ && last_sent_->chunk == chunk && last_sent_->level == level) {
-    estimator_.OnUnsent(last_sent_->size);
+    if (!estimator_.OnUnsent(last_sent_->size)) {
+      failure_ = absl::InvalidArgumentError("progress reports bytes received that were not sent");
+      return;
+    }
     delivery_.OnUnsent(*last_sent_);
     last_sent_.reset();
   }
-  if (!delivery_.recompute(chunk)) LoseChunk(chunk, why, now);
+  if (failure_.ok() && !delivery_.recompute(chunk)) LoseChunk(chunk, why, now);
 }
 
 void AdaptiveLoadSession::LoseChunk(uint32_t chunk, const absl::Status& why, absl::Duration now) {

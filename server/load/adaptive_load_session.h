@@ -20,16 +20,18 @@
 
 namespace kvstream {
 
-// Contract: LoadSession. Made by LoadSession::Create with a spec and options that passed
+// Contract: LoadSession. Made by LoadSession::Create with a spec and options that pass
 // Validate().
 //
 // Next() does the first of these that applies:
-//   1. a failure: Fail           2. a decision to recompute that the client was not told: SendPlan
-//   3. planning, where something changed since the last   4. the segment that was begun (no other
-//   data may come between)
-//   5. the base of the next chunk that the plan streams   6. a refinement that is promised in time
-//   (kDeadline)
-//   7. everything sent, acknowledged and ready: Finish    8. Wait
+//   1. a failure: Fail
+//   2. a decision to recompute that the client was not told: SendPlan
+//   3. planning, where something changed since the last
+//   4. the segment that was begun, as no other data may come inside it
+//   5. the base of the next chunk that the plan streams
+//   6. a refinement that is promised in time (kDeadline)
+//   7. everything sent, acknowledged and ready: Finish
+//   8. Wait
 class AdaptiveLoadSession final : public LoadSession {
  public:
   AdaptiveLoadSession(const LoadSpec& spec, const LoadSessionOptions& options, absl::Duration now);
@@ -101,12 +103,10 @@ class AdaptiveLoadSession final : public LoadSession {
   bool replan_ = true;
   absl::optional<SendData> last_sent_;
 
-  double decoder_busy_until_s_ =
-      0;  // absolute; when the client's decoder should be through with what was sent
   uint32_t chunks_ready_ = 0;
   absl::Duration reported_at_;  // newest report
-  absl::Duration advanced_at_;  // newest sign of life: a report with something new, or new work for
-                                // an idle client
+  // Newest sign of life: a report with something new, or new work for an idle client.
+  absl::Duration advanced_at_;
   // A chunk that the client may have counted as ready is to be recomputed: its chunks_ready is not
   // believed until it shows that it knows.
   bool doubt_ready_ = false;

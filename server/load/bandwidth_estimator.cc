@@ -35,10 +35,11 @@ void BandwidthEstimator::OnSent(uint64_t bytes, absl::Duration now) {
   in_flight_.push_back({sent_bytes_, now});
 }
 
-void BandwidthEstimator::OnUnsent(uint64_t bytes) {
-  if (in_flight_.empty() || in_flight_.back().end != sent_bytes_) return;
+bool BandwidthEstimator::OnUnsent(uint64_t bytes) {
+  if (bytes > unacked_bytes() || in_flight_.empty()) return false;
   in_flight_.pop_back();
   sent_bytes_ -= bytes;
+  return true;
 }
 
 absl::Status BandwidthEstimator::CheckReport(uint64_t bytes_received,
@@ -62,7 +63,7 @@ absl::Status BandwidthEstimator::CheckReport(uint64_t bytes_received,
 
 absl::Status BandwidthEstimator::OnReport(uint64_t bytes_received, absl::Duration client_clock,
                                           absl::Duration now) {
-  const absl::Status status = CheckReport(bytes_received, client_clock);
+  absl::Status status = CheckReport(bytes_received, client_clock);
   if (!status.ok()) return status;
   client_clock_ = client_clock;
   if (bytes_received == acked_bytes_) return absl::OkStatus();

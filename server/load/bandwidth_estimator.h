@@ -22,13 +22,13 @@ struct BandwidthEstimate {
   bool known() const { return rate > 0; }
 };
 
-// Samples. A report says that b bytes had arrived when the client's clock showed c. Between two
-// reports
-//     sample = (b1 - b0) / (c1 - c0),   c1 - c0 >= kMinInterval (kMinIntervalOfMany for
-//     kManyBytes),
-// so neither the delay of the link nor of the report is in it. The reference point (b0, c0) is
-// dropped when the sender had nothing in flight in between: the gap would be counted as slowness of
-// the link. What such a first report after a gap still proves is
+// Samples. A report says that b bytes had arrived when the client's clock showed c. Two reports
+// give
+//     sample = (b1 - b0) / (c1 - c0)
+// if they are kMinInterval apart, or kMinIntervalOfMany and kManyBytes; so neither the delay of the
+// link nor of the report is in it. The reference point (b0, c0) is dropped when the sender had
+// nothing in flight in between: the gap would be counted as slowness of the link. What such a first
+// report after a gap still proves is
 //     rate >= (bytes since the gap) / (server's time from the send after the gap to the report).
 //
 // Limited samples. A sender that holds back (application or window) measures itself, not the link
@@ -38,11 +38,10 @@ struct BandwidthEstimate {
 // frame after a pause finds no queue, even if the burst that follows makes one.) Every other sample
 // is a lower bound and may only raise the estimate.
 //
-// Filter. Quick to fall, steady to rise: with dt the sample's interval, k the samples so far and x
-// the sample,
-//     rate += g * (x - rate),   g = max(1 - exp(-dt / tau), 1 / (k + 1)),   tau = kTauFall or
-//     kTauRise.
-// One sample at most halves-and-a-bit the rate (kMaxFall) and counts at most kMaxRise times the
+// Filter. Quick to fall, steady to rise: with dt the sample's interval, k the samples so far,
+// x the sample and tau kTauFall or kTauRise,
+//     rate += g * (x - rate),   g = max(1 - exp(-dt / tau), 1 / (k + 1)).
+// One sample leaves at least kMaxFall of the rate and counts at most kMaxRise times the
 // rate, so that neither a short stall nor a burst out of a buffer decides alone. The first
 // unlimited sample replaces all that limited samples, and most of what a hint, had said.
 //
@@ -64,8 +63,9 @@ class BandwidthEstimator {
 
   // `bytes` more were handed to the transport.
   void OnSent(uint64_t bytes, absl::Duration now);
-  // The newest OnSent, of as many bytes, did not happen after all.
-  void OnUnsent(uint64_t bytes);
+  // The newest OnSent, of as many bytes, did not happen after all. False, and nothing changed, if
+  // the client has acknowledged some of them.
+  bool OnUnsent(uint64_t bytes);
   // Whether OnReport would take this report: INVALID_ARGUMENT for counters or a clock that go back,
   // more bytes than were sent, a clock that is no time of a load.
   absl::Status CheckReport(uint64_t bytes_received, absl::Duration client_clock) const;

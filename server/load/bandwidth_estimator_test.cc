@@ -150,9 +150,12 @@ TEST(BandwidthEstimatorTest, TakesBackWhatWasNotSent) {
   BandwidthEstimator estimator(0);
   estimator.OnSent(1000, absl::ZeroDuration());
   estimator.OnSent(500, absl::ZeroDuration());
-  estimator.OnUnsent(500);
+  EXPECT_TRUE(estimator.OnUnsent(500));
   EXPECT_EQ(estimator.unacked_bytes(), 1000u);
   EXPECT_FALSE(estimator.OnReport(1500, absl::Seconds(1), absl::Seconds(1)).ok());
+  // A client that has got it nevertheless lies.
+  ASSERT_TRUE(estimator.OnReport(999, absl::Seconds(1), absl::Seconds(1)).ok());
+  EXPECT_FALSE(estimator.OnUnsent(1000));
 }
 
 TEST(BandwidthEstimatorTest, RejectsWhatCannotBeAndKeepsItsState) {

@@ -50,8 +50,10 @@ void DeliveryState::OnSent(const SendData& piece) {
 void DeliveryState::OnUnsent(const SendData& piece) {
   Chunk& state = state_[piece.chunk];
   if (state.complete > piece.level) {
-    if (--state.complete == 0) --deliverable_;
-    if (state.flags & kBase) {
+    --state.complete;
+    const bool recompute = (state.flags & kRecompute) != 0;
+    if (state.complete == 0 && !recompute) --deliverable_;
+    if ((state.flags & kBase) && !recompute) {
       refinement_bytes_ += chunks_->segment_bytes(piece.chunk, state.complete);
     }
   }

@@ -182,6 +182,7 @@ std::vector<int> RefinementStops(absl::Span<const uint64_t> level_bytes,
     steps.push_back(step);
   }
   std::vector<int> stops;
+  stops.reserve(steps.size());
   for (const Step& step : steps) stops.push_back(step.stop);
   return stops;
 }

@@ -26,8 +26,8 @@ struct PlannerView {
   double rate_low = 0;    // what a promise may count on; at most `rate`
   double rate_hoped = 0;  // what decides whether the link is good enough without recompute:
                           // rate_low of a link that was measured, `rate` of one that was not
-  double latency_s = 0;  // until a byte sent now would be acknowledged, beside its own transfer:
-                         // max(rtt, unacked / rate)
+  double latency_s = 0;   // until a byte sent now would be acknowledged, beside its own transfer:
+                          // max(rtt, unacked / rate)
   double latency_low_s = 0;  // the same with rate_low
   double rtt_s = 0;
   double decode_s_per_token = 0;
@@ -73,8 +73,8 @@ Split SplitForSpeed(const SplitInput& input);
 
 // The split for the best quality before the deadline:
 // 1. all of it streamed at the finest level, if that is promised in time;
-// 2. else as much recomputed (exact KV) as the deadline allows, so that the fewest chunks share the
-// link's time for refinement;
+// 2. else as much recomputed (exact KV) as the deadline allows, so that the fewest chunks share
+//    the link's time for refinement;
 // 3. else, where no split is in time, SplitForSpeed: late, but as little as possible.
 // Cost as SplitForSpeed.
 Split SplitForQuality(const SplitInput& input);

@@ -38,7 +38,7 @@ void BM_SessionStep(benchmark::State& state) {
   spec.policy = LoadPolicy::kDeadline;
   spec.deadline = absl::Hours(1);
   spec.ability = static_cast<RecomputeAbility>(state.range(0));
-  if (spec.ability != RecomputeAbility::kNone) spec.prefill_seconds_per_token = 0.02;
+  if (spec.ability != RecomputeAbility::kNone) spec.prefill_seconds_per_token = 0.1;
   absl::Duration now;
   auto session = LoadSession::Create(spec, {}, now);
   ClientProgress progress;

@@ -135,11 +135,10 @@ struct LoadSessionState {
 
 // What to expect of it (docs/streaming.md has the reasons):
 //   cost     Next() and OnProgress() are O(1), amortised, but for the planning that follows a
-//   report: O(log chunks), with ability SUFFIX
-//            O(undecided chunks). No allocation per frame.
-//   memory   8 * (levels + 4) bytes a chunk and 16 a frame in flight; an idle session holds nothing
-//   else that grows. failure  Fail is final: Next() returns it again. OnProgress() with an error
-//   changes nothing but makes Next() fail with it.
+//            report: O(log chunks), with ability SUFFIX O(undecided chunks).
+//   memory   8 * (levels + 4) bytes a chunk and 16 a frame in flight; nothing else grows.
+//   failure  Fail is final: Next() returns it again. OnProgress() with an error changes nothing
+//            but makes Next() fail with it.
 //
 // Single-threaded: the caller serialises all calls. Times are absolute on one monotonic clock of
 // the caller's choice, expressed as a Duration since an arbitrary origin, and never go back.
@@ -160,7 +159,7 @@ class LoadSession {
   virtual absl::Status OnProgress(const ClientProgress& progress, absl::Duration now) = 0;
 
   // The store could not read a segment that SendData asked for. Nothing of that SendData was sent.
-  // To be called before the next Next().
+  // To be called before the next Next(); reports may come in between.
   virtual void OnSegmentUnavailable(uint32_t chunk, uint32_t level, const absl::Status& why,
                                     absl::Duration now) = 0;
 

@@ -123,7 +123,8 @@ TEST(LoadSessionFuzzTest, RandomLoadsOverRandomLinksEnd) {
     const absl::StatusCode code = result.status.code();
     EXPECT_TRUE((losses && spec.ability == RecomputeAbility::kNone &&
                  code == absl::StatusCode::kDataLoss) ||
-                (vanishes && code == absl::StatusCode::kDeadlineExceeded))
+                // Beyond the patience that the session has with a client that declared too much.
+                ((vanishes || error > 3) && code == absl::StatusCode::kDeadlineExceeded))
         << result.status;
   }
   EXPECT_GT(finished, 1000);
@@ -217,9 +218,21 @@ TEST(LoadSessionFuzzTest, AnyCallsInAnyOrder) {
         if (random.OneIn(60)) {
           checker.OnUnavailable(*data);
           sent -= data->size;
+          if (random.OneIn(2)) {
+            // A report overtakes the store's answer.
+            progress.clock += absl::Milliseconds(1);
+            ClientProgress report = progress;
+            if (random.OneIn(4)) report.damaged_chunks = {data->chunk};
+            if (hostile && random.OneIn(4)) report.bytes_received = sent + data->size;
+            session.OnProgress(report, now).IgnoreError();
+          }
           session.OnSegmentUnavailable(data->chunk, data->level, absl::DataLossError("gone"), now);
         }
-        ASSERT_EQ(session.state(now).bytes_sent, sent);
+        const LoadSessionState after = session.state(now);
+        ASSERT_GE(after.bytes_sent, after.bytes_acknowledged);
+        if (!hostile) {
+          ASSERT_EQ(after.bytes_sent, sent);
+        }
       } else if (const auto* wait = absl::get_if<Wait>(&action)) {
         ASSERT_GT(wait->until, now);
       } else if (const auto* finish = absl::get_if<Finish>(&action)) {

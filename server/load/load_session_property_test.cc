@@ -22,10 +22,10 @@ struct Case {
 template <typename Body>
 int Scan(LoadPolicy policy, const Body& body) {
   int count = 0;
-  for (double mbit : {2, 5, 10, 20, 50, 100, 200, 500, 1000, 3000}) {
+  for (double mbit : {2, 5, 20, 50, 100, 200, 500, 3000}) {
     for (absl::Duration rtt :
          {absl::Milliseconds(0.1), absl::Milliseconds(20), absl::Milliseconds(80)}) {
-      for (double deadline_s : {0.1, 0.25, 0.6, 1.0, 1.5, 3.0, 8.0, 30.0}) {
+      for (double deadline_s : {0.1, 0.25, 0.6, 1.0, 3.0, 10.0}) {
         for (RecomputeAbility ability : {RecomputeAbility::kNone, RecomputeAbility::kSuffix,
                                          RecomputeAbility::kAny, RecomputeAbility::kFront}) {
           for (double prefill_s : {5e-5, 5e-4}) {
@@ -78,7 +78,7 @@ TEST(LoadPropertyTest, NoDeadlineIsMissedThatTheCoarsestLevelMakes) {
     EXPECT_FALSE(result.finish.deadline_missed)
         << Delay(result) << " s, coarsest " << Delay(coarsest) << " s";
   });
-  EXPECT_GT(made, 1000);
+  EXPECT_GT(made, 500);
 }
 
 TEST(LoadPropertyTest, NoDeadlineIsMissedThatRecomputeMakesWithRoom) {
@@ -96,7 +96,7 @@ TEST(LoadPropertyTest, NoDeadlineIsMissedThatRecomputeMakesWithRoom) {
     const SimulationResult result = Simulate(one.spec, {}, one.link, one.client);
     EXPECT_FALSE(result.finish.deadline_missed) << Delay(result) << " s, recompute " << recompute;
   });
-  EXPECT_GT(made, 1000);
+  EXPECT_GT(made, 500);
 }
 
 TEST(LoadPropertyTest, FastestIsHardlySlowerThanTheBetterOfBoth) {

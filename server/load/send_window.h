@@ -15,9 +15,8 @@ constexpr double kWindowQueueSeconds = 0.075;
 
 // Unacknowledged bytes allowed. What is in the buffers of kernel and gRPC can neither be taken back
 // nor be seen moving: at 5 Mbit/s a socket buffer of 4 MB would be a decision six seconds old.
-// Hence
-//     window = rate * (rtt_min + kWindowQueueSeconds), between window_bytes_min and
-//     window_bytes_max:
+// Hence, between window_bytes_min and window_bytes_max,
+//     window = rate * (rtt_min + kWindowQueueSeconds):
 // enough to keep the link busy through a report's delay and a bad estimate (the queue lets the
 // estimator see the link itself), not more. While all samples are lower bounds
 //     window = max(window_bytes_min + acked bytes, rate * (1.25 * rtt_min + 10 ms)):
