@@ -26,11 +26,12 @@ class CrashTest(harness.TestCase):
         for round_number in range(ROUNDS):
             with harness.Daemon(self.path("data")) as daemon:
                 self.check_store(daemon, profile, finest, acknowledged, interrupted)
-                # Half of the rounds die within the time of one put, the others a few puts later; both are chance.
-                timer = threading.Timer(rng.uniform(0, 0.15 if round_number % 2 else 0.6), daemon.process.kill)
+                # Some puts are acknowledged, then chance picks the moment of death within the next one (or between two).
                 contexts = [model.context(f"r{round_number}-{i}", CONTEXT_TOKENS) for i in range(6)]
-                timer.start()
-                for context in contexts:
+                undisturbed, timer = rng.randrange(4), threading.Timer(rng.uniform(0, 0.3), daemon.process.kill)
+                for i, context in enumerate(contexts):
+                    if i == undisturbed:
+                        timer.start()
                     done = harness.run_ctl("put", "--server", daemon.address, "--profile", profile, "--in", context)
                     (acknowledged if done.returncode == 0 else interrupted).append(context)
                     if done.returncode != 0:
