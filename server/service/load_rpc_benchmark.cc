@@ -2,6 +2,7 @@
 // which reports every message. Arguments: segment size, loads at once.
 #include <benchmark/benchmark.h>
 
+#include <atomic>
 #include <cstdint>
 #include <thread>
 #include <vector>
@@ -27,6 +28,7 @@ void BM_FixedLevelLoad(benchmark::State& state) {
   v1::LoadStart start = StartOf(context);
   start.set_policy(v1::POLICY_FIXED);
   uint64_t bytes = 0;
+  std::atomic<uint64_t> frames{0};
   for (auto _ : state) {
     std::vector<std::thread> clients;
     std::vector<uint64_t> received(static_cast<size_t>(loads));
@@ -39,6 +41,7 @@ void BM_FixedLevelLoad(benchmark::State& state) {
         while (auto response = load.Receive()) {
           if (response->has_summary()) break;
           if (!response->has_data()) continue;
+          ++frames;
           got += response->data().data().size();
           load.SendProgress(got, static_cast<uint32_t>(got / segment));
         }
@@ -49,6 +52,7 @@ void BM_FixedLevelLoad(benchmark::State& state) {
     for (const uint64_t got : received) bytes += got;
   }
   state.SetBytesProcessed(static_cast<int64_t>(bytes));
+  state.counters["frame_bytes"] = static_cast<double>(bytes) / static_cast<double>(frames);
 }
 BENCHMARK(BM_FixedLevelLoad)
     ->ArgNames({"segment", "loads"})

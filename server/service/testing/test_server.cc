@@ -14,6 +14,7 @@
 #include "grpcpp/security/credentials.h"
 #include "server/load/load_session.h"
 #include "server/service/ids.h"
+#include "server/service/timer_queue.h"
 #include "storage/memory/memory_chunk_store.h"
 
 namespace kvstream {
@@ -247,7 +248,7 @@ v1::LoadStart StartOf(const TestContext& context) {
 TestLoad RunLoad(v1::KVStream::Stub& stub, const v1::LoadStart& start) {
   grpc::ClientContext context;
   auto stream = stub.Load(&context);
-  const absl::Time begin = absl::Now();
+  const absl::Duration begin = MonotonicNow();
   LoadReader reader(static_cast<size_t>(start.chunk_ids_size()));
   v1::LoadRequest request;
   *request.mutable_start() = start;
@@ -259,7 +260,7 @@ TestLoad RunLoad(v1::KVStream::Stub& stub, const v1::LoadStart& start) {
     v1::LoadRequest progress;
     progress.mutable_progress()->set_bytes_received(reader.load().bytes);
     progress.mutable_progress()->set_clock_ns(
-        static_cast<uint64_t>(absl::ToInt64Nanoseconds(absl::Now() - begin)));
+        static_cast<uint64_t>(absl::ToInt64Nanoseconds(MonotonicNow() - begin)));
     progress.mutable_progress()->set_chunks_ready(reader.ChunksReady());
     progress.mutable_progress()->set_recomputed_up_to(reader.Recomputed());
     progress.mutable_progress()->set_recomputed_tokens(reader.Recomputed());
@@ -280,7 +281,8 @@ bool ManualLoad::SendStart(const v1::LoadStart& start) {
 bool ManualLoad::SendProgress(uint64_t bytes, uint32_t chunks_ready) {
   v1::LoadRequest request;
   request.mutable_progress()->set_bytes_received(bytes);
-  request.mutable_progress()->set_clock_ns(1000000);
+  request.mutable_progress()->set_clock_ns(
+      static_cast<uint64_t>(absl::ToInt64Nanoseconds(MonotonicNow() - begin_)));
   request.mutable_progress()->set_chunks_ready(chunks_ready);
   return Send(request);
 }

@@ -16,6 +16,7 @@
 #include "server/service/kvstream_server.h"
 #include "server/service/testing/fake_profile.h"
 #include "server/service/testing/faulty_store.h"
+#include "server/service/timer_queue.h"
 
 namespace kvstream {
 
@@ -103,6 +104,7 @@ class ManualLoad {
   grpc::Status Finish();
 
  private:
+  const absl::Duration begin_ = MonotonicNow();
   grpc::ClientContext context_;
   std::unique_ptr<grpc::ClientReaderWriter<v1::LoadRequest, v1::LoadResponse>> stream_;
 };
