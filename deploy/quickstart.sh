@@ -108,7 +108,8 @@ Where to go next
   README.md            what the figures mean and how to reproduce each
   docs/operations.md   options, metrics, limits and failure policies of the daemon
   docs/format.md       the bytes of profiles, chunks and chunk ids
-  client/python        the Python API that deploy/quickstart/quickstart.py used
+  docs/client.md       the C++ and Python API (deploy/quickstart/quickstart.py uses the latter)
+  docs/streaming.md    how a load picks its levels and what it recomputes
   bazel run //tests/quality:levels    every level's rate and quality on eight contexts
   tests/run.sh         every test
 TEXT
