@@ -121,7 +121,6 @@ class LoadRpc {
   absl::Duration last_local_work_;
   absl::Duration last_progress_;
   absl::Duration all_ready_at_;
-  uint32_t reported_ready_ = 0;  // to options_.progress
   bool progress_due_ = false;
   bool recompute_under_way_ = false;
   absl::Status failure_;
