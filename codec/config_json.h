@@ -61,6 +61,7 @@ class ConfigObject {
 
 }  // namespace kvstream
 
+// NOLINTBEGIN(bugprone-macro-parentheses): lhs may be a declaration, and names are pasted.
 // lhs = the value of a StatusOr, or return its status.
 #define CONFIG_ASSIGN_OR_RETURN(lhs, expression) \
   CONFIG_ASSIGN_OR_RETURN_IMPL(CONFIG_CONCAT(status_or_, __LINE__), lhs, expression)
@@ -70,5 +71,6 @@ class ConfigObject {
   lhs = *std::move(temporary)
 #define CONFIG_CONCAT(a, b) CONFIG_CONCAT_IMPL(a, b)
 #define CONFIG_CONCAT_IMPL(a, b) a##b
+// NOLINTEND(bugprone-macro-parentheses)
 
 #endif  // KVSTREAM_CODEC_CONFIG_JSON_H_

@@ -124,7 +124,7 @@ absl::Status DecodeAll(const std::shared_ptr<const Profile>& profile, const Chun
       const int64_t first = chunk * chunk_tokens;
       const MutableKvView part = out.Slice(first, std::min(chunk_tokens, out.tokens - first));
       const auto segments = absl::MakeConstSpan(file.chunks[static_cast<size_t>(chunk)]);
-      const absl::Status decoded =
+      absl::Status decoded =
           decoder->Decode(segments.subspan(0, static_cast<size_t>(level) + 1), part);
       if (decoded.ok()) return decoded;
       return absl::Status(decoded.code(), absl::StrCat("chunk ", chunk, ": ", decoded.message()));

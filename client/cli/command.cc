@@ -100,7 +100,7 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, uint64_t bytes_max
 
 absl::StatusOr<std::shared_ptr<const Profile>> ReadProfile(const std::string& path) {
   CLI_ASSIGN_OR_RETURN(std::string bytes, ReadFile(path, kProfileBytesMax));
-  absl::StatusOr<std::shared_ptr<const Profile>> profile = Profile::Parse(std::move(bytes));
+  absl::StatusOr<std::shared_ptr<const Profile>> profile = Profile::ParseOwned(std::move(bytes));
   if (!profile.ok()) {
     return absl::Status(profile.status().code(),
                         absl::StrCat(path, ": ", profile.status().message()));
