@@ -35,7 +35,7 @@ absl::Status Invalid(const T&... parts) {
 
 absl::Status CheckOptions(const KvGeometry& geometry, const QueryRms& query_rms,
                           const CalibrationOptions& options) {
-  const absl::Status status = geometry.Validate();
+  absl::Status status = geometry.Validate();
   if (!status.ok()) return status;
   if (geometry.values_per_token() > kMaxChannels)
     return Invalid("a token has ", geometry.values_per_token(), " values, at most ", kMaxChannels,
@@ -205,7 +205,7 @@ class Calibrator {
     for (int32_t first = 0; first < data.channels(); first += per_tensor) {
       std::vector<double> sum(per_tensor, 0.0);
       std::vector<double> square(per_tensor, 0.0);
-      const absl::Status status = ForEachRun(
+      absl::Status status = ForEachRun(
           first, per_tensor, data.mean, data.unit, [&](const float* panel, int64_t tokens) {
             for (int64_t i = 0; i < PanelCount(tokens) * per_tensor; ++i) {
               for (int column = 0; column < kPanelColumns; ++column) {

@@ -67,7 +67,7 @@ absl::Status ChunkDecoder::Impl::Parse(absl::Span<const absl::string_view> segme
     return absl::InvalidArgumentError(absl::StrCat(
         "got ", segments.size(), " segments, the profile has ", data_.levels, " levels"));
   }
-  const absl::Status status = CheckKvView(data_.geometry, out);
+  absl::Status status = CheckKvView(data_.geometry, out);
   if (!status.ok()) return status;
   segments_.clear();
   for (absl::string_view bytes : segments) {

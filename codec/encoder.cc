@@ -146,14 +146,14 @@ absl::StatusOr<EncodedChunk> ChunkEncoder::Impl::Encode(const KvView& kv, int64_
   header.tokens = static_cast<int32_t>(kv.tokens);
   header.sinks = static_cast<int32_t>(
       std::min<int64_t>(kv.tokens, std::max<int64_t>(0, data_.sink_tokens - first_position)));
-  SegmentSections base;
+  std::vector<SegmentSections> sections(data_.levels);
   status = EncodeExactTokens(data_.geometry, data_.references, first_position,
-                             kv.Slice(0, header.sinks), &base.sinks);
+                             kv.Slice(0, header.sinks), &sections[0].sinks);
   if (!status.ok()) return status;
   const KvView coded = kv.Slice(header.sinks, kv.tokens - header.sinks);
   const int64_t coded_position = first_position + header.sinks;
   if (!data_.calibrated) {
-    status = Measure(coded, coded_position, &base.statistics);
+    status = Measure(coded, coded_position, &sections[0].statistics);
     if (!status.ok()) return status;
   }
   cells_.resize(data_.levels);
@@ -168,15 +168,13 @@ absl::StatusOr<EncodedChunk> ChunkEncoder::Impl::Encode(const KvView& kv, int64_
   EncodedChunk chunk;
   std::vector<uint8_t> classes = data_.classes;
   for (int level = 0; level < data_.levels; ++level) {
-    SegmentSections sections;
-    if (level == 0) sections = std::move(base);
     levels_.Encode(level, cells_[level].data(), level == 0 ? nullptr : cells_[level - 1].data(),
-                   static_cast<int>(coded.tokens), &classes, &sections);
+                   static_cast<int>(coded.tokens), &classes, &sections[level]);
     header.level = level;
     header.flags =
-        static_cast<uint8_t>((sections.class_override.empty() ? 0 : kSegmentHasOverride) |
-                             (sections.statistics.empty() ? 0 : kSegmentHasStatistics));
-    chunk.segments.push_back(WriteSegment(data_, header, sections));
+        static_cast<uint8_t>((sections[level].class_override.empty() ? 0 : kSegmentHasOverride) |
+                             (sections[level].statistics.empty() ? 0 : kSegmentHasStatistics));
+    chunk.segments.push_back(WriteSegment(data_, header, sections[level]));
     if (level == 0)
       header.base_checksum =
           LoadLe<uint64_t>(chunk.segments[0].data() + chunk.segments[0].size() - kChecksumBytes);

@@ -58,8 +58,7 @@ absl::Status DecodeSplit(ByteReader& in, KvDtype dtype, int64_t count,
                          std::vector<uint16_t>* values) {
   std::vector<uint8_t> exponents;
   const uint32_t size = in.Read<uint32_t>();
-  const absl::Status status =
-      DecodeSymbols(in.Take(size), count, "exact tokens' exponents", &exponents);
+  absl::Status status = DecodeSymbols(in.Take(size), count, "exact tokens' exponents", &exponents);
   if (!status.ok()) return status;
   const int mantissa = MantissaBits(dtype);
   const absl::string_view bytes = in.Take((static_cast<uint64_t>(count) * (mantissa + 1) + 7) / 8);
@@ -169,13 +168,13 @@ absl::Status DecodeExactTokens(const KvGeometry& geometry, const ReferenceTokens
   std::vector<uint8_t> differences;
   if (count[kReference] > 0) {
     const uint32_t size = in.Read<uint32_t>();
-    const absl::Status status =
+    absl::Status status =
         DecodeSymbols(in.Take(size), count[kReference], "exact tokens' differences", &differences);
     if (!status.ok()) return status;
   }
   std::vector<uint16_t> split;
   if (count[kSplit] > 0) {
-    const absl::Status status = DecodeSplit(in, geometry.dtype, count[kSplit], &split);
+    absl::Status status = DecodeSplit(in, geometry.dtype, count[kSplit], &split);
     if (!status.ok()) return status;
   }
   const absl::string_view raw = in.Take(static_cast<uint64_t>(count[kRaw]) * 2);

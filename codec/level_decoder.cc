@@ -80,8 +80,7 @@ const uint32_t* LevelDecoder::Slots(int klass) {
 }
 
 absl::Status LevelDecoder::DecodeOverride(absl::string_view bytes, std::vector<uint8_t>* classes) {
-  const absl::Status status =
-      DecodeSymbols(bytes, profile_.coordinates, "class override", &override_);
+  absl::Status status = DecodeSymbols(bytes, profile_.coordinates, "class override", &override_);
   if (!status.ok()) return status;
   for (int32_t i = 0; i < profile_.coordinates; ++i) {
     const uint8_t klass = static_cast<uint8_t>((*classes)[i] + override_[i]);
@@ -125,7 +124,7 @@ absl::Status LevelDecoder::Decode(const SegmentView& segment, int tokens,
                                   std::vector<uint8_t>* classes, int32_t* cells) {
   const int level = segment.header.level;
   if (!segment.class_override.empty()) {
-    const absl::Status status = DecodeOverride(segment.class_override, classes);
+    absl::Status status = DecodeOverride(segment.class_override, classes);
     if (!status.ok()) return status;
   }
   CodingOrder(profile_, level, *classes, &order_);

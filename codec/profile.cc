@@ -50,7 +50,7 @@ absl::Status ParseHeader(ByteReader& in, ProfileData& data) {
   geometry.dtype = static_cast<KvDtype>(dtype);
   if (layout > 2) return Invalid("rope layout is ", layout, ", must be 0 to 2");
   geometry.rope.layout = static_cast<RopeParameters::Layout>(layout);
-  const absl::Status status = geometry.Validate();
+  absl::Status status = geometry.Validate();
   if (!status.ok()) return Invalid(status.message());
   if (geometry.values_per_token() > kMaxChannels) {
     return Invalid("a token has ", geometry.values_per_token(), " values, at most ", kMaxChannels,
@@ -330,7 +330,7 @@ absl::StatusOr<std::shared_ptr<const Profile>> Profile::Parse(absl::string_view 
 absl::StatusOr<std::shared_ptr<const Profile>> Profile::ParseOwned(std::string bytes) {
   auto data = absl::make_unique<ProfileData>();
   data->serialized = std::move(bytes);
-  const absl::Status status = ParseAll(*data);
+  absl::Status status = ParseAll(*data);
   if (!status.ok()) return status;
   return std::shared_ptr<const Profile>(new Profile(std::move(data)));
 }

@@ -44,7 +44,8 @@ inline int32_t CellOf(float x, float power) {
   const float magnitude = x < 0 ? -x : x;
   float u = Warp(magnitude);
   u = u < static_cast<float>(kMaxBaseSymbol) ? u : static_cast<float>(kMaxBaseSymbol);
-  const int32_t cell = static_cast<int32_t>(u * power + 0.5f);
+  const float rounded_up = u * power + 0.5f;
+  const int32_t cell = static_cast<int32_t>(rounded_up);
   return x < 0 ? -cell : cell;
 }
 

@@ -118,7 +118,8 @@ TestKv MakeTestKv(const KvGeometry& geometry, int64_t tokens, uint64_t model_see
 }
 
 std::shared_ptr<const Profile> MakeTestProfile(const KvGeometry& geometry, uint64_t model_seed,
-                                               CalibrationOptions options, int64_t sample_tokens) {
+                                               const CalibrationOptions& options,
+                                               int64_t sample_tokens) {
   const TestKv first = MakeTestKv(geometry, sample_tokens, model_seed, 1001);
   const TestKv second = MakeTestKv(geometry, sample_tokens, model_seed, 1002);
   const std::vector<KvView> samples = {first.view(), second.view()};

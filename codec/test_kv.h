@@ -62,7 +62,7 @@ TestKv MakeTestKv(const KvGeometry& geometry, int64_t tokens, uint64_t model_see
 
 // A profile calibrated on such KV; crashes on an error.
 std::shared_ptr<const Profile> MakeTestProfile(const KvGeometry& geometry, uint64_t model_seed,
-                                               CalibrationOptions options = {},
+                                               const CalibrationOptions& options = {},
                                                int64_t sample_tokens = 600);
 
 }  // namespace kvstream

@@ -64,7 +64,7 @@ absl::StatusOr<std::vector<uint16_t>> EstimateKlt(const std::vector<float>& samp
     }
   }
   std::vector<double> values;
-  const absl::Status status = Decompose(size, &matrix, &values);
+  absl::Status status = Decompose(size, &matrix, &values);
   if (!status.ok()) return status;
 
   std::vector<uint16_t> out;
