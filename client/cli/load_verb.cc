@@ -220,9 +220,10 @@ absl::Status Load(const LoadVerbOptions& options, Format format) {
   }
   CLI_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
                        Connect(options.server, options.threads));
-  // A serving node has its connection up when a context is asked for; so has this, before the clock
-  // starts.
+  // A serving node has its connection up and knows its decoder's speed when a context is asked for;
+  // so has this, before the clock starts.
   CLI_RETURN_IF_ERROR(client->Ping().status());
+  if (load.deadline.has_value()) CLI_RETURN_IF_ERROR(client->WarmUp(profile));
 
   CLI_ASSIGN_OR_RETURN(const KvBuffer buffer,
                        KvBuffer::Create(geometry, static_cast<int64_t>(tokens.size())));

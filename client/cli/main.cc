@@ -1,4 +1,6 @@
 // kvstreamctl: stores, loads, encodes and inspects KV caches from the command line.
+#include <malloc.h>
+
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -31,6 +33,10 @@ int Fail(const std::string& verb, const absl::Status& status, int exit_code) {
 }
 
 int Main(int argc, char** argv) {
+  // Received messages come and go by the megabyte; giving each back to the system costs page
+  // faults.
+  mallopt(M_MMAP_THRESHOLD, 256 << 20);
+  mallopt(M_TRIM_THRESHOLD, 256 << 20);
   CLI::App app("Stores, loads, encodes and inspects KV caches. See docs/kvstreamctl.md.",
                "kvstreamctl");
   app.set_version_flag("--version", std::string("kvstreamctl ") + kVersion);
