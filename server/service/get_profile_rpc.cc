@@ -37,10 +37,7 @@ class GetProfileRpc final : public grpc::ServerWriteReactor<v1::GetProfileRespon
 
   void OnWriteDone(bool ok) override { strand_.WriteDone(ok); }
   void OnCancel() override { strand_.Cancelled(); }
-  void OnDone() override {
-    ticket_.Release();
-    const std::shared_ptr<GetProfileRpc> last = std::move(self_);
-  }
+  void OnDone() override { const std::shared_ptr<GetProfileRpc> last = std::move(self_); }
 
  private:
   GetProfileRpc(grpc::CallbackServerContext* context, const v1::GetProfileRequest* request,
@@ -98,6 +95,7 @@ class GetProfileRpc final : public grpc::ServerWriteReactor<v1::GetProfileRespon
     finished_ = true;
     strand_.Disarm();
     profile_.reset();
+    ticket_.Release();
     environment_->metrics->CountError("GetProfile", status.code());
     Finish(ToGrpcStatus(status));
   }

@@ -77,7 +77,6 @@ LoadRpc::LoadRpc(grpc::CallbackServerContext* context, const RpcEnvironment* env
 
 void LoadRpc::OnDone() {
   // Steps that are still queued hold their own reference and see finished_.
-  ticket_.Release();
   const std::shared_ptr<LoadRpc> last = std::move(self_);
 }
 
@@ -351,6 +350,7 @@ void LoadRpc::FinishCall(absl::Duration now) {
   session_.reset();
   segment_.reset();
   load_ = PreparedLoad();
+  ticket_.Release();  // before the client learns of the end and comes again
   // The last use of anything here: the reactor may be gone when Finish returns, but for the step's
   // own reference.
   grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>::Finish(ToGrpcStatus(end_status_));

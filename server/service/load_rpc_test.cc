@@ -348,7 +348,7 @@ TEST(LoadRpcTest, AClientThatStallsHoldsAWindowAndIsCutOff) {
   TestContext context;
   context.chunks = 8;
   context.segment_bytes = {1 << 20, 1 << 20, 1 << 20};
-  ASSERT_TRUE(server.PutContext(context).ok());
+  server.StoreContext(context);
   v1::LoadStart start = StartOf(context);
   start.set_policy(v1::POLICY_FIXED);
   start.set_level(2);

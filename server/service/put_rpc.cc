@@ -41,10 +41,7 @@ class UploadRpc final : public grpc::ServerReadReactor<Request> {
 
   void OnReadDone(bool ok) override { strand_.ReadDone(ok); }
   void OnCancel() override { strand_.Cancelled(); }
-  void OnDone() override {
-    ticket_.Release();
-    const std::shared_ptr<UploadRpc> last = std::move(self_);
-  }
+  void OnDone() override { const std::shared_ptr<UploadRpc> last = std::move(self_); }
 
  private:
   UploadRpc(absl::string_view method, grpc::CallbackServerContext* context, Response* response,
@@ -101,7 +98,9 @@ class UploadRpc final : public grpc::ServerReadReactor<Request> {
       environment_->log->Write(LogLevel::kDebug, "upload finished",
                                {{"method", method_}, {"peer", context_->peer()}});
     }
-    upload_.reset();  // gives its memory back now, not when gRPC is done
+    // Before the client learns of the end and comes again.
+    upload_.reset();
+    ticket_.Release();
     this->Finish(ToGrpcStatus(status));
   }
 

@@ -225,7 +225,7 @@ TEST(PutRpcTest, AClientThatStallsLosesItsUploadAndItsBuffer) {
   options.client_idle_timeout = absl::Milliseconds(50);
   TestServer server(options);
   const TestContext context;
-  ASSERT_TRUE(server.PutProfile(context.profile_bytes()).ok());
+  server.StoreContext(context);
   grpc::ClientContext client;
   v1::PutResponse ignored;
   auto writer = server.stub().Put(&client, &ignored);
@@ -241,9 +241,8 @@ TEST(PutRpcTest, UploadsBeyondTheLimitAreRefused) {
   options.max_puts = 1;
   TestServer server(options);
   const TestContext context;
-  ASSERT_TRUE(server.PutContext(context).ok());
+  ASSERT_TRUE(server.PutContext(context).ok());  // two uploads, one after the other
   const RpcEnvironment& environment = server.server().environment();
-  ASSERT_TRUE(Eventually([&] { return environment.puts->in_flight() == 0; }));
   grpc::ClientContext client;
   v1::PutResponse ignored;
   auto writer = server.stub().Put(&client, &ignored);
@@ -380,7 +379,7 @@ TEST(ProfileRpcTest, AClientThatTakesNothingIsCutOff) {
   options.client_idle_timeout = absl::Milliseconds(50);
   TestServer server(options);
   const std::string bytes = FakeProfileBytes(3, 16) + "#" + std::string(32 << 20, 'p');
-  ASSERT_TRUE(server.PutProfile(bytes).ok());
+  ASSERT_TRUE(server.server().environment().profiles->Put(bytes).ok());
   auto stub = v1::KVStream::NewStub(server.NewChannel());
   grpc::ClientContext client;
   v1::GetProfileRequest request;

@@ -238,6 +238,26 @@ grpc::Status TestServer::PutContext(const TestContext& context, v1::PutResponse*
   return SendPut(PutMessages(context), response != nullptr ? response : &ignored);
 }
 
+void TestServer::StoreContext(const TestContext& context) {
+  const RpcEnvironment& environment = server_->environment();
+  EXPECT_TRUE(environment.profiles->Put(context.profile_bytes()).ok());
+  for (int i = 0; i < context.chunks; ++i) {
+    ChunkInfo info;
+    if (i > 0) info.parent = context.id(i - 1);
+    info.profile_id = context.profile_id();
+    info.first_token = static_cast<uint64_t>(i) * context.tokens;
+    info.tokens = static_cast<uint32_t>(context.tokens);
+    info.segment_bytes.assign(context.segment_bytes.begin(), context.segment_bytes.end());
+    info.created = absl::Now();
+    std::vector<std::string> segments;
+    for (size_t level = 0; level < context.segment_bytes.size(); ++level) {
+      segments.push_back(context.segment(i, static_cast<int>(level)));
+    }
+    const std::vector<absl::string_view> views(segments.begin(), segments.end());
+    EXPECT_TRUE(environment.store->Put(context.id(i), info, views).ok());
+  }
+}
+
 v1::LoadStart StartOf(const TestContext& context) {
   v1::LoadStart start;
   start.set_profile_id(IdBytes(context.profile_id()));

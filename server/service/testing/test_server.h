@@ -60,6 +60,8 @@ class TestServer {
   grpc::Status PutProfile(const std::string& bytes, v1::PutProfileResponse* response = nullptr);
   // Profile and chunks.
   grpc::Status PutContext(const TestContext& context, v1::PutResponse* response = nullptr);
+  // The same past the network, for servers whose timeouts a slow machine would meet.
+  void StoreContext(const TestContext& context);
   // Sends these messages as one Put stream.
   grpc::Status SendPut(const std::vector<v1::PutRequest>& messages, v1::PutResponse* response);
   // The messages that PutContext sends.
