@@ -1,4 +1,5 @@
-// Races that the shim must keep quiet about, since absl::Mutex orders them. Under TSan any report fails the test.
+// Races that the shim must keep quiet about, since absl::Mutex orders them. Under TSan any report
+// fails the test.
 #include <thread>
 
 #include "absl/synchronization/mutex.h"
@@ -26,7 +27,8 @@ TEST(TsanAbslMutex, SeesLocksConditionsAndCondVars) {
   {
     absl::MutexLock lock(&mutex);
     while (turns < 500) changed.Wait(&mutex);
-    mutex.AwaitWithTimeout(absl::Condition(+[](int* n) { return *n >= 1000; }, &turns),
+    mutex.AwaitWithTimeout(absl::Condition(
+                               +[](int* n) { return *n >= 1000; }, &turns),
                            absl::InfiniteDuration());
     done = true;
   }
