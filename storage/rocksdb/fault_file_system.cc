@@ -213,4 +213,16 @@ IOStatus FaultFileSystem::DeleteFile(const std::string& path, const IOOptions& o
   return status;
 }
 
+IOStatus FaultFileSystem::GetFreeSpace(const std::string& path, const IOOptions& options,
+                                       uint64_t* bytes, IODebugContext* debug) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (write_failure_.IsNoSpace()) {
+      *bytes = 0;
+      return IOStatus::OK();
+    }
+  }
+  return target()->GetFreeSpace(path, options, bytes, debug);
+}
+
 }  // namespace kvstream

@@ -165,12 +165,7 @@ TEST_F(PowerCutTest, AFullDiskRefusesPutsKeepsReadsAndRecovers) {
   EXPECT_TRUE(absl::IsResourceExhausted(store_->Delete({before.id}).status()));
 
   fs_->FailWrites(rocksdb::IOStatus::OK());
-  // RocksDB may be busy with a recovery of its own for a moment; writes are refused meanwhile,
-  // never lost.
-  absl::StatusOr<bool> put;
-  for (int i = 0; i < 1000000 && !put.value_or(false); ++i) {
-    put = store_->Put(refused.id, refused.info, refused.views());
-  }
+  const auto put = store_->Put(refused.id, refused.info, refused.views());
   ASSERT_TRUE(put.ok()) << put.status();
   EXPECT_TRUE(*put);
   ExpectWhole(before);
@@ -220,11 +215,7 @@ TEST_F(PowerCutTest, TriesToResumeOncePerInterval) {
   now += absl::Milliseconds(999);
   const auto early = put();
   now += absl::Milliseconds(1);
-  absl::StatusOr<bool> late;
-  for (int i = 0; i < 1000000 && !late.ok(); ++i) {
-    late = put();
-    now += absl::Seconds(1);
-  }
+  const auto late = put();
   EXPECT_TRUE(late.ok()) << late.status();
   EXPECT_TRUE(absl::IsResourceExhausted(early.status())) << early.status();
 }

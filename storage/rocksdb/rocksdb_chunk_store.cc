@@ -1,6 +1,7 @@
 #include "storage/rocksdb/rocksdb_chunk_store.h"
 
 #include <rocksdb/convenience.h>
+#include <rocksdb/file_system.h>
 #include <rocksdb/iterator.h>
 #include <rocksdb/options.h>
 #include <rocksdb/slice.h>
@@ -70,7 +71,9 @@ ABSL_ATTRIBUTE_NOINLINE rocksdb::Status WriteBatchTo(rocksdb::DB* db,
 }  // namespace
 
 RocksDbChunkStore::RocksDbChunkStore(const RocksDbChunkStoreOptions& options)
-    : options_(options), cache_(NewBlockCache(options)) {}
+    : options_(options),
+      cache_(NewBlockCache(options)),
+      errors_(std::make_shared<BackgroundErrors>()) {}
 
 absl::StatusOr<std::unique_ptr<ChunkStore>> RocksDbChunkStore::Create(
     const RocksDbChunkStoreOptions& options) {
@@ -92,8 +95,9 @@ RocksDbChunkStore::~RocksDbChunkStore() {
 
 absl::Status RocksDbChunkStore::Open() {
   if (absl::Status status = PrepareStoreDirectory(options_); !status.ok()) return status;
-  absl::StatusOr<OpenedDb> opened =
-      OpenDb(TunedDbOptions(options_), TunedFamilies(options_, cache_), options_);
+  rocksdb::DBOptions db_options = TunedDbOptions(options_);
+  db_options.listeners.push_back(errors_);
+  absl::StatusOr<OpenedDb> opened = OpenDb(db_options, TunedFamilies(options_, cache_), options_);
   if (!opened.ok()) return opened.status();
   db_ = std::move(opened->db);
   families_ = std::move(opened->families);
@@ -146,8 +150,17 @@ absl::StatusOr<bool> RocksDbChunkStore::Exists(Family in, absl::string_view key,
   return FromRocksDb(status, what);
 }
 
+bool RocksDbChunkStore::HasRoomToResume() const {
+  // Resuming writes what the buffers hold to tables and starts a new log.
+  const uint64_t needed_bytes = 2 * options_.write_buffer_bytes + (uint64_t{16} << 20);
+  uint64_t free_bytes = 0;
+  const rocksdb::IOStatus status = db_->GetFileSystem()->GetFreeSpace(
+      options_.data_dir, rocksdb::IOOptions(), &free_bytes, /*dbg=*/nullptr);
+  return !status.ok() || free_bytes >= needed_bytes;
+}
+
 void RocksDbChunkStore::MaybeResume() {
-  if (!write_failed_.load(std::memory_order_relaxed)) return;
+  if (!errors_->failed()) return;
   const absl::Time now = options_.now();
   {
     absl::MutexLock lock(&resume_mutex_);
@@ -156,7 +169,7 @@ void RocksDbChunkStore::MaybeResume() {
     next_resume_ = now + options_.resume_interval;
   }
   // Whether it worked is what the write that follows finds out.
-  db_->Resume().PermitUncheckedError();
+  if (HasRoomToResume()) db_->Resume().PermitUncheckedError();
   absl::MutexLock lock(&resume_mutex_);
   resuming_ = false;
 }
@@ -176,7 +189,11 @@ absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const Counters
   }
   MaybeResume();
   const rocksdb::Status status = Commit(batch);
-  write_failed_.store(!status.ok(), std::memory_order_relaxed);
+  if (status.ok()) {
+    errors_->Clear();
+  } else {
+    errors_->Set();
+  }
   if (!status.ok() && status.severity() >= rocksdb::Status::kFatalError) {
     return Annotate(FromRocksDb(status, what),
                     "the store takes no writes until the process is restarted");

@@ -6,7 +6,6 @@
 #include <rocksdb/db.h>
 #include <rocksdb/write_batch.h>
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -23,6 +22,7 @@
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
 #include "storage/chunk_store.h"
+#include "storage/rocksdb/background_errors.h"
 #include "storage/rocksdb/chunk_record_format.h"
 #include "storage/rocksdb/id_claims.h"
 #include "storage/rocksdb/rocksdb_options.h"
@@ -94,9 +94,11 @@ class RocksDbChunkStore final : public ChunkStore {
   // batches of several threads to the one that writes them all; its suppressions name this
   // function, so that they hide nothing else.
   ABSL_ATTRIBUTE_NOINLINE rocksdb::Status Commit(rocksdb::WriteBatch* batch);
-  // After a failed write: at most one attempt at a time and an interval to leave the read-only
-  // state.
+  // After an error: at most one attempt at a time and an interval to leave the read-only state, and
+  // only with room on the disk, since RocksDB takes a disk that is full while it resumes for a
+  // fatal error.
   void MaybeResume();
+  bool HasRoomToResume() const;
   absl::StatusOr<size_t> DeleteBatch(absl::Span<const ChunkId> ids);
 
   const RocksDbChunkStoreOptions options_;
@@ -109,8 +111,8 @@ class RocksDbChunkStore final : public ChunkStore {
   IdClaims chunk_claims_;
   IdClaims profile_claims_;
 
-  // A write failed and none has succeeded since.
-  std::atomic<bool> write_failed_{false};
+  // Shared with RocksDB, which calls it until it is closed.
+  const std::shared_ptr<BackgroundErrors> errors_;
   absl::Mutex resume_mutex_;
   bool resuming_ ABSL_GUARDED_BY(resume_mutex_) = false;
   absl::Time next_resume_ ABSL_GUARDED_BY(resume_mutex_) = absl::InfinitePast();
