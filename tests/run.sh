@@ -40,7 +40,7 @@ bazel_test() {
   local status
   set +e
   bazel test --keep_going --color=no --curses=no --show_progress_rate_limit=60 "$@" 2>&1 | tee "$log" |
-    grep -vE '^\[[0-9,]+ / [0-9,]+\]'
+    grep --line-buffered -vE '^\[[0-9,]+ / [0-9,]+\]'
   status=${PIPESTATUS[0]}
   set -e
   local ok bad
