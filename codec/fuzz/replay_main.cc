@@ -55,6 +55,12 @@ std::string Mutate(const std::string& seed, kvstream::TestRandom& random) {
 int main(int argc, char** argv) {
   const std::vector<std::string> seeds = kvstream::FuzzSeeds();
   for (const std::string& seed : seeds) Run(seed);
+  // libFuzzer starts from files: KVSTREAM_WRITE_SEEDS=DIR leaves the seeds there.
+  const char* const seed_directory = std::getenv("KVSTREAM_WRITE_SEEDS");
+  for (size_t i = 0; seed_directory != nullptr && i < seeds.size(); ++i) {
+    std::ofstream(std::string(seed_directory) + "/seed" + std::to_string(i), std::ios::binary)
+        << seeds[i];
+  }
   Run("");
   for (int i = 1; i < argc; ++i) {
     std::ifstream file(argv[i], std::ios::binary);
