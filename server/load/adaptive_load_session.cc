@@ -109,7 +109,7 @@ LoadAction AdaptiveLoadSession::Next(absl::Duration now) {
     if (!PickWork(now)) break;
   }
   if (Done()) return Summary();
-  const absl::Duration idle_at = advanced_at_ + IdleLimit();
+  const absl::Duration idle_at = IdleAt();
   if (now >= idle_at) {
     failure_ = absl::DeadlineExceededError(
         absl::StrCat("client made no progress for ", absl::FormatDuration(now - advanced_at_)));
@@ -165,6 +165,7 @@ absl::optional<LoadAction> AdaptiveLoadSession::Proceed(absl::Duration now) {
     cachegen_.OnChunkStart(estimator_.sent_bytes(), chunks_.bytes(chunk, chunk + 1, work_->target));
   }
   estimator_.OnSent(piece.size, now);
+  queue_.OnSent(piece.size, estimate.rate, now);
   delivery_.OnSent(piece);
   last_sent_ = piece;
   if (delivery_.complete(chunk) > work_->target) FinishWork();
@@ -172,7 +173,8 @@ absl::optional<LoadAction> AdaptiveLoadSession::Proceed(absl::Duration now) {
 }
 
 void AdaptiveLoadSession::FinishWork() {
-  decoder_.OnSent(estimator_.sent_bytes(), chunks_.tokens(work_->chunk) * decode_s_per_token_);
+  decoder_.OnSent(estimator_.sent_bytes(), chunks_.tokens(work_->chunk) * decode_s_per_token_,
+                  work_->refinement && recompute_reads_refined());
   if (!work_->refinement) {
     delivery_.CloseFrontier();
     replan_ = true;
@@ -187,7 +189,7 @@ double AdaptiveLoadSession::TimeLeft(absl::Duration now) const {
   return absl::ToDoubleSeconds(*deadline_ - margin_ - (now - created_));
 }
 
-PlannerView AdaptiveLoadSession::View(absl::Duration now) const {
+PlannerView AdaptiveLoadSession::View(absl::Duration now) {
   const BandwidthEstimate estimate = estimator_.estimate(now);
   PlannerView view;
   view.rate = estimate.known() ? estimate.rate : startup_rate_;
@@ -196,9 +198,9 @@ PlannerView AdaptiveLoadSession::View(absl::Duration now) const {
   if (estimate.lower_bound) view.rate = std::max(view.rate, startup_rate_);
   view.rate_hoped = estimate.lower_bound ? view.rate : view.rate_low;
   view.rtt_s = absl::ToDoubleSeconds(estimator_.rtt_min());
-  const double in_flight = static_cast<double>(estimator_.unacked_bytes());
-  view.latency_s = std::max(view.rtt_s, in_flight / view.rate);
-  view.latency_low_s = std::max(view.rtt_s, in_flight / view.rate_low);
+  const double queued = queue_.bytes(estimator_.unacked_bytes(), estimate.rate, view.rtt_s, now);
+  view.latency_s = view.rtt_s + queued / view.rate;
+  view.latency_low_s = view.rtt_s + queued / view.rate_low;
   view.decode_s_per_token = decode_s_per_token_;
   view.time_left_s = TimeLeft(now);
   return view;
@@ -211,11 +213,11 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
   input.order = delivery_.order();
   input.base_level = base_level_;
   input.open = delivery_.open();
-  input.prefill = ledger_.model_now(now, estimator_.rtt_min() + kReportGrace);
+  input.prefill = ledger_.model_now(front_end(), estimator_.rtt_min() + kReportGrace, now);
   input.may_recompute = ability_ != RecomputeAbility::kNone && input.prefill.known();
   if (!input.may_recompute) return;
   input.view = View(now);
-  input.recompute_backlog_s = ledger_.backlog_s(now, input.prefill);
+  input.recompute_backlog_s = ledger_.backlog_s(front_end(), input.prefill, now);
   input.refinement_bytes = delivery_.refinement_bytes();
   const Split split =
       policy_ == LoadPolicy::kDeadline ? SplitForQuality(input) : SplitForSpeed(input);
@@ -228,25 +230,21 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
     }
     return;
   }
-  if (work_.has_value() && !work_->refinement && work_->chunk < boundary_ &&
-      !delivery_.touched(work_->chunk)) {
-    work_.reset();
-  }
-  // Not even the rest of the chunk that is partly sent is worth its time.
-  const uint32_t last = input.open.end - 1;
-  if (boundary_ == input.open.end && delivery_.touched(last)) {
-    GiveToRecompute(last, last + 1, RecomputeReason::kFaster, now);
-  }
+  // A chunk that is partly sent may wait: until the client has come to it, or the plan changes
+  // back.
+  if (work_.has_value() && !work_->refinement && work_->chunk < boundary_) work_.reset();
   const double window_s = input.view.rtt_s + kWindowQueueSeconds;
   const double ahead_s = std::max(input.view.latency_s, window_s) + kRecomputeAheadSeconds;
   for (uint32_t chunk = input.open.begin; chunk < boundary_ && !delivery_.all_decided(); ++chunk) {
-    if (ledger_.backlog_s(now, input.prefill) >= ahead_s) break;
+    if (ledger_.backlog_s(front_end(), input.prefill, now) >= ahead_s) break;
     GiveToRecompute(chunk, chunk + 1, RecomputeReason::kFaster, now);
   }
 }
 
 void AdaptiveLoadSession::GiveToRecompute(uint32_t begin, uint32_t end, RecomputeReason reason,
                                           absl::Duration now) {
+  // The plan queues behind the data in flight.
+  const absl::Duration arrives = ArrivalBy(now);
   for (uint32_t chunk = begin; chunk < end; ++chunk) {
     if (delivery_.recompute(chunk)) continue;
     if (estimator_.unacked_bytes() == 0 && ledger_.idle()) advanced_at_ = now;
@@ -255,7 +253,8 @@ void AdaptiveLoadSession::GiveToRecompute(uint32_t begin, uint32_t end, Recomput
       doubt_tokens_ = ledger_.reported_tokens();
       doubt_up_to_ = ledger_.recomputed_up_to();
     }
-    ledger_.OnGiven(chunk, now);
+    const bool idle = ledger_.backlog_s(front_end(), ledger_.model(), now) <= 0;
+    ledger_.OnGiven(chunk, idle, arrives);
   }
   if (work_.has_value() && work_->chunk >= begin && work_->chunk < end) work_.reset();
   delivery_.MarkRecompute(begin, end, reason);
@@ -290,13 +289,25 @@ bool AdaptiveLoadSession::PickWork(absl::Duration now) {
   return true;
 }
 
+absl::Duration AdaptiveLoadSession::ArrivalBy(absl::Duration now) {
+  const PlannerView view = View(now);
+  return now + absl::Seconds(view.latency_low_s - view.rtt_s / 2);
+}
+
+double AdaptiveLoadSession::PromisedRecompute(absl::Duration now) const {
+  const PrefillModel& model = ledger_.model();
+  return ledger_.backlog_s(size(), model, now) * model.safety();
+}
+
 bool AdaptiveLoadSession::PickRefinement(absl::Duration now) {
   if (policy_ != LoadPolicy::kDeadline || !estimator_.estimate(now).known()) return false;
   // Segments of different chunks may only meet at segment boundaries.
   if (!delivery_.all_decided() && delivery_.touched(delivery_.frontier())) return false;
   const absl::optional<DeliveryState::Refinement> next = delivery_.NextRefinement();
   if (!next) return false;
-  if (!FitsInTime(View(now), next->bytes, chunks_.tokens(next->chunk), decoder_.busy_s(now))) {
+  const double decoder_busy_s =
+      decoder_.busy_s(recompute_reads_refined() ? PromisedRecompute(now) : 0, now);
+  if (!FitsInTime(View(now), next->bytes, chunks_.tokens(next->chunk), decoder_busy_s)) {
     return false;
   }
   work_ = Work{next->chunk, next->target, /*refinement=*/true};
@@ -340,7 +351,8 @@ absl::Status AdaptiveLoadSession::OnProgress(const ClientProgress& progress, abs
     failure_ = status;
     return status;
   }
-  decoder_.OnReport(estimator_.acked_bytes(), now);
+  ledger_.OnArrivalBy(ArrivalBy(now));
+  decoder_.OnReport(estimator_.acked_bytes(), PromisedRecompute(now), now);
   if (progress.chunks_ready == delivery_.deliverable() && estimator_.unacked_bytes() == 0) {
     decoder_.OnIdle(now);
   }
@@ -409,10 +421,15 @@ Finish AdaptiveLoadSession::Summary() const {
   return finish;
 }
 
-absl::Duration AdaptiveLoadSession::IdleLimit() const {
+absl::Duration AdaptiveLoadSession::IdleAt() const {
   const double extra_s =
       std::min(options_.recompute_patience * ledger_.outstanding_s(), kRecomputePatienceMaxSeconds);
-  return options_.client_idle_limit + absl::Seconds(extra_s);
+  const absl::Duration expected =
+      advanced_at_ + options_.client_idle_limit + absl::Seconds(extra_s);
+  if (ledger_.idle()) return expected;
+  // It may be slower than anybody thought, but says that it is there.
+  const absl::Duration cap = advanced_at_ + absl::Seconds(kRecomputePatienceMaxSeconds);
+  return std::max(expected, std::min(reported_at_ + options_.client_idle_limit, cap));
 }
 
 double AdaptiveLoadSession::bandwidth_estimate_bytes_per_second() const {

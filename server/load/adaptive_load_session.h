@@ -15,6 +15,7 @@
 #include "server/load/decoder_model.h"
 #include "server/load/delivery_state.h"
 #include "server/load/level_planner.h"
+#include "server/load/link_queue.h"
 #include "server/load/load_session.h"
 #include "server/load/recompute_ledger.h"
 
@@ -57,9 +58,22 @@ class AdaptiveLoadSession final : public LoadSession {
   bool plans_splits() const {
     return policy_ == LoadPolicy::kDeadline || policy_ == LoadPolicy::kFastest;
   }
+  // Whether what is recomputed comes after what is refined, and so reads it.
+  bool recompute_reads_refined() const {
+    return delivery_.order() == BaseOrder::kForward && !ledger_.idle();
+  }
+  // Before it the client can recompute what it was told to, see RecomputeLedger.
+  uint32_t front_end() const {
+    return delivery_.order() == BaseOrder::kForward ? size() : delivery_.open().begin;
+  }
   uint32_t size() const { return chunks_.size(); }
   double TimeLeft(absl::Duration now) const;
-  PlannerView View(absl::Duration now) const;
+  PlannerView View(absl::Duration now);
+
+  // When a message sent now would reach the client, behind the data in flight; a promise.
+  absl::Duration ArrivalBy(absl::Duration now);
+  // Seconds until the client has surely recomputed what it was told to.
+  double PromisedRecompute(absl::Duration now) const;
 
   absl::optional<SendPlan> TellNext();
   // Divides the open range anew. May give chunks to recompute.
@@ -77,7 +91,8 @@ class AdaptiveLoadSession final : public LoadSession {
 
   bool Done() const;
   Finish Summary() const;
-  absl::Duration IdleLimit() const;
+  // When the client is given up.
+  absl::Duration IdleAt() const;
 
   const LoadPolicy policy_;
   const RecomputeAbility ability_;
@@ -95,6 +110,7 @@ class AdaptiveLoadSession final : public LoadSession {
   RecomputeLedger ledger_;
   DeliveryState delivery_;
   DecoderModel decoder_;
+  LinkQueue queue_;
 
   absl::Status failure_;
   absl::optional<Work> work_;

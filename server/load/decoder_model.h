@@ -12,19 +12,23 @@ namespace kvstream {
 
 // One decoder that takes jobs in the order in which they arrive. A job is known to have arrived
 // when its last byte is acknowledged; the decoder then begins it, or has begun it, at the latest
-// when it is through with the one before. Thread-compatible; memory for the jobs in flight.
+// when it is through with the one before. A refinement of a chunk that a recompute reads waits for
+// the end of that recompute. Thread-compatible; memory for the jobs in flight.
 class DecoderModel {
  public:
   // A job of `seconds` was sent that is complete at this offset of all bytes sent. Ascending.
-  void OnSent(uint64_t end_offset, double seconds) {
+  void OnSent(uint64_t end_offset, double seconds, bool waits_for_recompute) {
     if (!(seconds > 0)) return;
-    in_flight_.push_back({end_offset, seconds});
+    in_flight_.push_back({end_offset, seconds, waits_for_recompute});
     in_flight_s_ += seconds;
   }
-  void OnReport(uint64_t acked_bytes, absl::Duration now) {
+  // recompute_s: until the client has recomputed all that it was told to.
+  void OnReport(uint64_t acked_bytes, double recompute_s, absl::Duration now) {
     while (!in_flight_.empty() && in_flight_.front().end_offset <= acked_bytes) {
-      busy_until_ = std::max(busy_until_, now) + absl::Seconds(in_flight_.front().seconds);
-      in_flight_s_ -= in_flight_.front().seconds;
+      const Job& job = in_flight_.front();
+      const absl::Duration start = job.waits_for_recompute ? now + absl::Seconds(recompute_s) : now;
+      busy_until_ = std::max(busy_until_, start) + absl::Seconds(job.seconds);
+      in_flight_s_ -= job.seconds;
       in_flight_.pop_front();
     }
     if (in_flight_.empty()) in_flight_s_ = 0;
@@ -32,15 +36,17 @@ class DecoderModel {
   // The client says that all that it has is decoded.
   void OnIdle(absl::Duration now) { busy_until_ = std::min(busy_until_, now); }
 
-  // Seconds of decoding until all that was sent is decoded, if it arrives soon enough.
-  double busy_s(absl::Duration now) const {
-    return std::max(absl::ToDoubleSeconds(busy_until_ - now), 0.0) + in_flight_s_;
+  // Seconds until all that was sent is decoded, if it arrives soon enough. recompute_s: as in
+  // OnReport if the jobs in flight wait for it, else 0.
+  double busy_s(double recompute_s, absl::Duration now) const {
+    return std::max(absl::ToDoubleSeconds(busy_until_ - now), recompute_s) + in_flight_s_;
   }
 
  private:
   struct Job {
     uint64_t end_offset;
     double seconds;
+    bool waits_for_recompute;
   };
   std::deque<Job> in_flight_;
   double in_flight_s_ = 0;

@@ -37,8 +37,8 @@ double StreamLow(const SplitInput& in, uint32_t begin, uint32_t end) {
 
 double StreamHoped(const SplitInput& in, uint32_t begin, uint32_t end, int level,
                    uint64_t extra_bytes) {
-  const double latency_s =
-      std::max(in.view.rtt_s, in.view.latency_low_s * in.view.rate_low / in.view.rate_hoped);
+  const double queued_low_s = in.view.latency_low_s - in.view.rtt_s;
+  const double latency_s = in.view.rtt_s + queued_low_s * in.view.rate_low / in.view.rate_hoped;
   return StreamSeconds(in, begin, end, level, in.view.rate_hoped, latency_s, extra_bytes);
 }
 

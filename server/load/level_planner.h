@@ -26,8 +26,9 @@ struct PlannerView {
   double rate_low = 0;    // what a promise may count on; at most `rate`
   double rate_hoped = 0;  // what decides whether the link is good enough without recompute:
                           // rate_low of a link that was measured, `rate` of one that was not
-  double latency_s = 0;   // until a byte sent now would be acknowledged, beside its own transfer:
-                          // max(rtt, unacked / rate)
+  // Until a byte sent now would be acknowledged, beside its own transfer: the round trip, and what
+  // waits before the link.
+  double latency_s = 0;
   double latency_low_s = 0;  // the same with rate_low
   double rtt_s = 0;
   double decode_s_per_token = 0;

@@ -446,6 +446,33 @@ TEST(DataLossTest, LossOfARefinementIsRecomputedToo) {
   EXPECT_EQ(result.recomputed, 2u);
 }
 
+TEST(DataLossTest, ALostChunkDoesNotHoldUpTheFront) {
+  // It lacks its predecessors, so it is no work of the client's yet, however much it costs.
+  LoadSpec spec = Context(LoadPolicy::kFastest);
+  SimulatedClient client;
+  SetPrefill(&spec, &client, Ability::kFront, 1e-3, 0);  // 0.26 s a chunk, as long as over the link
+  client.damaged = {31, 30};
+  const SimulationResult result = RunLoad(spec, ConstantLink(6, absl::Milliseconds(10)), client);
+  EXPECT_GE(result.recomputed, 14u);
+  EXPECT_LT(Delay(result), 6);
+}
+
+TEST(ChangingLinkTest, LoadsEndWhateverTheStalls) {
+  // Found by the fuzz test: a chunk partly sent was given up during a stall, and what was told
+  // after it seemed to be under way for ever.
+  for (double stall_s : {0.5, 2.0, 8.0}) {
+    for (Ability ability : {Ability::kFront, Ability::kAny, Ability::kSuffix}) {
+      LoadSpec spec = Context(LoadPolicy::kFastest);
+      SimulatedClient client;
+      SetPrefill(&spec, &client, ability, 2e-5, 0);
+      SimulatedLink link = ConstantLink(1.4, absl::Milliseconds(4));
+      link.trace.push_back({absl::Milliseconds(22), 0});
+      link.trace.push_back({absl::Seconds(stall_s), 1000 * kMbit});
+      EXPECT_LT(Delay(RunLoad(spec, link, client)), stall_s + 1);
+    }
+  }
+}
+
 TEST(DataLossTest, FailsNamingTheChunkIfTheClientCannotRecompute) {
   LoadSpec spec = Context(LoadPolicy::kFastest);
   SimulatedClient client;
@@ -478,6 +505,29 @@ TEST(IdleClientTest, RecomputeMayTakeLong) {
   spec.prefill_seconds_per_token = 0;
   client.prefill_seconds_per_token = 0.2;
   EXPECT_EQ(RunLoad(spec, ConstantLink(10, absl::Milliseconds(10)), client).recomputed, 32u);
+}
+
+TEST(IdleClientTest, SignsOfLifeExtendARecomputeButNotForEver) {
+  LoadSpec spec = Context(LoadPolicy::kRecompute);
+  spec.ability = Ability::kSuffix;
+  spec.prefill_seconds_per_token = 1e-6;
+  auto session = LoadSession::Create(spec, {}, absl::ZeroDuration());
+  ASSERT_TRUE(session.ok());
+  absl::Duration now;
+  absl::Duration given_up;
+  while (given_up == absl::ZeroDuration()) {
+    LoadAction action = (*session)->Next(now);
+    while (absl::holds_alternative<SendPlan>(action)) action = (*session)->Next(now);
+    if (absl::holds_alternative<Fail>(action)) {
+      given_up = now;
+      break;
+    }
+    ASSERT_TRUE(absl::holds_alternative<Wait>(action));
+    now += absl::Seconds(5);
+    ASSERT_TRUE((*session)->OnProgress({}, now).ok());
+    ASSERT_LT(now, absl::Hours(2));
+  }
+  EXPECT_GT(given_up, absl::Minutes(50));
 }
 
 TEST(LyingClientTest, IsRejectedAndEndsTheLoad) {

@@ -77,31 +77,48 @@ class RecomputeLedgerTest : public testing::Test {
 };
 
 TEST_F(RecomputeLedgerTest, BacklogShrinksWithTimeAndReports) {
-  ledger_.OnGiven(0, absl::ZeroDuration());
-  ledger_.OnGiven(1, absl::ZeroDuration());
-  EXPECT_NEAR(ledger_.backlog_s(absl::ZeroDuration(), ledger_.model()), 0.512, 1e-9);
-  EXPECT_NEAR(ledger_.backlog_s(absl::Milliseconds(100), ledger_.model()), 0.412, 1e-9);
+  ledger_.OnGiven(0, true, absl::ZeroDuration());
+  ledger_.OnGiven(1, false, absl::ZeroDuration());
+  EXPECT_NEAR(ledger_.backlog_s(8, ledger_.model(), absl::ZeroDuration()), 0.512, 1e-9);
+  EXPECT_NEAR(ledger_.backlog_s(8, ledger_.model(), absl::Milliseconds(100)), 0.412, 1e-9);
   // Only the chunk that it works on is believed without a report.
-  EXPECT_NEAR(ledger_.backlog_s(absl::Seconds(9), ledger_.model()), 0.256, 1e-9);
+  EXPECT_NEAR(ledger_.backlog_s(8, ledger_.model(), absl::Seconds(9)), 0.256, 1e-9);
   ASSERT_TRUE(ledger_.OnReport(1, 256, absl::Seconds(0.256), absl::Seconds(0.3), &advanced_).ok());
   EXPECT_TRUE(advanced_);
-  EXPECT_NEAR(ledger_.backlog_s(absl::Seconds(0.4), ledger_.model()), 0.156, 1e-9);
+  EXPECT_NEAR(ledger_.backlog_s(8, ledger_.model(), absl::Seconds(0.4)), 0.156, 1e-9);
   ASSERT_TRUE(ledger_.OnReport(2, 512, absl::Seconds(0.512), absl::Seconds(0.6), &advanced_).ok());
   EXPECT_TRUE(ledger_.idle());
-  EXPECT_EQ(ledger_.backlog_s(absl::Seconds(1), ledger_.model()), 0);
+  EXPECT_EQ(ledger_.backlog_s(8, ledger_.model(), absl::Seconds(1)), 0);
 }
 
 TEST_F(RecomputeLedgerTest, AClientThatHangsLooksSlowerAndSlower) {
-  ledger_.OnGiven(0, absl::ZeroDuration());
+  ledger_.OnGiven(0, true, absl::ZeroDuration());
   const absl::Duration grace = absl::Milliseconds(50);
-  EXPECT_EQ(ledger_.model_now(absl::Milliseconds(200), grace).seconds_per_token(), 1e-3);
-  const double later = ledger_.model_now(absl::Seconds(3), grace).seconds_per_token();
+  EXPECT_EQ(ledger_.model_now(8, grace, absl::Milliseconds(200)).seconds_per_token(), 1e-3);
+  const double later = ledger_.model_now(8, grace, absl::Seconds(3)).seconds_per_token();
   EXPECT_GT(later, 8e-3);
-  EXPECT_GT(ledger_.model_now(absl::Seconds(30), grace).seconds_per_token(), later);
+  EXPECT_GT(ledger_.model_now(8, grace, absl::Seconds(30)).seconds_per_token(), later);
+}
+
+TEST_F(RecomputeLedgerTest, WhatLacksItsPredecessorsIsNoWorkYet) {
+  const absl::Duration grace = absl::Milliseconds(50);
+  ledger_.OnGiven(6, true, absl::ZeroDuration());  // its bytes were lost
+  EXPECT_EQ(ledger_.backlog_s(0, ledger_.model(), absl::ZeroDuration()), 0);
+  EXPECT_EQ(ledger_.model_now(0, grace, absl::Seconds(60)).seconds_per_token(), 1e-3);
+  ledger_.OnGiven(0, true, absl::Seconds(60));
+  EXPECT_NEAR(ledger_.backlog_s(1, ledger_.model(), absl::Seconds(60)), 0.256, 1e-9);
+  EXPECT_NEAR(ledger_.outstanding_s(), 0.512, 1e-9);
+}
+
+TEST_F(RecomputeLedgerTest, WorkBeginsWhenThePlanHasArrived) {
+  ledger_.OnGiven(0, true, absl::Seconds(10));
+  EXPECT_NEAR(ledger_.backlog_s(8, ledger_.model(), absl::ZeroDuration()), 10.256, 1e-9);
+  ledger_.OnArrivalBy(absl::Seconds(1));
+  EXPECT_NEAR(ledger_.backlog_s(8, ledger_.model(), absl::ZeroDuration()), 1.256, 1e-9);
 }
 
 TEST_F(RecomputeLedgerTest, RejectsCountersThatGoBackOrTooFar) {
-  ledger_.OnGiven(0, absl::ZeroDuration());
+  ledger_.OnGiven(0, true, absl::ZeroDuration());
   const absl::Duration now = absl::Seconds(1);
   ASSERT_TRUE(ledger_.OnReport(1, 256, now, now, &advanced_).ok());
   EXPECT_FALSE(ledger_.OnReport(0, 256, now, now, &advanced_).ok());

@@ -9,8 +9,8 @@ namespace kvstream {
 RecomputeLedger::RecomputeLedger(const ChunkTable* chunks, PrefillModel declared)
     : chunks_(chunks), model_(declared), first_chunk_(chunks->size()) {}
 
-void RecomputeLedger::OnGiven(uint32_t chunk, absl::Duration now) {
-  if (idle()) busy_since_ = now;
+void RecomputeLedger::OnGiven(uint32_t chunk, bool client_idle, absl::Duration arrives) {
+  if (client_idle) busy_since_ = arrives;
   first_chunk_ = std::min(first_chunk_, chunk);
   ++given_chunks_;
   given_tokens_ += chunks_->tokens(chunk);
@@ -61,40 +61,51 @@ uint64_t RecomputeLedger::done_tokens() const {
   return std::min(done, given_tokens_);
 }
 
-double RecomputeLedger::remaining_s(const PrefillModel& model) const {
+RecomputeLedger::Work RecomputeLedger::remaining(uint32_t front_end) const {
+  Work work;
+  uint64_t tokens = given_tokens_;
+  double pairs = given_pairs_;
+  if (front_end < chunks_->size()) {
+    tokens = chunks_->tokens(0, front_end);
+    pairs = chunks_->token_pairs(0, front_end);
+  }
   const uint64_t done = done_tokens();
-  if (done >= given_tokens_) return 0;
-  const double done_pairs =
-      std::min(chunks_->token_pairs_of_first(first_chunk_, done), given_pairs_);
-  return model.seconds(given_tokens_ - done, given_pairs_ - done_pairs);
+  if (done >= tokens) return work;
+  work.tokens = tokens - done;
+  work.pairs = std::max(pairs - chunks_->token_pairs_of_first(first_chunk_, done), 0.0);
+  return work;
 }
 
-double RecomputeLedger::current_chunk_s(const PrefillModel& model) const {
-  const uint64_t left = given_tokens_ - done_tokens();
-  if (left == 0) return 0;
-  const double chunk_tokens =
-      std::min(static_cast<double>(given_tokens_) / given_chunks_, static_cast<double>(left));
-  return remaining_s(model) * chunk_tokens / static_cast<double>(left);
+double RecomputeLedger::current_chunk_s(const Work& remaining, const PrefillModel& model) const {
+  if (remaining.tokens == 0) return 0;
+  const double left = static_cast<double>(remaining.tokens);
+  const double chunk = std::min(static_cast<double>(given_tokens_) / given_chunks_, left);
+  return model.seconds(remaining.tokens, remaining.pairs) * chunk / left;
 }
 
-PrefillModel RecomputeLedger::model_now(absl::Duration now, absl::Duration grace) const {
-  if (idle() || !model_.known()) return model_;
+PrefillModel RecomputeLedger::model_now(uint32_t front_end, absl::Duration grace,
+                                        absl::Duration now) const {
   const double elapsed = absl::ToDoubleSeconds(now - busy_since_ - grace);
-  const double expected = current_chunk_s(model_) * model_.safety();
+  const double expected = current_chunk_s(remaining(front_end), model_) * model_.safety();
   if (!(elapsed > expected) || !(expected > 0)) return model_;
   return model_.Slower(std::min(elapsed / expected, 1e3));
 }
 
-double RecomputeLedger::backlog_s(absl::Duration now, const PrefillModel& model) const {
-  const double elapsed = std::max(absl::ToDoubleSeconds(now - busy_since_), 0.0);
-  return std::max(remaining_s(model) - std::min(elapsed, current_chunk_s(model)), 0.0);
+double RecomputeLedger::backlog_s(uint32_t front_end, const PrefillModel& model,
+                                  absl::Duration now) const {
+  const Work work = remaining(front_end);
+  if (work.tokens == 0) return 0;
+  // Negative while the plan is on its way.
+  const double elapsed = absl::ToDoubleSeconds(now - busy_since_);
+  const double done = std::min(elapsed, current_chunk_s(work, model));
+  return std::max(model.seconds(work.tokens, work.pairs) - done, 0.0);
 }
 
 double RecomputeLedger::outstanding_s() const {
   constexpr double kUnknownSecondsPerToken = 0.020;
-  if (idle()) return 0;
-  if (model_.known()) return remaining_s(model_);
-  return static_cast<double>(given_tokens_ - done_tokens()) * kUnknownSecondsPerToken;
+  const Work work = remaining(chunks_->size());
+  if (model_.known()) return model_.seconds(work.tokens, work.pairs);
+  return static_cast<double>(work.tokens) * kUnknownSecondsPerToken;
 }
 
 }  // namespace kvstream

@@ -2,6 +2,7 @@
 #ifndef KVSTREAM_SERVER_LOAD_RECOMPUTE_LEDGER_H_
 #define KVSTREAM_SERVER_LOAD_RECOMPUTE_LEDGER_H_
 
+#include <algorithm>
 #include <cstdint>
 
 #include "absl/status/status.h"
@@ -12,14 +13,19 @@
 namespace kvstream {
 
 // Owns the load's prefill model and teaches it. The client works on one chunk at a time, in context
-// order. Thread-compatible; O(1) calls, but OnReport O(log chunks).
+// order, and can only work where all before it is in place: of what it was given, the chunks before
+// `front_end` (size() where that is everything). If front_end is less, all chunks before it were
+// given. Thread-compatible; calls are O(1) or O(log chunks).
 class RecomputeLedger {
  public:
   // `chunks` is borrowed and must outlive the ledger.
   RecomputeLedger(const ChunkTable* chunks, PrefillModel declared);
 
-  // The client was told to recompute this chunk.
-  void OnGiven(uint32_t chunk, absl::Duration now);
+  // The client was told to recompute this chunk. client_idle: it has nothing else to do until then;
+  // `arrives` is when it knows, and has what comes before.
+  void OnGiven(uint32_t chunk, bool client_idle, absl::Duration arrives);
+  // Everything that was sent has arrived by then.
+  void OnArrivalBy(absl::Duration arrives) { busy_since_ = std::min(busy_since_, arrives); }
 
   // Cumulative counters as in ClientProgress. INVALID_ARGUMENT, with nothing changed, if one goes
   // back or is more than there is. *advanced: whether the client did something since its last
@@ -31,11 +37,11 @@ class RecomputeLedger {
 
   // The model for planning at `now`. A chunk that takes longer than it should makes the model
   // slower by as much, before any report says so; grace is what a report may need to get here.
-  PrefillModel model_now(absl::Duration now, absl::Duration grace) const;
+  PrefillModel model_now(uint32_t front_end, absl::Duration grace, absl::Duration now) const;
 
-  // Seconds of work that the client still has, given that it has been on the current chunk since
-  // the last report.
-  double backlog_s(absl::Duration now, const PrefillModel& model) const;
+  // Seconds until the client is through with the front, given that it has been on the current chunk
+  // since the last report.
+  double backlog_s(uint32_t front_end, const PrefillModel& model, absl::Duration now) const;
 
   // Seconds that all outstanding work should take; with no idea of the client's speed 20 ms a
   // token.
@@ -46,11 +52,15 @@ class RecomputeLedger {
   uint32_t recomputed_up_to() const { return recomputed_up_to_; }
 
  private:
+  struct Work {
+    uint64_t tokens = 0;
+    double pairs = 0;
+  };
   uint64_t done_tokens() const;
-  // The model's cost of all that is given and not done.
-  double remaining_s(const PrefillModel& model) const;
-  // ... of a chunk of average size of those that are left.
-  double current_chunk_s(const PrefillModel& model) const;
+  // What is given, can be worked on and is not done.
+  Work remaining(uint32_t front_end) const;
+  // The model's cost of a chunk of average size of that.
+  double current_chunk_s(const Work& remaining, const PrefillModel& model) const;
 
   const ChunkTable* const chunks_;
   PrefillModel model_;

@@ -78,20 +78,25 @@ void ModelClient::Advance(absl::Duration now) {
       recomputing_.reset();
       dirty_ = moved = true;
     }
-    if (!decoding_ && !decode_queue_.empty()) {
-      decoding_ = decode_queue_.front();
-      decode_queue_.pop_front();
+    while (in_place_ < chunks_.size() && InPlace(chunks_[in_place_])) ++in_place_;
+    // A recompute reads what is before it: nothing of that may be decoded meanwhile.
+    if (!recomputing_ && in_place_ < chunks_.size() && chunks_[in_place_].recompute &&
+        !(decoding_ && *decoding_ < in_place_)) {
+      recomputing_ = in_place_;
+      recompute_ends_ = now + absl::Seconds(PrefillSeconds(in_place_));
+      moved = true;
+    }
+    const auto next =
+        std::find_if(decode_queue_.begin(), decode_queue_.end(),
+                     [this](uint32_t chunk) { return !recomputing_ || chunk > *recomputing_; });
+    if (!decoding_ && next != decode_queue_.end()) {
+      decoding_ = *next;
+      decode_queue_.erase(next);
       Chunk& chunk = chunks_[*decoding_];
       chunk.queued = false;
       decoding_to_ = chunk.received;
       decode_ends_ =
           now + absl::Seconds(spec_.chunks[*decoding_].tokens * model_.decode_seconds_per_token);
-      moved = true;
-    }
-    while (in_place_ < chunks_.size() && InPlace(chunks_[in_place_])) ++in_place_;
-    if (!recomputing_ && in_place_ < chunks_.size() && chunks_[in_place_].recompute) {
-      recomputing_ = in_place_;
-      recompute_ends_ = now + absl::Seconds(PrefillSeconds(in_place_));
       moved = true;
     }
     if (!moved) break;

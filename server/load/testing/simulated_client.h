@@ -14,8 +14,8 @@
 namespace kvstream {
 
 // Decodes a chunk when the level that its plan names has arrived, one chunk at a time; recomputes
-// in context order, one chunk at a time, a chunk whose predecessors are in place. Moves only when
-// it is told the time: next_at() says when it wants to be.
+// in context order, one chunk at a time, a chunk whose predecessors are in place, and decodes none
+// of those meanwhile. Moves only when it is told the time: next_at() says when it wants to be.
 class ModelClient {
  public:
   ModelClient(const LoadSpec& spec, const SimulatedClient& model);
