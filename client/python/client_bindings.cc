@@ -374,6 +374,7 @@ void RegisterClient(py::module_& module) {
           "delete",
           [](PyClient& self, const std::vector<std::string>& ids) {
             std::vector<ChunkId> chunk_ids;
+            chunk_ids.reserve(ids.size());
             for (const std::string& id : ids) chunk_ids.push_back(ToId(id));
             return ValueOrThrow(
                 self.Call([&](Client& client) { return client.Delete(chunk_ids); }));

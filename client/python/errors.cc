@@ -21,6 +21,8 @@ void RegisterErrors(py::module_& module) {
       PyExc_RuntimeError, nullptr);
   if (error_class == nullptr) throw py::error_already_set();
   module.add_object("KVStreamError", py::reinterpret_borrow<py::object>(error_class));
+  // pybind11 wants the pointer by value.
+  // NOLINTNEXTLINE(performance-unnecessary-value-param)
   py::register_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);

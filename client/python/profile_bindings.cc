@@ -60,6 +60,7 @@ py::dict GeometryDict(const Profile& profile) {
 
 std::vector<double> Steps(const Profile& profile) {
   std::vector<double> steps;
+  steps.reserve(profile.levels());
   for (int level = 0; level < profile.levels(); ++level) steps.push_back(profile.step(level));
   return steps;
 }
