@@ -279,8 +279,8 @@ void LoadRpc::SendSummary(const kvstream::Finish& finish, absl::Duration now) {
   last_progress_ = now;  // the client owes nothing but to take the summary
 }
 
-void LoadRpc::Write(grpc::ByteBuffer message) {
-  write_buffer_ = std::move(message);
+void LoadRpc::Write(grpc::ByteBuffer&& message) {
+  write_buffer_.Swap(&message);  // a ByteBuffer cannot be moved
   write_outstanding_ = true;
   StartWrite(&write_buffer_);
 }

@@ -54,7 +54,7 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   void SendSummary(const kvstream::Finish& finish, absl::Duration now);
   // Null and the reason if the segment cannot be read.
   absl::StatusOr<std::shared_ptr<const PinnedBytes>> Segment(uint32_t chunk, uint32_t level);
-  void Write(grpc::ByteBuffer message);
+  void Write(grpc::ByteBuffer&& message);
   void WriteProto(const v1::LoadResponse& response);
   // Notes how the call ends; the first one counts.
   void End(LoadOutcome outcome, absl::Status status);
