@@ -11,8 +11,6 @@
 namespace kvstream {
 namespace {
 
-using rocksdb_format::Counters;
-
 class CounterMergeOperator final : public rocksdb::AssociativeMergeOperator {
  public:
   bool Merge(const rocksdb::Slice& key, const rocksdb::Slice* existing_value,
