@@ -60,7 +60,7 @@ for stage in "${stages[@]}"; do
     test) bazel_test //... ;;
     asan) bazel_test --config=asan --config=ubsan --build_tests_only --test_tag_filters=-no-sanitizer //... ;;
     tsan) bazel_test --config=tsan "--test_env=TSAN_OPTIONS=suppressions=$PWD/tests/sanitizers/tsan_suppressions.txt" \
-        --build_tests_only --test_tag_filters=-no-sanitizer,-no-tsan //storage/... //server/... //client/... //tests/sanitizers/... ;;
+        --build_tests_only --test_tag_filters=-no-sanitizer,-no-tsan //storage/... //server/... //client/... //tests/loopback/... //tests/sanitizers/... ;;
     tidy) check tidy bash tests/lint/tidy.sh ;;
   esac
 done

@@ -23,6 +23,7 @@ forbid codec 'server|client|storage|proto|kvstream|tests|deploy'
 forbid storage 'server|client|codec|proto|kvstream|tests|deploy'
 forbid proto 'server|client|codec|storage|tests|deploy'
 forbid server 'client|tests|deploy'
+forbid client 'server|tests|deploy'
 forbid server/load 'server/service|storage|codec|kvstream'
 for file in "${sources[@]}"; do
   lines=$(wc -l <"$file")
