@@ -128,8 +128,6 @@ class ClientPutTest : public testing::Test {
                         progress);
   }
 
-  ScriptedServer server_;
-  std::unique_ptr<Client> client_;
   std::map<std::string, std::string> profiles_;
   std::map<std::string, Stored> chunks_;
   std::string model_;
@@ -138,6 +136,10 @@ class ClientPutTest : public testing::Test {
   bool refuse_unknown_profile_ = false;
   int put_calls_ = 0;
   int failing_put_ = -1;
+  // Last, so that it is gone first: its handlers, of which a cancelled call leaves one running, use
+  // what stands above.
+  ScriptedServer server_;
+  std::unique_ptr<Client> client_;
 };
 
 TEST_F(ClientPutTest, StoresTheProfileAndEveryChunkAsEncoded) {
