@@ -129,6 +129,13 @@ HWY_INLINE void StoreCells(Cells cells, int count, int32_t* out) {
   }
 }
 
+// Rows of a block lie scattered: fetches those of the next coordinate while this one's are at work.
+HWY_INLINE void FetchAhead(const int32_t* next_row, int t) {
+  constexpr int kLine = 64 / sizeof(int32_t);
+  __builtin_prefetch(next_row + t, 1);
+  __builtin_prefetch(next_row + t + kLine, 1);
+}
+
 // One step by a table of all slots, any number of lanes.
 template <bool kAll>
 HWY_INLINE void SlotStep(const BaseDecodeTable& table, Lanes& lanes, int count, int32_t* out) {
@@ -207,10 +214,13 @@ HWY_INLINE void SearchStep(const BaseDecodeTable& table, Lanes& lanes, int32_t* 
 // Whole steps of a row in each of two streams.
 template <int kRounds>
 void SearchRows(RansStream& a, const BaseDecodeTable& table_a, int32_t* row_a, RansStream& b,
-                const BaseDecodeTable& table_b, int32_t* row_b, int whole) {
+                const BaseDecodeTable& table_b, int32_t* row_b, const int32_t* next_a,
+                const int32_t* next_b, int whole) {
   Lanes lanes_a(a);
   Lanes lanes_b(b);
   for (int t = 0; t < whole; t += kLanes) {
+    FetchAhead(next_a, t);
+    FetchAhead(next_b, t);
     lanes_a.MakeRoom(a);
     lanes_b.MakeRoom(b);
     SearchStep<kRounds>(table_a, lanes_a, row_a + t);
@@ -249,6 +259,11 @@ HWY_NOINLINE void BaseRow(RansStream& stream, const BaseDecodeTable& table, int 
     BitsStep(table.shift, lanes, count, row + t);
   }
   lanes.Save(stream);
+}
+
+// The coordinate after the one at work, which is itself if it is the last.
+HWY_INLINE int32_t Next(const RansStream& stream) {
+  return stream.coordinates[stream.rows > 1 ? 1 : 0];
 }
 
 // What the streams of a level need.
@@ -299,22 +314,24 @@ struct BaseLevel {
     if (rounds <= 6 && table_a.shift + table_b.shift == 0) {
       int32_t* const row_a = Row(*a.coordinates);
       int32_t* const row_b = Row(*b.coordinates);
+      const int32_t* const next_a = Row(Next(a));
+      const int32_t* const next_b = Row(Next(b));
       const int whole = tokens / kLanes * kLanes;
       switch (rounds) {
         case 2:
-          SearchRows<2>(a, table_a, row_a, b, table_b, row_b, whole);
+          SearchRows<2>(a, table_a, row_a, b, table_b, row_b, next_a, next_b, whole);
           break;
         case 3:
-          SearchRows<3>(a, table_a, row_a, b, table_b, row_b, whole);
+          SearchRows<3>(a, table_a, row_a, b, table_b, row_b, next_a, next_b, whole);
           break;
         case 4:
-          SearchRows<4>(a, table_a, row_a, b, table_b, row_b, whole);
+          SearchRows<4>(a, table_a, row_a, b, table_b, row_b, next_a, next_b, whole);
           break;
         case 5:
-          SearchRows<5>(a, table_a, row_a, b, table_b, row_b, whole);
+          SearchRows<5>(a, table_a, row_a, b, table_b, row_b, next_a, next_b, whole);
           break;
         default:
-          SearchRows<6>(a, table_a, row_a, b, table_b, row_b, whole);
+          SearchRows<6>(a, table_a, row_a, b, table_b, row_b, next_a, next_b, whole);
       }
       if (whole < tokens) {
         BaseRow(a, table_a, whole, tokens, row_a);
@@ -416,6 +433,8 @@ struct RefineLevel {
     const RefineTable& refine_b = tables[classes[*b.coordinates]];
     int32_t* const row_a = Row(*a.coordinates);
     int32_t* const row_b = Row(*b.coordinates);
+    const int32_t* const next_a = Row(Next(a));
+    const int32_t* const next_b = Row(Next(b));
     const int whole = tokens / kLanes * kLanes;
     {
       const Ternary table_a(refine_a);
@@ -423,6 +442,8 @@ struct RefineLevel {
       Lanes lanes_a(a);
       Lanes lanes_b(b);
       for (int t = 0; t < whole; t += kLanes) {
+        FetchAhead(next_a, t);
+        FetchAhead(next_b, t);
         lanes_a.MakeRoom(a);
         lanes_b.MakeRoom(b);
         RefineStep<true>(table_a, lanes_a, kLanes, row_a + t);
