@@ -10,7 +10,6 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "codec/inverse_transform.cc"
-#include "codec/highway_targets.h"
 // foreach_target.h must come before highway.h.
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
