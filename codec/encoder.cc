@@ -11,6 +11,7 @@
 #include "codec/exact_tokens.h"
 #include "codec/float16.h"
 #include "codec/format.h"
+#include "codec/forward_kernels.h"
 #include "codec/kv_panels.h"
 #include "codec/level_coder.h"
 #include "codec/panel_multiply.h"
@@ -129,8 +130,7 @@ absl::Status ChunkEncoder::Impl::Quantise(const KvView& kv, int64_t first_positi
         int32_t* target = cells_.data() +
                           static_cast<int64_t>(group.first_coordinate + i) * tokens +
                           panel * kPanelColumns;
-        for (int64_t column = 0; column < columns; ++column)
-          target[column] = CellOf(source[column], power);
+        QuantiseRow(source, columns, power, target);
       }
     }
   }

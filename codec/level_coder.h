@@ -92,6 +92,8 @@ class LevelEncoder {
     const int32_t* parents;
   };
   Rows RowsOf(int32_t coordinate);
+  // Rows of a block lie scattered: fetches the next one's cells while one is coded.
+  void FetchRow(int32_t coordinate) const;
   void EncodeRows(std::vector<uint8_t>* classes, SegmentSections* out);
   void ChooseClasses(std::vector<uint8_t>* classes, std::string* out);
   void EncodeExceptions(const std::vector<uint8_t>& classes, std::string* out);

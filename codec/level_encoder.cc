@@ -174,23 +174,26 @@ LevelEncoder::LevelEncoder(const ProfileData& profile)
 LevelEncoder::Rows LevelEncoder::RowsOf(int32_t coordinate) {
   const int64_t at = static_cast<int64_t>(coordinate) * tokens_;
   if (parents_ != nullptr) return {cells_ + at, parents_ + at};
-  Rows rows = {cells_ + at, nullptr};
-  if (steps_ > 0) {
-    ParentRow(rows.cells, tokens_, steps_, row_.data());
-    rows.cells = row_.data();
+  if (level_ == 0 && steps_ == 0) return {cells_ + at, nullptr};
+  ParentRow(cells_ + at, tokens_, steps_, row_.data(), level_ > 0 ? parent_row_.data() : nullptr);
+  return {row_.data(), level_ > 0 ? parent_row_.data() : nullptr};
+}
+
+void LevelEncoder::FetchRow(int32_t coordinate) const {
+  constexpr int kLine = 64 / sizeof(int32_t);
+  const int64_t at = static_cast<int64_t>(coordinate) * tokens_;
+  for (int t = 0; t < tokens_; t += kLine) {
+    __builtin_prefetch(cells_ + at + t);
+    if (parents_ != nullptr) __builtin_prefetch(parents_ + at + t);
   }
-  if (level_ > 0) {
-    ParentRow(rows.cells, tokens_, 1, parent_row_.data());
-    rows.parents = parent_row_.data();
-  }
-  return rows;
 }
 
 void LevelEncoder::ChooseClasses(std::vector<uint8_t>* classes, std::string* out) {
   const int32_t coordinates = profile_.coordinates;
   const int all = profile_.tables.classes;
   const int reach = profile_.calibrated || level_ > 0 ? kOverrideReach : all;
-  const int width = 2 * reach + 1;
+  // Rows of candidates: [reach below .. reference .. reach above], padded.
+  const int width = (2 * reach + 1 + 15) / 16 * 16;
   // Bits of every coordinate under every class in reach of its reference.
   std::vector<float>& candidates = candidates_;
   candidates.resize(static_cast<size_t>(coordinates) * width);
@@ -235,24 +238,13 @@ void LevelEncoder::ChooseClasses(std::vector<uint8_t>* classes, std::string* out
   std::array<double, 256> count;
   // Prices in the order of a row of candidates.
   std::vector<float> window(width);
-  std::vector<float> costs(width);
   for (int round = 0; round < kOverrideRounds; ++round) {
     count.fill(0);
-    for (int k = 0; k < width; ++k) window[k] = price[(k - reach) & 255];
+    for (int k = 0; k <= 2 * reach; ++k) window[k] = price[(k - reach) & 255];
     for (int32_t i = 0; i < coordinates; ++i) {
       const int reference = (*classes)[i];
       const float* row = &candidates[static_cast<size_t>(i) * width];
-      // The first of the cheapest, but the reference where it is as cheap.
-      float cheapest = row[reach] + price[0];
-      int best = reach;
-      for (int k = 0; k < width; ++k) costs[k] = row[k] + window[k];
-      for (int k = 0; k < width; ++k) {
-        if (costs[k] < cheapest) {
-          cheapest = costs[k];
-          best = k;
-        }
-      }
-      best += reference - reach;
+      const int best = CheapestIndex(row, window.data(), width, reach) + reference - reach;
       chosen[i] = static_cast<uint8_t>(best);
       count[(best - reference) & 255] += 1;
     }
@@ -318,6 +310,7 @@ void LevelEncoder::EncodeBlock(const std::vector<uint8_t>& classes, size_t first
     const int32_t coordinate = order_[i - 1];
     const int klass = classes[coordinate];
     const Rows rows = RowsOf(coordinate);
+    if (i - 1 > first) FetchRow(order_[i - 2]);
     if (level_ == 0) {
       rans_.PutBase(tables_[klass], rows.cells, tokens_);
     } else {

@@ -203,31 +203,58 @@ uint16_t* RefineRow(const TernaryEnds& ends, const int32_t* cells, const int32_t
   return next;
 }
 
-void Parents(const int32_t* in, int64_t count, int steps, int32_t* out) {
+// Adding and taking off 1.5 * 2^23 rounds a float of less than 2^22 to the nearest integer.
+constexpr float kRounder = 12582912.0f;
+
+void Parents(const int32_t* in, int64_t count, int steps, int32_t* out, int32_t* last) {
   const hn::RebindToSigned<StateTag> di;
   const hn::Rebind<float, StateTag> df;
   // Below this, v / 3 is so exact in single precision that it rounds right: there are no ties.
   const auto bound = hn::Set(di, 1 << 21);
-  int64_t i = 0;
-  for (; i + kStateLanes <= count; i += kStateLanes) {
-    Cells v = hn::LoadU(di, in + i);
-    if (HWY_UNLIKELY(!hn::AllTrue(di, hn::Lt(hn::Abs(v), bound)))) {
-      for (int lane = 0; lane < kStateLanes; ++lane) {
-        int32_t cell = in[i + lane];
-        for (int step = 0; step < steps; ++step) cell = ParentCell(cell);
-        out[i + lane] = cell;
-      }
-      continue;
-    }
-    for (int step = 0; step < steps; ++step)
-      v = hn::NearestInt(hn::Mul(hn::ConvertTo(df, v), hn::Set(df, 1.0f / 3.0f)));
-    hn::StoreU(v, di, out + i);
-  }
-  for (; i < count; ++i) {
+  const auto third = hn::Set(df, 1.0f / 3.0f);
+  const auto rounder = hn::Set(df, kRounder);
+  const auto parent = [&](hn::Vec<decltype(df)> v) {
+    return hn::Sub(hn::Add(hn::Mul(v, third), rounder), rounder);
+  };
+  const auto store = [&](hn::Vec<decltype(df)> v, int32_t* to) {
+    hn::StoreU(hn::Sub(hn::BitCast(di, hn::Add(v, rounder)), hn::BitCast(di, rounder)), di, to);
+  };
+  const auto slow = [&](int64_t i) {
     int32_t cell = in[i];
     for (int step = 0; step < steps; ++step) cell = ParentCell(cell);
     out[i] = cell;
+    if (last != nullptr) last[i] = ParentCell(cell);
+  };
+  int64_t i = 0;
+  for (; i + kStateLanes <= count; i += kStateLanes) {
+    const Cells cells = hn::LoadU(di, in + i);
+    if (HWY_UNLIKELY(!hn::AllTrue(di, hn::Lt(hn::Abs(cells), bound)))) {
+      for (int lane = 0; lane < kStateLanes; ++lane) slow(i + lane);
+      continue;
+    }
+    auto v = hn::ConvertTo(df, cells);
+    for (int step = 0; step < steps; ++step) v = parent(v);
+    store(v, out + i);
+    if (last != nullptr) store(parent(v), last + i);
   }
+  for (; i < count; ++i) slow(i);
+}
+
+int Cheapest(const float* row, const float* prices, int width, int reference) {
+  const hn::Rebind<float, StateTag> d;
+  const float own = row[reference] + prices[reference];
+  // width is a multiple of 16.
+  auto cheapest = hn::Set(d, own);
+  for (int k = 0; k < width; k += kStateLanes)
+    cheapest = hn::Min(cheapest, hn::Add(hn::LoadU(d, row + k), hn::LoadU(d, prices + k)));
+  const float least = hn::GetLane(hn::MinOfLanes(d, cheapest));
+  if (least == own) return reference;
+  for (int k = 0; k < width; k += kStateLanes) {
+    const auto cost = hn::Add(hn::LoadU(d, row + k), hn::LoadU(d, prices + k));
+    const intptr_t found = hn::FindFirstTrue(d, hn::Eq(cost, hn::Set(d, least)));
+    if (found >= 0) return k + static_cast<int>(found);
+  }
+  return reference;
 }
 
 void RefineCounts(const int32_t* cells, const int32_t* parents, int64_t tokens,
@@ -323,6 +350,7 @@ namespace kvstream {
 HWY_EXPORT(BaseRow);
 HWY_EXPORT(RefineRow);
 HWY_EXPORT(Parents);
+HWY_EXPORT(Cheapest);
 HWY_EXPORT(RefineCounts);
 HWY_EXPORT(Range);
 HWY_EXPORT(Histogram);
@@ -383,8 +411,12 @@ void RansRowEncoder::Finish(int lanes, std::string* out) {
   Reset();
 }
 
-void ParentRow(const int32_t* in, int64_t count, int steps, int32_t* out) {
-  HWY_DYNAMIC_DISPATCH(Parents)(in, count, steps, out);
+void ParentRow(const int32_t* in, int64_t count, int steps, int32_t* out, int32_t* last) {
+  HWY_DYNAMIC_DISPATCH(Parents)(in, count, steps, out, last);
+}
+
+int CheapestIndex(const float* row, const float* prices, int width, int reference) {
+  return HWY_DYNAMIC_DISPATCH(Cheapest)(row, prices, width, reference);
 }
 
 void CountRefine(const int32_t* cells, const int32_t* parents, int64_t tokens,

@@ -44,9 +44,13 @@ class RansRowEncoder {
   size_t used_ = 0;
 };
 
-// Cells -> those of the level below, for `steps` levels: ParentCell of every one. in and out may be
-// the same.
-void ParentRow(const int32_t* in, int64_t count, int steps, int32_t* out);
+// Cells -> those `steps` levels below: ParentCell of every one, so many times. last: if not null,
+// those of another level below. in and out may be the same.
+void ParentRow(const int32_t* in, int64_t count, int steps, int32_t* out, int32_t* last = nullptr);
+
+// Index of the least row[k] + prices[k]: `reference` if it is no dearer, else the first of them.
+// width: a multiple of 16.
+int CheapestIndex(const float* row, const float* prices, int width, int reference);
 
 // Symbols of a row at a refinement level by context and r + 1, as CodeLengths::Refine counts them.
 void CountRefine(const int32_t* cells, const int32_t* parents, int64_t tokens, int32_t (*count)[3]);
