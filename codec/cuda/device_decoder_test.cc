@@ -305,6 +305,19 @@ TEST_F(DeviceBatchTest, RefusesWhatDoesNotFit) {
             absl::StatusCode::kInvalidArgument);
 }
 
+TEST_F(DeviceBatchTest, WithoutADeviceCreateSaysSoInOneSentence) {
+  const absl::Status check = CheckCudaDevice(0);
+  if (check.ok()) return;  // this machine has one
+  const absl::Status status = DeviceDecoder::Create(profile_, {}).status();
+  EXPECT_EQ(status, check);
+  EXPECT_TRUE(status.code() == absl::StatusCode::kFailedPrecondition ||
+              status.code() == absl::StatusCode::kUnavailable)
+      << status;
+  EXPECT_NE(status.message().find("CUDA") != std::string::npos ||
+                status.message().find("cuda") != std::string::npos,
+            false);
+}
+
 TEST_F(DeviceBatchTest, TicketsAreForgottenAfter64) {
   auto device = *CreateHostDeviceDecoder(profile_);
   TestKv actual(geometry_, kTokens);

@@ -268,8 +268,9 @@ KVSTREAM_KERNEL_CODE void ExtendNullRows(const W& warp, const BatchDev& batch,
   });
 }
 
-// One warp's task of a level.
-template <typename Cell, typename W>
+// One warp's task of a level. kBase: it is level 0 (a template, so that no kernel carries both codes);
+// table: scratch of this warp, used at level 0.
+template <typename Cell, bool kBase, typename W>
 KVSTREAM_KERNEL_CODE void RunTask(const W& warp, const BatchDev& batch, const LevelDev& level,
                                   uint32_t index, BaseTableDev* table) {
   const TaskDev task = level.tasks[index];
@@ -278,12 +279,14 @@ KVSTREAM_KERNEL_CODE void RunTask(const W& warp, const BatchDev& batch, const Le
     return;
   }
   const ChunkLevelDev chunk = level.chunks[task.chunk];
-  const bool finished =
-      level.level == 0
-          ? DecodeBaseBlock<Cell>(warp, batch, chunk, task, table)
-          : DecodeRefineBlock<Cell>(warp, batch, chunk, task,
-                                    batch.profile.refine + static_cast<int64_t>(level.level - 1) *
-                                                               batch.profile.classes);
+  bool finished;
+  if constexpr (kBase) {
+    finished = DecodeBaseBlock<Cell>(warp, batch, chunk, task, table);
+  } else {
+    finished = DecodeRefineBlock<Cell>(
+        warp, batch, chunk, task,
+        batch.profile.refine + static_cast<int64_t>(level.level - 1) * batch.profile.classes);
+  }
   warp.Each([&](int lane) {
     if (lane == 0 && !finished)
       OrInto(&batch.status[batch.chunks[task.chunk].status], kDamagedBlock);

@@ -28,7 +28,13 @@ template <typename Cell>
 void RunLevel(const BatchDev& batch, const LevelDev& level) {
   const HostWarp warp;
   BaseTableDev table;
-  for (uint32_t i = 0; i < level.task_count; ++i) RunTask<Cell>(warp, batch, level, i, &table);
+  for (uint32_t i = 0; i < level.task_count; ++i) {
+    if (level.level == 0) {
+      RunTask<Cell, true>(warp, batch, level, i, &table);
+    } else {
+      RunTask<Cell, false>(warp, batch, level, i, &table);
+    }
+  }
   for (uint32_t i = 0; i < level.exception_count; ++i) ApplyException<Cell>(batch, level, i);
 }
 
