@@ -11,6 +11,7 @@
 #include "codec/cuda/internal/device_memory.h"
 #include "codec/cuda/internal/device_tables.h"
 #include "codec/cuda/internal/staging.h"
+#include "codec/cuda/internal/workspace.h"
 
 namespace kvstream {
 namespace {
@@ -72,15 +73,13 @@ class DeviceDecoder::Impl {
   absl::Status CheckTicket(DecodeTicket ticket) const;
   absl::Status Parse(absl::Span<const DeviceChunk> chunks, int64_t tokens, int64_t ticket);
   absl::Status Enqueue(size_t first, size_t count, const Target& target, void* stream);
-  absl::Status Launch(const BatchDev& batch, void* stream);
 
   const std::shared_ptr<const cuda::DeviceTables> tables_;
   const DeviceDecoderOptions options_;
   const std::shared_ptr<cuda::Backend> backend_;
   cuda::DecodeBatch batch_;
 
-  Memory workspace_;
-  BatchDev buffers_ = {};  // pointers into workspace_
+  cuda::Workspace workspace_;
   std::vector<cuda::Staging> staging_;
   size_t next_staging_ = 0;
   Memory status_dev_;   // uint32 [kTickets][kMaxChunks]
@@ -104,47 +103,20 @@ DeviceDecoder::Impl::~Impl() {
 
 absl::Status DeviceDecoder::Impl::Allocate() {
   const ProfileData& data = tables_->data();
-  const size_t chunks = static_cast<size_t>(options_.max_batch_chunks);
-  const size_t stride = (static_cast<size_t>(data.chunk_tokens) + 31) / 32 * 32;
-  const size_t coordinates = static_cast<size_t>(data.coordinates);
-  const size_t pairs = static_cast<size_t>(tables_->device().pairs);
-  // Offsets of the parts; each aligned to 256 bytes.
-  size_t bytes = 0;
-  const auto part = [&](size_t part_bytes) {
-    const size_t at = bytes;
-    bytes += (part_bytes + 255) / 256 * 256;
-    return at;
-  };
-  const size_t cells = part(chunks * coordinates * stride * sizeof(int32_t));
-  const size_t operands =
-      part(data.calibrated ? chunks * 2 * coordinates * stride * sizeof(uint16_t) : 0);
-  const size_t row_max = part(chunks * coordinates * sizeof(uint32_t));
-  const size_t rows = part(chunks * 2 * coordinates * sizeof(uint32_t));
-  const size_t row_counts = part(chunks * data.groups.size() * sizeof(uint32_t));
-  const size_t rotation = part(chunks * stride * pairs * 2 * sizeof(float));
-
+  const size_t symbols = static_cast<size_t>(options_.max_batch_chunks) *
+                         static_cast<size_t>(data.coordinates) *
+                         static_cast<size_t>(data.chunk_tokens);
   const cuda::DeviceScope scope(*backend_);
-  absl::Status status = workspace_.Allocate(backend_, Memory::Kind::kDevice, bytes);
+  absl::Status status = workspace_.Allocate(*tables_, options_.max_batch_chunks);
   if (!status.ok()) return status;
-  char* const base = workspace_.as<char>();
-  buffers_.cells = base + cells;
-  buffers_.operands = reinterpret_cast<uint16_t*>(base + operands);
-  buffers_.row_max = reinterpret_cast<uint32_t*>(base + row_max);
-  buffers_.rows = reinterpret_cast<uint32_t*>(base + rows);
-  buffers_.row_counts = reinterpret_cast<uint32_t*>(base + row_counts);
-  buffers_.rotation = reinterpret_cast<float*>(base + rotation);
-  buffers_.stride = static_cast<int32_t>(stride);
-
   const size_t words = static_cast<size_t>(kTickets) * kMaxChunks * sizeof(uint32_t);
   status = status_dev_.Allocate(backend_, Memory::Kind::kDevice, words);
   if (status.ok()) status = status_host_.Allocate(backend_, Memory::Kind::kPinned, words);
   if (!status.ok()) return status;
-  buffers_.status = status_dev_.as<uint32_t>();
 
   staging_.resize(static_cast<size_t>(options_.staging_slots));
   const size_t staging_bytes =
-      65536 + static_cast<size_t>(static_cast<double>(chunks * coordinates) * data.chunk_tokens *
-                                  kStagingBytesPerSymbol);
+      65536 + static_cast<size_t>(static_cast<double>(symbols) * kStagingBytesPerSymbol);
   for (cuda::Staging& staging : staging_) {
     status = staging.Create(backend_, staging_bytes);
     if (!status.ok()) return status;
@@ -237,17 +209,6 @@ absl::Status DeviceDecoder::Impl::Parse(absl::Span<const DeviceChunk> chunks, in
   return absl::OkStatus();
 }
 
-absl::Status DeviceDecoder::Impl::Launch(const BatchDev& batch, void* stream) {
-  absl::Status status;
-  if (batch.sinks_max > 0) status = backend_->StoreExactTokens(batch, stream);
-  if (batch.tokens_max == 0) return status;
-  if (status.ok() && batch.profile.pairs > 0) status = backend_->PrepareRotation(batch, stream);
-  for (const cuda::LevelDev& level : levels_) {
-    if (status.ok()) status = backend_->DecodeLevel(batch, level, stream);
-  }
-  return status.ok() ? backend_->Reconstruct(batch, stream) : status;
-}
-
 absl::Status DeviceDecoder::Impl::Enqueue(size_t first, size_t count, const Target& target,
                                           void* stream) {
   const absl::Span<const ParsedChunk> chunks = absl::MakeConstSpan(parsed_).subspan(first, count);
@@ -257,7 +218,8 @@ absl::Status DeviceDecoder::Impl::Enqueue(size_t first, size_t count, const Targ
       batch_.StagingBytes(chunks) + cuda::Staging::Bytes<TensorDev>(target.tensors.size());
   absl::Status status = staging.Begin(backend_, bytes);
   if (!status.ok()) return status;
-  BatchDev batch = buffers_;
+  BatchDev batch = workspace_.buffers();
+  batch.status = status_dev_.as<uint32_t>();
   int failed = 0;
   status = batch_.Prepare(chunks, &staging, &batch, &levels_, &failed);
   if (!status.ok()) return WithChunk(status, static_cast<int64_t>(first) + failed);
@@ -266,7 +228,7 @@ absl::Status DeviceDecoder::Impl::Enqueue(size_t first, size_t count, const Targ
   if (batch.out.tensors == nullptr)
     return absl::InternalError("staging memory was reckoned too small");
   status = staging.Upload(*backend_, stream);
-  if (status.ok()) status = Launch(batch, stream);
+  if (status.ok()) status = cuda::LaunchBatch(*backend_, batch, levels_, stream);
   // Also after a failure: what was launched still reads the staging memory.
   const absl::Status end = staging.End(stream);
   return status.ok() ? end : status;

@@ -11,6 +11,7 @@
 #include "codec/decoder.h"
 #include "codec/encoder.h"
 #include "codec/float16.h"
+#include "codec/segment.h"
 #include "codec/test_kv.h"
 #include "gtest/gtest.h"
 
@@ -316,6 +317,58 @@ TEST_F(DeviceBatchTest, WithoutADeviceCreateSaysSoInOneSentence) {
   EXPECT_NE(status.message().find("CUDA") != std::string::npos ||
                 status.message().find("cuda") != std::string::npos,
             false);
+}
+
+TEST_F(DeviceBatchTest, ADamagedBlockIsDataLossOfItsChunkAlone) {
+  // The last word of level 1's payload, before the checksum; sealed again, so that only the kernel
+  // can find it.
+  std::string damaged = chunks_[1].segments[1];
+  damaged[damaged.size() - 9] ^= 1;
+  Reseal(&damaged);
+  Views views = views_[1];
+  ASSERT_GE(views.size(), 2u);
+  views[1] = damaged;
+  jobs_[1].segments = views;
+  auto device = *CreateHostDeviceDecoder(profile_);
+  TestKv actual(geometry_, kTokens);
+  const auto ticket = device->Decode(jobs_, DeviceViewOf(actual, kTokens), nullptr);
+  ASSERT_TRUE(ticket.ok()) << ticket.status();
+  std::vector<absl::Status> statuses;
+  const absl::Status status = device->Finish(*ticket, &statuses);
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_NE(status.message().find("chunk 1"), std::string::npos) << status;
+  ASSERT_EQ(statuses.size(), jobs_.size());
+  for (size_t i = 0; i < statuses.size(); ++i) EXPECT_EQ(statuses[i].ok(), i != 1) << i;
+}
+
+TEST_F(DeviceBatchTest, ADamagedChecksumIsRefusedBeforeAnythingIsEnqueued) {
+  std::string damaged = chunks_[3].segments[0];
+  damaged[damaged.size() / 2] ^= 1;
+  const Views views = {damaged};
+  jobs_[3].segments = views;
+  auto device = *CreateHostDeviceDecoder(profile_);
+  TestKv actual(geometry_, kTokens);
+  const absl::Status status =
+      device->Decode(jobs_, DeviceViewOf(actual, kTokens), nullptr).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_NE(status.message().find("chunk 3"), std::string::npos) << status;
+  for (float value : actual.Floats()) ASSERT_EQ(value, 0);
+}
+
+TEST_F(DeviceBatchTest, FarPositionsAreRotatedAsOnTheHost) {
+  auto encoder = *ChunkEncoder::Create(profile_);
+  auto decoder = *ChunkDecoder::Create(profile_);
+  auto device = *CreateHostDeviceDecoder(profile_);
+  for (const int64_t position : {int64_t{1} << 20, (int64_t{1} << 40) - 1}) {
+    const EncodedChunk chunk = *encoder->Encode(kv_.view().Slice(0, kChunkTokens), position);
+    const Views views = ViewsOf(chunk, 4);
+    TestKv expected(geometry_, kChunkTokens);
+    TestKv actual(geometry_, kChunkTokens);
+    ASSERT_TRUE(decoder->Decode(views, expected.mutable_view()).ok());
+    const DeviceChunk job = {views, 0};
+    ASSERT_TRUE(device->Decode({&job, 1}, DeviceViewOf(actual, kChunkTokens), nullptr).ok());
+    ExpectNear(expected.Floats(), actual.Floats(), geometry_.dtype);
+  }
 }
 
 TEST_F(DeviceBatchTest, TicketsAreForgottenAfter64) {

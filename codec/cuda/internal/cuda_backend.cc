@@ -122,8 +122,8 @@ absl::StatusOr<std::shared_ptr<Backend>> CreateCudaBackend(int device_ordinal) {
         absl::StrCat("cuda: this machine has no usable GPU: ", cudaGetErrorString(counted)));
   }
   if (device_ordinal < 0 || device_ordinal >= devices) {
-    return absl::UnavailableError(absl::StrCat("cuda: there is no device ", device_ordinal,
-                                               ", the machine has ", devices));
+    return absl::UnavailableError(
+        absl::StrCat("cuda: there is no device ", device_ordinal, ", the machine has ", devices));
   }
   int major = 0;
   int minor = 0;

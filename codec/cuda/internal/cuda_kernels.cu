@@ -1,8 +1,7 @@
 // Thin kernels around the code that they share with the host backend.
-#include "codec/cuda/internal/cuda_kernels.h"
-
 #include <cuda_runtime.h>
 
+#include "codec/cuda/internal/cuda_kernels.h"
 #include "codec/cuda/internal/entropy_warp.h"
 #include "codec/cuda/internal/epilogue.h"
 #include "codec/cuda/internal/kernel_types.h"
@@ -36,8 +35,8 @@ __global__ void __launch_bounds__(kThreads) RotationKernel(const BatchDev batch)
 
 // One warp a task. The tables of level 0 take 41 KB of shared memory; other levels need none.
 template <typename Cell, bool kBase>
-__global__ void __launch_bounds__(kThreads) LevelKernel(const BatchDev batch,
-                                                        const LevelDev level) {
+__global__ void __launch_bounds__(kThreads)
+    LevelKernel(const BatchDev batch, const LevelDev level) {
   __shared__ BaseTableDev tables[kBase ? kWarps : 1];
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const uint32_t task = blockIdx.x * kWarps + warp;
@@ -46,8 +45,8 @@ __global__ void __launch_bounds__(kThreads) LevelKernel(const BatchDev batch,
 }
 
 template <typename Cell>
-__global__ void __launch_bounds__(kThreads) ExceptionKernel(const BatchDev batch,
-                                                            const LevelDev level) {
+__global__ void __launch_bounds__(kThreads)
+    ExceptionKernel(const BatchDev batch, const LevelDev level) {
   const int64_t index = GlobalThread();
   if (index < level.exception_count)
     ApplyException<Cell>(batch, level, static_cast<uint32_t>(index));
@@ -88,8 +87,8 @@ __global__ void __launch_bounds__(kThreads) DequantiseKernel(const BatchDev batc
   }
 }
 
-// Block x: a tile of slots, and within it all tiles of tokens of all chunks, so that blocks that run
-// together read the same part of the transform.
+// Block x: a tile of slots, and within it all tiles of tokens of all chunks, so that blocks that
+// run together read the same part of the transform.
 __device__ __forceinline__ TilePlace PlaceOfBlock(const BatchDev& batch, int tokens) {
   const unsigned token_tiles = (batch.tokens_max + tokens - 1) / tokens;
   const unsigned across = token_tiles * batch.chunk_count;
@@ -103,7 +102,9 @@ __device__ __forceinline__ TilePlace PlaceOfBlock(const BatchDev& batch, int tok
   return place;
 }
 
-__device__ __forceinline__ void CommitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+__device__ __forceinline__ void CommitCopies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
 template <int kPending>
 __device__ __forceinline__ void WaitCopies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
@@ -212,9 +213,8 @@ int LaunchReconstruct(const BatchDev& batch, void* stream_pointer) {
   const int64_t tiles = batch.profile.slot_count / kTileSlots;
   if (tiles == 0) return cudaSuccess;
   if (batch.calibrated == 0) {
-    const int64_t across =
-        static_cast<int64_t>(batch.tokens_max + kIdentityTokens - 1) / kIdentityTokens *
-        batch.chunk_count;
+    const int64_t across = static_cast<int64_t>(batch.tokens_max + kIdentityTokens - 1) /
+                           kIdentityTokens * batch.chunk_count;
     const unsigned blocks = static_cast<unsigned>(tiles * across);
     if (batch.wide != 0) {
       IdentityKernel<int32_t><<<blocks, kTileThreads, 0, stream>>>(batch);

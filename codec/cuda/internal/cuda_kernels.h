@@ -1,6 +1,6 @@
 // Launches of the kernels, compiled by nvcc; no CUDA type in the signatures. Each returns a
-// cudaError_t, and is asynchronous on the stream (a cudaStream_t). Precondition: the right device is
-// current.
+// cudaError_t, and is asynchronous on the stream (a cudaStream_t). Precondition: the right device
+// is current.
 #ifndef KVSTREAM_CODEC_CUDA_INTERNAL_CUDA_KERNELS_H_
 #define KVSTREAM_CODEC_CUDA_INTERNAL_CUDA_KERNELS_H_
 

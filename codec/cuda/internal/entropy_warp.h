@@ -268,8 +268,8 @@ KVSTREAM_KERNEL_CODE void ExtendNullRows(const W& warp, const BatchDev& batch,
   });
 }
 
-// One warp's task of a level. kBase: it is level 0 (a template, so that no kernel carries both codes);
-// table: scratch of this warp, used at level 0.
+// One warp's task of a level. kBase: it is level 0 (a template, so that no kernel carries both
+// codes); table: scratch of this warp, used at level 0.
 template <typename Cell, bool kBase, typename W>
 KVSTREAM_KERNEL_CODE void RunTask(const W& warp, const BatchDev& batch, const LevelDev& level,
                                   uint32_t index, BaseTableDev* table) {
