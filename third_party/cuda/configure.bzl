@@ -7,34 +7,32 @@ default) uses what is found, `off` looks for nothing, `require` (--config=cuda) 
 """
 
 def _find(ctx):
+    """The toolkit's folder and its static runtime; empty strings if there is none with both."""
     homes = [ctx.os.environ.get("CUDA_HOME", ""), "/usr/local/cuda"]
     nvcc = ctx.which("nvcc")
     if nvcc:
         homes.append(str(nvcc.realpath.dirname.dirname))
     for home in homes:
-        if home and ctx.path(home + "/bin/nvcc").exists:
-            return home
-    return ""
+        if not home or not ctx.path(home + "/bin/nvcc").exists:
+            continue
+        for folder in ["lib64", "lib", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib"]:
+            library = "%s/%s/libcudart_static.a" % (home, folder)
+            if ctx.path(library).exists:
+                return home, library
+    return "", ""
 
 def _configure(ctx):
     mode = ctx.os.environ.get("KVSTREAM_CUDA", "auto")
     if mode not in ["auto", "off", "require"]:
         fail("KVSTREAM_CUDA is '%s', must be auto, off or require" % mode)
-    home = "" if mode == "off" else _find(ctx)
+    home, library = ("", "") if mode == "off" else _find(ctx)
     if not home:
         if mode == "require":
-            fail("CUDA was asked for (--config=cuda), but there is no nvcc under $CUDA_HOME, under " +
-                 "/usr/local/cuda or on the PATH: install the CUDA toolkit, or build without --config=cuda.")
+            fail("CUDA was asked for (--config=cuda), but there is no nvcc with its static runtime " +
+                 "under $CUDA_HOME, under /usr/local/cuda or on the PATH: install the CUDA toolkit, or build without --config=cuda.")
         ctx.file("defs.bzl", "CUDA_FOUND = False\nNVCC = \"\"\nCUDA_VERSION = \"\"\n")
         ctx.file("BUILD.bazel", "")
         return
-    library = ""
-    for folder in ["lib64", "lib", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib"]:
-        if ctx.path("%s/%s/libcudart_static.a" % (home, folder)).exists:
-            library = "%s/%s/libcudart_static.a" % (home, folder)
-            break
-    if not library:
-        fail("nvcc is at %s/bin, but libcudart_static.a is not beside it" % home)
     version = ctx.execute([home + "/bin/nvcc", "--version"]).stdout.strip().split("\n")[-1]
     ctx.symlink(home + "/include", "include")
     ctx.symlink(library, "libcudart_static.a")
