@@ -19,6 +19,7 @@
 #include "server/service/kvstream_server.h"
 #include "server/service/log.h"
 #include "server/service/options.h"
+#include "storage/forwarding_chunk_store.h"
 #include "storage/memory/memory_chunk_store.h"
 
 namespace kvstream {
@@ -44,50 +45,20 @@ struct Damage {
   }
 };
 
-class DamagingStore final : public ChunkStore {
+class DamagingStore final : public ForwardingChunkStore {
  public:
   explicit DamagingStore(std::shared_ptr<Damage> damage)
-      : store_(*MemoryChunkStore::Create()), damage_(std::move(damage)) {}
+      : ForwardingChunkStore(*MemoryChunkStore::Create()), damage_(std::move(damage)) {}
 
   absl::StatusOr<PinnedBytes> ReadSegment(const ChunkId& id, uint32_t level) override {
-    absl::StatusOr<PinnedBytes> bytes = store_->ReadSegment(id, level);
+    absl::StatusOr<PinnedBytes> bytes = inner().ReadSegment(id, level);
     if (!bytes.ok() || !damage_->Has(id, level)) return bytes;
     const auto copy = std::make_shared<std::string>(bytes->bytes());
     copy->at(copy->size() / 2) ^= 0x10;
     return PinnedBytes(*copy, [copy] {});
   }
-  absl::StatusOr<bool> Put(const ChunkId& id, const ChunkInfo& info,
-                           absl::Span<const absl::string_view> segments) override {
-    return store_->Put(id, info, segments);
-  }
-  absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> GetInfos(
-      absl::Span<const ChunkId> ids) override {
-    return store_->GetInfos(ids);
-  }
-  absl::StatusOr<size_t> LongestPrefix(absl::Span<const ChunkId> ids) override {
-    return store_->LongestPrefix(ids);
-  }
-  absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) override {
-    return store_->Delete(ids);
-  }
-  absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
-      const absl::optional<ChunkId>& after, size_t limit) override {
-    return store_->List(after, limit);
-  }
-  absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override {
-    return store_->PutProfile(id, bytes);
-  }
-  absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override {
-    return store_->GetProfile(id);
-  }
-  absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override {
-    return store_->ListProfiles();
-  }
-  absl::StatusOr<StoreStats> Stats() override { return store_->Stats(); }
-  absl::string_view driver() const override { return store_->driver(); }
 
  private:
-  const std::unique_ptr<ChunkStore> store_;
   const std::shared_ptr<Damage> damage_;
 };
 
