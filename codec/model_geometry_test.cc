@@ -1,5 +1,6 @@
 // Models in use, from their config.json to the bits and errors of decoded KV, against theory.
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <map>
@@ -372,6 +373,33 @@ TEST(WholeModelTest, Llama70BCalibratedPerHeadReachesTheory) {
     if (level % 3 != 0) continue;
     EXPECT_LT(measured[level].error, theory[level].error * 1.05 + measured[level].rounding);
     EXPECT_GT(measured[level].error, theory[level].error * 0.95);
+  }
+}
+
+// How much a wide group loses with few tokens; minutes, by hand (docs/codec.md, "Geometries").
+TEST(WholeModelTest, DISABLED_Llama8BAsOneGroupFromFewTokens) {
+  const ModelKv model(Geometry(Llama31(32, 8)), {}, 14);
+  CalibrationOptions options;
+  options.group = Group::kModel;
+  const auto start = std::chrono::steady_clock::now();
+  const std::shared_ptr<const Profile> profile = Calibrate(model, 2048, options);
+  ASSERT_NE(profile, nullptr);
+  std::printf("built in %.0f s, rank %d of %d channels\n",
+              std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
+              profile->group_rank(0), profile->group_channels(0));
+  const std::vector<Measured> measured =
+      Measure(model, profile, profile->data().unit, 4096, {0, 1, 2, 3});
+  Print("Llama8BModel", measured, std::vector<SpectrumTheory>(kLevels));
+}
+
+TEST(WholeModelTest, DISABLED_OneLayerFromFewAndManyTokens) {
+  const ModelKv model(Geometry(Glm4(1)), {}, 15);
+  for (const int64_t tokens : {128, 256, 512, 1024, 2048, 4096, 16384}) {
+    const std::shared_ptr<const Profile> profile = Calibrate(model, tokens, {});
+    ASSERT_NE(profile, nullptr);
+    Print(absl::StrCat("512 channels, ", tokens),
+          Measure(model, profile, profile->data().unit, 4096, {0, 1, 2, 3}),
+          Theory(model, *profile));
   }
 }
 
