@@ -407,8 +407,9 @@ void InverseTransform::Finish(int64_t first_token, int64_t count, const int32_t*
     }
     scale(sums + t * padded, shorts, norm_[token], unit, mean, size, line_.data());
     if (!place.values && half_split) {
-      RotateHalves(rope_.Cosines(token), rope_.Sines(token), factor, factor, pairs, line_.data(),
-                   line_.data() + pairs);
+      float* const first = line_.data() + geometry.rope.rotary_offset;
+      RotateHalves(rope_.Cosines(token), rope_.Sines(token), factor, factor, pairs, first,
+                   first + pairs);
     } else if (!place.values) {
       rope_.Apply(token, line_.data());
     }
