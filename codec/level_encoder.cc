@@ -345,12 +345,16 @@ void LevelEncoder::Encode(int level, const int32_t* cells, const int32_t* parent
 void LevelEncoder::EncodeRows(std::vector<uint8_t>* classes, SegmentSections* out) {
   if (tokens_ == 0) return;
   ChooseClasses(classes, &out->class_override);
+  // 3/8 of the chunk's size, not needed while the payload grows.
+  std::vector<float>().swap(candidates_);
   EncodeExceptions(*classes, &out->exceptions);
   CodingOrder(profile_, level_, *classes, &order_);
   size_t first = 0;
   double bits = 0;
   double bits_left = 0;
   for (int32_t coordinate : order_) bits_left += bits_[coordinate];
+  // Not by doubling, which would take three times the payload for a moment. States take up to 2 %.
+  out->payload.reserve(static_cast<size_t>(bits_left / 8 * 1.025) + 4 * kLanes + 64);
   for (size_t i = 0; i < order_.size(); ++i) {
     bits += bits_[order_[i]];
     bits_left -= bits_[order_[i]];

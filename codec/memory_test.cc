@@ -2,6 +2,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <new>
+#include <string>
 #include <vector>
 
 #include "codec/decoder.h"
@@ -101,7 +102,8 @@ TEST(MemoryTest, DecodingAllocatesNothingAfterTheFirstChunk) {
 }
 
 TEST(MemoryTest, EncodingPeaksBelowThreeTimesTheChunk) {
-  const KvGeometry geometry = TestGeometry(16, 2, 64, KvDtype::kBF16);
+  // As deep as models are, since a group of one layer is held in floats twice.
+  const KvGeometry geometry = TestGeometry(32, 1, 64, KvDtype::kBF16);
   for (const Group group : {Group::kHead, Group::kLayers}) {
     CalibrationOptions options;
     options.group = group;
@@ -115,8 +117,8 @@ TEST(MemoryTest, EncodingPeaksBelowThreeTimesTheChunk) {
     peak_bytes = before;
     ASSERT_TRUE(encoder->Encode(view, tokens).ok());
     const double chunk = 2.0 * geometry.values_per_token() * tokens;
-    EXPECT_LT(peak_bytes - before, 3 * chunk);
-    std::printf("peak: %.2f times the chunk\n", (peak_bytes - before) / chunk);
+    EXPECT_LT((peak_bytes - before) / chunk, 3);
+    RecordProperty("times_the_chunk", std::to_string((peak_bytes - before) / chunk));
   }
 }
 
