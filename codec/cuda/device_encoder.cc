@@ -300,7 +300,7 @@ absl::Status DeviceEncoder::Impl::ExactTokens(const cuda::ChunkDev& info, int ch
   if (info.sinks == 0) return absl::OkStatus();
   const KvGeometry& geometry = data_.geometry;
   const int planes = layout().planes;
-  const int64_t per_tensor = int64_t{geometry.kv_heads} * geometry.head_size;
+  const int64_t per_tensor = int64_t{geometry.tensor_channels()};
   const uint16_t* at =
       exact_.host<uint16_t>() + static_cast<size_t>(chunk) * data_.sink_tokens * data_.channels();
   KvView view;

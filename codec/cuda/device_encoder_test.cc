@@ -169,6 +169,7 @@ INSTANTIATE_TEST_SUITE_P(
     Geometries, DeviceEncoderTest,
     testing::Values(Case{"Layer", TestGeometry(2, 2, 32), Group::kLayers},
                     Case{"ModelBf16", TestGeometry(2, 1, 64, KvDtype::kBF16), Group::kModel},
+                    Case{"Latent", TestLatentGeometry(2, 96, 32), Group::kLayers},
                     Case{"HeadsOf80", TestGeometry(1, 2, 80), Group::kHead},
                     Case{"HeadsOf160",
                          TestGeometry(1, 1, 160, KvDtype::kF16, Layout::kHalfSplit, 64),
