@@ -30,7 +30,9 @@ struct CalibrationOptions {
 
 // Root mean square of the queries per layer, KV head and channel (before or after RoPE makes no
 // difference to a pair's RMS), over the query heads that read the KV head: element
-// [layer][kv_head][channel]. Empty: no query weights.
+// [layer][kv_head][channel]. Empty: no query weights. Of a latent's queries (absorbed ones, as long
+// as the latent) only the rotated part is read: attention reads the rest both as keys and as
+// values, which queries do not tell.
 using QueryRms = std::vector<float>;
 
 // samples: contexts' KV from position 0 on, in the geometry's dtype. No sample at all gives the

@@ -70,6 +70,7 @@ TEST_P(CodecTest, EveryLevelComesBackCloserThanTheOneBefore) {
         for (int64_t i = 0; i < exact; ++i) {
           ASSERT_EQ(decoded.keys(layer)[i], const_cast<TestKv&>(kv).keys(layer)[i])
               << "a sink's key changed";
+          if (!geometry.has_values()) continue;
           ASSERT_EQ(decoded.values(layer)[i], const_cast<TestKv&>(kv).values(layer)[i])
               << "a sink's value changed";
         }
@@ -97,6 +98,8 @@ INSTANTIATE_TEST_SUITE_P(
              Group::kLayers, 1},
         Case{"InterleavedPartialOdd",
              TestGeometry(2, 2, 33, KvDtype::kF16, Layout::kInterleaved, 32), Group::kHead, 1},
+        Case{"Latent", TestLatentGeometry(3, 48, 16), Group::kLayers, 2},
+        Case{"LatentPerHeadF16", TestLatentGeometry(2, 40, 8, KvDtype::kF16), Group::kHead, 1},
         Case{"NoRope", TestGeometry(2, 2, 32, KvDtype::kF16, Layout::kNone), Group::kModel, 1}),
     [](const testing::TestParamInfo<Case>& info) { return info.param.name; });
 

@@ -97,14 +97,19 @@ absl::Status ChunkDecoder::Impl::Parse(absl::Span<const absl::string_view> segme
 
 absl::Status ChunkDecoder::Impl::ReadStatistics(absl::string_view section) {
   ByteReader in(section);
-  const int32_t per_tensor = data_.geometry.kv_heads * data_.geometry.head_size;
+  const KvGeometry& geometry = data_.geometry;
+  const int32_t per_tensor = geometry.tensor_channels();
   mean_.resize(data_.channels());
   unit_.resize(data_.channels());
   for (int32_t first = 0; first < data_.channels(); first += per_tensor) {
-    const float scale = in.Read<float>();
-    if (!(scale >= 1e-10f && scale <= 1e10f))
-      return absl::InvalidArgumentError("segment: a scale of its statistics is out of range");
-    for (int32_t c = first; c < first + per_tensor; ++c) unit_[c] = scale * data_.unit[c];
+    float scale[2] = {1, 1};
+    for (int part = 0; part < geometry.parts(); ++part) {
+      scale[part] = in.Read<float>();
+      if (!(scale[part] >= 1e-10f && scale[part] <= 1e10f))
+        return absl::InvalidArgumentError("segment: a scale of its statistics is out of range");
+    }
+    for (int32_t c = 0; c < per_tensor; ++c)
+      unit_[first + c] = scale[geometry.PartOf(c)] * data_.unit[first + c];
   }
   for (int32_t c = 0; c < data_.channels(); ++c) {
     const uint16_t mean = in.Read<uint16_t>();

@@ -17,7 +17,7 @@ struct HeadPlace {
 };
 
 HeadPlace PlaceOf(const KvGeometry& geometry, int64_t index) {
-  const int64_t per_layer = int64_t{2} * geometry.kv_heads;
+  const int64_t per_layer = int64_t{geometry.planes} * geometry.kv_heads;
   const int64_t in_layer = index % per_layer;
   return {static_cast<int>(index / per_layer), in_layer >= geometry.kv_heads,
           static_cast<int>(in_layer % geometry.kv_heads)};
@@ -41,10 +41,12 @@ void From(const float* in, int count, uint16_t* out) {
 template <typename View>
 absl::Status CheckView(const KvGeometry& geometry, const View& kv) {
   const size_t layers = static_cast<size_t>(geometry.layers);
-  if (kv.keys.size() != layers || kv.values.size() != layers) {
-    return absl::InvalidArgumentError(absl::StrCat("kv: has ", kv.keys.size(),
-                                                   " layers of keys and ", kv.values.size(),
-                                                   " of values, the profile has ", layers));
+  const size_t values = geometry.has_values() ? layers : 0;
+  if (kv.keys.size() != layers || kv.values.size() != values) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("kv: has ", kv.keys.size(), " layers of keys and ", kv.values.size(),
+                     " of values, the profile has ", layers, " of keys (or latents) and ", values,
+                     " of values"));
   }
   for (const auto* tensors : {&kv.keys, &kv.values}) {
     for (const auto& tensor : *tensors) {

@@ -13,7 +13,7 @@
 
 namespace kvstream {
 
-// INVALID_ARGUMENT unless the view has the geometry's layers, every tensor has data.
+// INVALID_ARGUMENT unless the view has the geometry's layers and planes, every tensor has data.
 absl::Status CheckKvView(const KvGeometry& geometry, const KvView& kv);
 absl::Status CheckKvView(const KvGeometry& geometry, const MutableKvView& kv);
 

@@ -54,7 +54,9 @@ py::dict GeometryDict(const Profile& profile) {
   out["kv_heads"] = geometry.kv_heads;
   out["head_size"] = geometry.head_size;
   out["dtype"] = geometry.dtype == KvDtype::kF16 ? "float16" : "bfloat16";
+  out["planes"] = geometry.planes;
   out["rotary_size"] = geometry.rope.rotary_size();
+  out["rotary_offset"] = geometry.rope.rotary_offset;
   return out;
 }
 
@@ -144,7 +146,8 @@ void RegisterProfile(py::module_& module) {
       .def_property_readonly("group", &Profile::group_description,
                              "Which values share a transform.")
       .def_property_readonly("geometry", &GeometryDict,
-                             "layers, kv_heads, head_size, dtype and rotary_size of the model.")
+                             "layers, planes (2: keys and values, 1: a latent), kv_heads, "
+                             "head_size, dtype, rotary_size and rotary_offset of the model.")
       .def("__repr__", [](const Profile& profile) {
         return absl::StrCat("<kvstream.Profile ",
                             absl::BytesToHexString(absl::string_view(
