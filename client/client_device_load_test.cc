@@ -143,6 +143,30 @@ TEST_F(ClientDeviceLoadTest, WritesIntoTheBlocksOfAPagedCache) {
   for (const FakeDevice::Call& call : device_.calls()) EXPECT_TRUE(call.paged);
 }
 
+TEST_F(ClientDeviceLoadTest, LoadsLatentsIntoEitherKindOfMemory) {
+  const SyntheticContext latent(40, 1, true, true);
+  const KvGeometry& shape = latent.profile->geometry();
+  const std::vector<EncodedChunk> chunks = latent.Encode();
+  server_.service().load = [&](grpc::ServerContext*, LoadStream* stream) {
+    LoadScript load(stream, chunks, &latent);
+    for (uint32_t chunk : {0, 1, 2}) load.Send(chunk, 0, 3);
+    load.ReadUntilReady();
+    load.Summary();
+    return grpc::Status::OK;
+  };
+  KvBlock out(shape, 40);
+  PagedMemory paged(shape, 40, 16);
+  for (const DeviceKv& kv : {DeviceKv(DeviceViewOf(&out, shape, 40)), DeviceKv(paged.view())}) {
+    DeviceTarget target;
+    target.kv = kv;
+    const absl::StatusOr<LoadResult> result =
+        client_->LoadToDevice(latent.profile, latent.identity, latent.tokens, {}, target);
+    ASSERT_TRUE(result.ok()) << result.status();
+  }
+  EXPECT_EQ(out.values(), latent.Expected({3, 3, 3}).values());
+  EXPECT_EQ(paged.Gather().values(), out.values());
+}
+
 TEST_F(ClientDeviceLoadTest, WritesOneShardAndNothingElse) {
   ScriptFixedLevel();
   KvBlock out = Memory();

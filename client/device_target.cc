@@ -27,15 +27,15 @@ absl::Status ResolveRange(absl::string_view what, int all, int first, int* count
   return absl::OkStatus();
 }
 
-absl::Status ValidateContiguous(const KvGeometry&, size_t tokens, const DeviceShard& shard,
+absl::Status ValidateContiguous(const KvGeometry& geometry, size_t tokens, const DeviceShard& shard,
                                 const DeviceKvView& view) {
   if (view.tokens != static_cast<int64_t>(tokens)) {
     return Refused(absl::StrCat("it is for ", view.tokens, " tokens of ", tokens));
   }
   const size_t layers = static_cast<size_t>(shard.layers);
-  const size_t value_layers = layers;
+  const size_t value_layers = geometry.has_values() ? layers : 0;
   if (view.keys.size() != layers || view.values.size() != value_layers) {
-    return Refused(absl::StrCat("it has ", view.keys.size(), " layers of keys and ",
+    return Refused(absl::StrCat("it has ", view.keys.size(), " layers of keys (or latents) and ",
                                 view.values.size(), " of values where there are ", layers, " and ",
                                 value_layers));
   }
@@ -47,15 +47,18 @@ absl::Status ValidateContiguous(const KvGeometry&, size_t tokens, const DeviceSh
   return absl::OkStatus();
 }
 
-absl::Status ValidatePaged(const KvGeometry&, size_t tokens, const DeviceShard& shard,
+absl::Status ValidatePaged(const KvGeometry& geometry, size_t tokens, const DeviceShard& shard,
                            const PagedKvView& view) {
   if (view.layers.size() != static_cast<size_t>(shard.layers)) {
     return Refused(absl::StrCat("the paged cache has ", view.layers.size(),
                                 " layers where there are ", shard.layers));
   }
   for (const PagedKvLayer& layer : view.layers) {
-    if (!Fits(layer.keys_dev) || !Fits(layer.values_dev)) {
+    if (!Fits(layer.keys_dev) || (geometry.has_values() && !Fits(layer.values_dev))) {
       return Refused("an address of the paged cache is null or odd");
+    }
+    if (!geometry.has_values() && layer.values_dev != nullptr) {
+      return Refused("the paged cache has values, the model has latents only");
     }
   }
   if (view.num_blocks < 1 || view.block_size < 1) {

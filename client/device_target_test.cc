@@ -85,7 +85,7 @@ TEST(DeviceTargetTest, RefusesShardsOutsideOfTheModel) {
 }
 
 TEST(DeviceTargetTest, RefusesMemoryThatDoesNotFit) {
-  ExpectRefused(Target(Contiguous(3)), "3 layers of keys");
+  ExpectRefused(Target(Contiguous(3)), "3 layers of keys (or latents)");
   DeviceKvView view = Contiguous(4);
   view.values.pop_back();
   ExpectRefused(Target(view), "3 of values");
@@ -117,6 +117,21 @@ TEST(DeviceTargetTest, RefusesPagedCachesThatDoNotFit) {
   view = Paged(4);
   view.block_table_entries = 3;
   ExpectRefused(Target(view), "3 entries for 100 tokens");
+}
+
+TEST(DeviceTargetTest, LatentsStandInTheKeysPlace) {
+  KvGeometry latent = Geometry();
+  latent.planes = 1;
+  latent.kv_heads = 1;
+  DeviceKvView view = Contiguous(4);
+  EXPECT_FALSE(ValidateDeviceTarget(latent, 100, Target(view)).ok());
+  view.values.clear();
+  EXPECT_TRUE(ValidateDeviceTarget(latent, 100, Target(view)).ok());
+  ExpectRefused(Target(view), "0 of values");
+  PagedKvView paged = Paged(4);
+  EXPECT_FALSE(ValidateDeviceTarget(latent, 100, Target(paged)).ok());
+  for (PagedKvLayer& layer : paged.layers) layer.values_dev = nullptr;
+  EXPECT_TRUE(ValidateDeviceTarget(latent, 100, Target(paged)).ok());
 }
 
 }  // namespace

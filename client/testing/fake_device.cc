@@ -309,9 +309,9 @@ PagedMemory::PagedMemory(const KvGeometry& geometry, int64_t tokens, int64_t blo
   }
   layers_.resize(geometry.layers);
   for (std::vector<uint16_t>& layer : layers_) {
-    layer.assign(
-        static_cast<size_t>(2 * num_blocks_ * block_size * geometry.kv_heads * geometry.head_size),
-        kGarbage);
+    layer.assign(static_cast<size_t>(geometry.planes * num_blocks_ * block_size *
+                                     geometry.kv_heads * geometry.head_size),
+                 kGarbage);
   }
 }
 
@@ -323,7 +323,8 @@ PagedKvView PagedMemory::view() {
   view.token_stride = view.head_stride * geometry_.kv_heads;
   view.block_stride = view.token_stride * block_size_;
   for (std::vector<uint16_t>& layer : layers_) {
-    view.layers.push_back({layer.data(), layer.data() + num_blocks_ * view.block_stride});
+    uint16_t* const values = layer.data() + num_blocks_ * view.block_stride;
+    view.layers.push_back({layer.data(), geometry_.has_values() ? values : nullptr});
   }
   view.block_table_dev = table_.data();
   view.block_table_entries = static_cast<int64_t>(table_.size());
@@ -335,7 +336,8 @@ KvBlock PagedMemory::Gather() const {
   const MutableKvView to = out.mutable_view();
   const int64_t row = int64_t{1} * geometry_.kv_heads * geometry_.head_size;
   for (int layer = 0; layer < geometry_.layers; ++layer) {
-    for (const bool values : {false, true}) {
+    for (int plane = 0; plane < geometry_.planes; ++plane) {
+      const bool values = plane == 1;
       for (int64_t token = 0; token < tokens_; ++token) {
         const int64_t block = table_[token / block_size_] + (values ? num_blocks_ : 0);
         const uint16_t* from =

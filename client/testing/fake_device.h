@@ -88,7 +88,7 @@ class FakeDevice {
 DeviceKvView DeviceViewOf(KvBlock* block, const KvGeometry& geometry, int64_t tokens,
                           DeviceShard shard = {});
 
-// A paged cache in "device" memory, [2][block][place][head][channel] per layer, with a block table
+// A paged cache in "device" memory, [plane][block][place][head][channel] per layer, with a block table
 // that scatters the blocks.
 class PagedMemory {
  public:
