@@ -9,6 +9,9 @@
 namespace kvstream {
 namespace {
 
+// The handle that CUDA gives this meaning.
+void* const kStreamPerThread = reinterpret_cast<void*>(2);
+
 absl::Status Refused(absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat("device memory: ", what));
 }
@@ -86,6 +89,9 @@ absl::Status ValidateDeviceTarget(const KvGeometry& geometry, size_t tokens,
                                   const DeviceTarget& target) {
   if (target.device_ordinal < 0) {
     return Refused(absl::StrCat("there is no device ", target.device_ordinal));
+  }
+  if (target.stream == kStreamPerThread) {
+    return Refused("the per-thread default stream is another one in the thread that decodes");
   }
   DeviceShard shard = target.shard;
   if (absl::Status status = ResolveShard(geometry, &shard); !status.ok()) return status;

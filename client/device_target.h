@@ -20,7 +20,8 @@ using DeviceKv = absl::variant<DeviceKvView, PagedKvView>;
 struct DeviceTarget {
   DeviceKv kv;
   // The cudaStream_t on which the KV is written; null is the legacy default stream. It must belong
-  // to the device and exist until the load returns.
+  // to the device and exist until the load returns. cudaStreamPerThread is refused: work is put on
+  // it by a thread of the client's, whose stream it would be.
   void* stream = nullptr;
   int device_ordinal = 0;
   // What of the model lies on this device; the default is all of it.

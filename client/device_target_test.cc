@@ -98,6 +98,9 @@ TEST(DeviceTargetTest, RefusesMemoryThatDoesNotFit) {
   view.keys[2].data_dev = reinterpret_cast<char*>(memory) + 1;
   ExpectRefused(Target(view), "null or odd");
   ExpectRefused(Target(Contiguous(4), -1), "no device -1");
+  DeviceTarget target = Target(Contiguous(4));
+  target.stream = reinterpret_cast<void*>(2);  // cudaStreamPerThread
+  ExpectRefused(target, "per-thread default stream");
 }
 
 TEST(DeviceTargetTest, RefusesPagedCachesThatDoNotFit) {

@@ -88,8 +88,8 @@ class FakeDevice {
 DeviceKvView DeviceViewOf(KvBlock* block, const KvGeometry& geometry, int64_t tokens,
                           DeviceShard shard = {});
 
-// A paged cache in "device" memory, [plane][block][place][head][channel] per layer, with a block table
-// that scatters the blocks.
+// A paged cache in "device" memory, [plane][block][place][head][channel] per layer, with a block
+// table that scatters the blocks.
 class PagedMemory {
  public:
   PagedMemory(const KvGeometry& geometry, int64_t tokens, int64_t block_size);
