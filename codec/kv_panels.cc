@@ -7,14 +7,6 @@
 #include "codec/panel_multiply.h"
 
 namespace kvstream {
-namespace {
-
-// Where a head of the model lies: head number `index` of all, in the order of channels.
-struct HeadPlace {
-  int layer;
-  bool values;
-  int head;
-};
 
 HeadPlace PlaceOf(const KvGeometry& geometry, int64_t index) {
   const int64_t per_layer = int64_t{geometry.planes} * geometry.kv_heads;
@@ -22,6 +14,8 @@ HeadPlace PlaceOf(const KvGeometry& geometry, int64_t index) {
   return {static_cast<int>(index / per_layer), in_layer >= geometry.kv_heads,
           static_cast<int>(in_layer % geometry.kv_heads)};
 }
+
+namespace {
 
 template <KvDtype kDtype>
 bool ToFloats(const uint16_t* in, int count, float* out) {
@@ -31,11 +25,6 @@ bool ToFloats(const uint16_t* in, int count, float* out) {
     out[i] = FloatFrom16(in[i], kDtype);
   }
   return finite;
-}
-
-template <KvDtype kDtype>
-void From(const float* in, int count, uint16_t* out) {
-  for (int i = 0; i < count; ++i) out[i] = Float16From(in[i], kDtype);
 }
 
 template <typename View>
@@ -94,31 +83,6 @@ bool KvPanels::Load(const KvView& kv, int64_t first_position, int32_t first_chan
     }
   }
   return finite;
-}
-
-void KvPanels::Store(const float* in, int64_t first_position, int32_t first_channel,
-                     int32_t channels, const std::vector<float>& mean,
-                     const std::vector<float>& unit, const MutableKvView& kv) {
-  const int size = geometry_.head_size;
-  rope_.Prepare(first_position, kv.tokens);
-  for (int32_t offset = 0; offset < channels; offset += size) {
-    const HeadPlace place = PlaceOf(geometry_, (first_channel + offset) / size);
-    const MutableKvTensor& tensor = place.values ? kv.values[place.layer] : kv.keys[place.layer];
-    const float* means = mean.data() + first_channel + offset;
-    const float* units = unit.data() + first_channel + offset;
-    for (int64_t token = 0; token < kv.tokens; ++token) {
-      const float* source = in + ((token / kPanelColumns) * channels + offset) * kPanelColumns +
-                            token % kPanelColumns;
-      for (int i = 0; i < size; ++i) row_[i] = source[i * kPanelColumns] * units[i] + means[i];
-      if (!place.values) rope_.Apply(token, row_.data());
-      uint16_t* target = tensor.at(token, place.head);
-      if (geometry_.dtype == KvDtype::kF16) {
-        From<KvDtype::kF16>(row_.data(), size, target);
-      } else {
-        From<KvDtype::kBF16>(row_.data(), size, target);
-      }
-    }
-  }
 }
 
 }  // namespace kvstream

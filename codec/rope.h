@@ -24,6 +24,15 @@ class RopeTable {
   // The inverse of Apply.
   void Undo(int64_t token, float* head) const { Rotate(token, head, -1.0f, inverse_scale_); }
 
+  // cos and sin of the pairs of the token at first_position + token, attention_factor left out.
+  const float* Cosines(int64_t token) const {
+    return cos_.data() + token * rope_.inverse_frequency.size();
+  }
+  const float* Sines(int64_t token) const {
+    return sin_.data() + token * rope_.inverse_frequency.size();
+  }
+  const RopeParameters& parameters() const { return rope_; }
+
  private:
   void Rotate(int64_t token, float* head, float direction, float scale) const;
 

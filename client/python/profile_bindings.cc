@@ -16,6 +16,7 @@
 #include "client/python/errors.h"
 #include "client/python/kv_arrays.h"
 #include "codec/calibration.h"
+#include "codec/calibration_advice.h"
 #include "codec/geometry.h"
 #include "codec/profile.h"
 
@@ -109,6 +110,9 @@ std::shared_ptr<const Profile> Build(const std::string& config_json, const py::s
   if (!query_rms.is_none()) {
     const auto array = py::array_t<float, py::array::c_style | py::array::forcecast>(query_rms);
     queries.assign(array.data(), array.data() + array.size());
+  }
+  for (const std::string& warning : CalibrationWarnings(geometry, views, options)) {
+    if (PyErr_WarnEx(PyExc_UserWarning, warning.c_str(), 1) != 0) throw py::error_already_set();
   }
   absl::StatusOr<std::shared_ptr<const Profile>> profile;
   {

@@ -23,14 +23,6 @@ namespace kvstream {
 // device.
 absl::Status CheckCudaDevice(int device_ordinal);
 
-// What of a model lies on one device. Defaults: all of it.
-struct DeviceShard {
-  int first_layer = 0;
-  int layers = 0;  // 0: all from first_layer on (pipeline parallelism takes a range)
-  int first_head = 0;
-  int heads = 0;  // KV heads; 0: all from first_head on (tensor parallelism takes a range)
-};
-
 struct DeviceDecoderOptions {
   int device_ordinal = 0;
   // Only these heads and layers are transformed and written; all symbols are decoded in any case.

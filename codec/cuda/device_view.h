@@ -11,6 +11,14 @@
 
 namespace kvstream {
 
+// What of a model lies on one device. Defaults: all of it.
+struct DeviceShard {
+  int first_layer = 0;
+  int layers = 0;  // 0: all from first_layer on (pipeline parallelism takes a range)
+  int first_head = 0;
+  int heads = 0;  // KV heads; 0: all from first_head on (tensor parallelism takes a range)
+};
+
 // One layer's keys or values of some tokens in device memory: element [token][head][channel] is a
 // 16-bit float (dtype as the profile's geometry says) at data_dev[token * token_stride + head *
 // head_stride + channel]. Strides are in elements; channels are contiguous. The address is a
