@@ -14,14 +14,11 @@ class CudaChunkDecoder final : public DeviceChunkDecoder {
   explicit CudaChunkDecoder(std::unique_ptr<DeviceDecoder> decoder)
       : decoder_(std::move(decoder)) {}
 
-  static absl::StatusOr<std::unique_ptr<DeviceChunkDecoder>> Wrap(
-      absl::StatusOr<std::unique_ptr<DeviceDecoder>> decoder) {
-    if (!decoder.ok()) return decoder.status();
-    return std::unique_ptr<DeviceChunkDecoder>(new CudaChunkDecoder(*std::move(decoder)));
-  }
-
   absl::StatusOr<std::unique_ptr<DeviceChunkDecoder>> CreateSibling() const override {
-    return Wrap(decoder_->CreateSibling());
+    // Reads nothing of this decoder but what it shares with its siblings.
+    absl::StatusOr<std::unique_ptr<DeviceDecoder>> sibling = decoder_->CreateSibling();
+    if (!sibling.ok()) return sibling.status();
+    return WrapDeviceDecoder(*std::move(sibling));
   }
 
   absl::StatusOr<DecodeTicket> Decode(absl::Span<const DeviceChunk> chunks, const DeviceKv& out,
@@ -50,7 +47,14 @@ absl::StatusOr<std::unique_ptr<DeviceChunkDecoder>> CreateCudaChunkDecoder(
   cuda.max_batch_chunks = options.max_batch_chunks;
   // One more, so that a batch can be copied while as many as may be are under way.
   cuda.staging_slots = options.calls_under_way + 1;
-  return CudaChunkDecoder::Wrap(DeviceDecoder::Create(std::move(profile), cuda));
+  absl::StatusOr<std::unique_ptr<DeviceDecoder>> decoder =
+      DeviceDecoder::Create(std::move(profile), cuda);
+  if (!decoder.ok()) return decoder.status();
+  return WrapDeviceDecoder(*std::move(decoder));
+}
+
+std::unique_ptr<DeviceChunkDecoder> WrapDeviceDecoder(std::unique_ptr<DeviceDecoder> decoder) {
+  return std::make_unique<CudaChunkDecoder>(std::move(decoder));
 }
 
 }  // namespace kvstream

@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "client/device_chunk_decoder.h"
+#include "codec/cuda/device_decoder.h"
 #include "codec/profile.h"
 
 namespace kvstream {
@@ -13,6 +14,9 @@ namespace kvstream {
 // A DeviceChunkDecoderFactory. Errors: as DeviceDecoder::Create.
 absl::StatusOr<std::unique_ptr<DeviceChunkDecoder>> CreateCudaChunkDecoder(
     std::shared_ptr<const Profile> profile, const DeviceChunkDecoderOptions& options);
+
+// A decoder of codec/cuda's, however it was made.
+std::unique_ptr<DeviceChunkDecoder> WrapDeviceDecoder(std::unique_ptr<DeviceDecoder> decoder);
 
 }  // namespace kvstream
 

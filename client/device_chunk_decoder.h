@@ -17,7 +17,7 @@
 namespace kvstream {
 
 // The contract is DeviceDecoder's, errors included. Not thread-safe, but that CreateSibling may be
-// called by several threads on a decoder that nobody else uses.
+// called by any thread at any time.
 class DeviceChunkDecoder {
  public:
   // Waits for all work of this decoder.

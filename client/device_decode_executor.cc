@@ -37,7 +37,7 @@ DeviceDecodeExecutor::~DeviceDecodeExecutor() {
     jobs_.clear();
   }
   thread_.join();
-  if (reusable_) pool_->Release(key_, std::move(decoder_));
+  pool_->Release(key_, std::move(decoder_), reusable_);
 }
 
 void DeviceDecodeExecutor::Submit(DecodeJob job) {

@@ -2,13 +2,12 @@
 #ifndef KVSTREAM_CLIENT_DEVICE_DECODER_POOL_H_
 #define KVSTREAM_CLIENT_DEVICE_DECODER_POOL_H_
 
-#include <cstddef>
 #include <cstdint>
+#include <list>
 #include <map>
 #include <memory>
 #include <tuple>
 #include <utility>
-#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
@@ -36,9 +35,8 @@ struct DeviceDecoderKey {
   }
 };
 
-// Thread-safe. The tables of a profile go to a device once: the first decoder of a key is kept to
-// make siblings of, and is never lent itself. Idle decoders and tables of one profile are kept,
-// that of the newest Acquire: device memory is scarce.
+// Thread-safe. Device memory is scarce: decoders that are made while others of their key exist
+// share those's tables, and idle ones are kept of one profile only, that of the newest Acquire.
 class DeviceDecoderPool {
  public:
   // What every decoder of the pool can be given.
@@ -47,11 +45,13 @@ class DeviceDecoderPool {
 
   explicit DeviceDecoderPool(DeviceChunkDecoderFactory factory) : factory_(std::move(factory)) {}
 
-  // An idle decoder, or a new one. Errors: the factory's.
+  // An idle decoder, or a new one. Errors: the factory's. What was acquired must be given back.
   absl::StatusOr<std::unique_ptr<DeviceChunkDecoder>> Acquire(
       const std::shared_ptr<const Profile>& profile, const DeviceDecoderKey& key);
-  // For a decoder all of whose calls are finished, and went well; others are destroyed instead.
-  void Release(const DeviceDecoderKey& key, std::unique_ptr<DeviceChunkDecoder> decoder);
+  // All calls of the decoder must be finished. One that is not `reusable` is destroyed before this
+  // returns.
+  void Release(const DeviceDecoderKey& key, std::unique_ptr<DeviceChunkDecoder> decoder,
+               bool reusable = true);
 
   // As DecodeSpeed; `took` is the time that a batch added.
   double SecondsPerToken(const DeviceDecoderKey& key) const { return speed_.SecondsPerToken(key); }
@@ -60,16 +60,19 @@ class DeviceDecoderPool {
   }
 
  private:
-  struct Kept {
-    std::shared_ptr<const DeviceChunkDecoder> root;  // shared with those that make siblings now
-    std::vector<std::unique_ptr<DeviceChunkDecoder>> idle;
+  struct Lent {
+    const DeviceChunkDecoder* decoder;
+    DeviceDecoderKey key;
+    int siblings_in_making;  // it must live for them
   };
-  using KeptByKey = std::map<DeviceDecoderKey, Kept>;
 
   const DeviceChunkDecoderFactory factory_;
   DecodeSpeed<DeviceDecoderKey> speed_;
   absl::Mutex mutex_;
-  KeptByKey kept_ ABSL_GUARDED_BY(mutex_);  // all of one profile
+  // All of one profile; some of every key.
+  std::multimap<DeviceDecoderKey, std::unique_ptr<DeviceChunkDecoder>> idle_
+      ABSL_GUARDED_BY(mutex_);
+  std::list<Lent> lent_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace kvstream

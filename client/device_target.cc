@@ -9,6 +9,8 @@
 namespace kvstream {
 namespace {
 
+// Tokens of a block, entries of a table: as codec/cuda has it.
+constexpr int64_t kPagingMax = int64_t{1} << 31;
 // The handle that CUDA gives this meaning.
 void* const kStreamPerThread = reinterpret_cast<void*>(2);
 
@@ -64,9 +66,11 @@ absl::Status ValidatePaged(const KvGeometry& geometry, size_t tokens, const Devi
       return Refused("the paged cache has values, the model has latents only");
     }
   }
-  if (view.num_blocks < 1 || view.block_size < 1) {
+  if (view.num_blocks < 1 || view.block_size < 1 || view.block_size > kPagingMax ||
+      view.block_table_entries > kPagingMax) {
     return Refused(absl::StrCat("a paged cache of ", view.num_blocks, " blocks of ",
-                                view.block_size, " tokens"));
+                                view.block_size, " tokens and a table of ",
+                                view.block_table_entries, " entries"));
   }
   if (view.block_table_dev == nullptr) return Refused("a paged cache without a block table");
   const int64_t needed = (static_cast<int64_t>(tokens) - 1) / view.block_size + 1;

@@ -6,7 +6,6 @@
 
 #include "absl/status/status.h"
 #include "absl/types/variant.h"
-#include "codec/cuda/device_decoder.h"
 #include "codec/cuda/device_view.h"
 #include "codec/geometry.h"
 

@@ -48,6 +48,8 @@ class FakeDevice::Decoder final : public DeviceChunkDecoder {
         decoder_(*ChunkDecoder::Create(profile_)) {
     absl::MutexLock lock(&device_->mutex_);
     ++device_->decoders_alive_;
+    device_->most_decoders_alive_ =
+        std::max(device_->most_decoders_alive_, device_->decoders_alive_);
   }
 
   ~Decoder() override {
@@ -269,6 +271,11 @@ int FakeDevice::roots_created() const {
 int FakeDevice::siblings_created() const {
   absl::MutexLock lock(&mutex_);
   return siblings_created_;
+}
+
+int FakeDevice::most_decoders_alive() const {
+  absl::MutexLock lock(&mutex_);
+  return most_decoders_alive_;
 }
 
 int FakeDevice::decoders_alive() const {

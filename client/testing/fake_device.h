@@ -56,6 +56,7 @@ class FakeDevice {
   int roots_created() const;
   int siblings_created() const;
   int decoders_alive() const;
+  int most_decoders_alive() const;
   std::vector<DeviceChunkDecoderOptions> options() const;  // of the roots
 
  private:
@@ -79,6 +80,7 @@ class FakeDevice {
   int64_t chunks_written_ ABSL_GUARDED_BY(mutex_) = 0;
   int roots_created_ ABSL_GUARDED_BY(mutex_) = 0;
   int siblings_created_ ABSL_GUARDED_BY(mutex_) = 0;
+  int most_decoders_alive_ ABSL_GUARDED_BY(mutex_) = 0;
   int decoders_alive_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<DeviceChunkDecoderOptions> options_ ABSL_GUARDED_BY(mutex_);
   std::thread stream_;
