@@ -305,6 +305,15 @@ TEST(CalibrationErrorTest, RejectsOptionsAndSamplesOutOfRange) {
   EXPECT_EQ(code({}, QueryRms(63, 1.0f)), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code({}, QueryRms(64, std::nanf(""))), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code({}, QueryRms(64, 0.0f)), absl::StatusCode::kOk);
+  options = {};
+  options.sensitivity.assign(127, 1.0f);
+  EXPECT_EQ(code(options), absl::StatusCode::kInvalidArgument);
+  options.sensitivity.assign(128, 0.0f);
+  EXPECT_EQ(code(options), absl::StatusCode::kInvalidArgument);
+  options.sensitivity[5] = std::nanf("");
+  EXPECT_EQ(code(options), absl::StatusCode::kInvalidArgument);
+  options.sensitivity[5] = 1e-20f;
+  EXPECT_EQ(code(options), absl::StatusCode::kOk);
   TestKv bad = kv;
   bad.keys(1)[9 * 32] = 0x7c00;
   EXPECT_EQ(BuildProfile(geometry, std::vector<KvView>{bad.view()}, {}, {}).status().code(),
@@ -361,6 +370,45 @@ TEST(CalibrationTest, QueriesOfALatentWeighItsRotatedPartOnly) {
   EXPECT_NE(plain->data().unit[0], plain->data().unit[12]);
   EXPECT_EQ(BuildProfile(geometry, samples, QueryRms(16, 1.0f), {}).status().code(),
             absl::StatusCode::kInvalidArgument);
+}
+
+TEST(CalibrationTest, SensitivityMovesErrorToWhereItDoesLittleHarm) {
+  const KvGeometry geometry = TestGeometry(2, 1, 16, KvDtype::kF16, Layout::kHalfSplit);
+  const TestKv sample = MakeTestKv(geometry, 600, 4, 8);
+  const std::vector<KvView> samples = {sample.view()};
+  const TestKv kv = MakeTestKv(geometry, 256, 4, 9);
+  // Squared error per layer at the coarsest level.
+  const auto errors = [&](const std::vector<float>& sensitivity) {
+    CalibrationOptions options;
+    options.sensitivity = sensitivity;
+    const std::shared_ptr<const Profile> profile = *BuildProfile(geometry, samples, {}, options);
+    const EncodedChunk chunk = *(*ChunkEncoder::Create(profile))->Encode(kv.view(), 4);
+    TestKv decoded(geometry, 256);
+    EXPECT_TRUE(
+        (*ChunkDecoder::Create(profile))->Decode(Views(chunk, 1), decoded.mutable_view()).ok());
+    const std::vector<float> a = kv.Floats();
+    const std::vector<float> b = decoded.Floats();
+    std::vector<double> sum(2, 0.0);
+    for (size_t i = 0; i < a.size(); ++i) sum[i / (a.size() / 2)] += std::pow(a[i] - b[i], 2);
+    return sum;
+  };
+  const std::vector<double> plain = errors({});
+  std::vector<float> sensitivity(64, 1e-8f);
+  std::fill(sensitivity.begin() + 32, sensitivity.end(), 1e-6f);
+  const std::vector<double> moved = errors(sensitivity);
+  EXPECT_GT(moved[0], 2 * plain[0]);
+  EXPECT_LT(moved[1], plain[1]);
+  // Only ratios count.
+  for (float& value : sensitivity) value *= 1024;
+  EXPECT_EQ(errors(sensitivity), moved);
+  // The mean over a RoPE pair is what counts, so that it does not matter on which side of the
+  // rotation it was measured.
+  std::vector<float> turned(64, 1.0f);
+  std::vector<float> upright(64, 1.0f);
+  turned[3] = 9;
+  turned[11] = 1;
+  upright[3] = upright[11] = 5;
+  EXPECT_EQ(errors(turned), errors(upright));
 }
 
 TEST(CalibrationTest, DescribesItsGroupsAndDropsCoordinatesThatAreAlwaysZero) {

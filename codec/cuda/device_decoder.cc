@@ -11,6 +11,7 @@
 #include "codec/cuda/internal/device_memory.h"
 #include "codec/cuda/internal/device_tables.h"
 #include "codec/cuda/internal/staging.h"
+#include "codec/cuda/internal/target.h"
 #include "codec/cuda/internal/workspace.h"
 
 namespace kvstream {
@@ -26,7 +27,6 @@ constexpr int64_t kTickets = 64;
 // Staging made at creation, per coordinate and token of a batch: more than any level of a
 // calibrated profile needs.
 constexpr double kStagingBytesPerSymbol = 0.5;
-constexpr int64_t kMaxViewTokens = int64_t{1} << 31;
 
 absl::Status WithChunk(const absl::Status& status, int64_t chunk) {
   return absl::Status(status.code(), absl::StrCat("chunk ", chunk, ": ", status.message()));
@@ -54,17 +54,9 @@ class DeviceDecoder::Impl {
   absl::Status Allocate();
   absl::StatusOr<std::unique_ptr<DeviceDecoder>> CreateSibling() const;
 
-  // A view's tensors and paging, without the pointer to the tensors.
-  struct Target {
-    cuda::OutputDev out = {};
-    std::vector<TensorDev> tensors;
-    int64_t tokens = 0;
-  };
-  absl::StatusOr<Target> TargetOf(const DeviceKvView& view) const;
-  absl::StatusOr<Target> TargetOf(const PagedKvView& view) const;
-
-  absl::StatusOr<DecodeTicket> Decode(absl::Span<const DeviceChunk> chunks, const Target& target,
-                                      void* stream);
+  const cuda::ShardLayout& layout() const { return tables_->layout(); }
+  absl::StatusOr<DecodeTicket> Decode(absl::Span<const DeviceChunk> chunks,
+                                      const cuda::Target& target, void* stream);
   absl::StatusOr<bool> Done(DecodeTicket ticket);
   absl::Status Finish(DecodeTicket ticket, std::vector<absl::Status>* chunk_statuses);
   int64_t device_bytes() const;
@@ -72,7 +64,7 @@ class DeviceDecoder::Impl {
  private:
   absl::Status CheckTicket(DecodeTicket ticket) const;
   absl::Status Parse(absl::Span<const DeviceChunk> chunks, int64_t tokens, int64_t ticket);
-  absl::Status Enqueue(size_t first, size_t count, const Target& target, void* stream);
+  absl::Status Enqueue(size_t first, size_t count, const cuda::Target& target, void* stream);
 
   const std::shared_ptr<const cuda::DeviceTables> tables_;
   const DeviceDecoderOptions options_;
@@ -136,59 +128,6 @@ absl::StatusOr<std::unique_ptr<DeviceDecoder>> DeviceDecoder::Impl::CreateSiblin
   return absl::make_unique<DeviceDecoder>(std::move(impl));
 }
 
-absl::StatusOr<DeviceDecoder::Impl::Target> DeviceDecoder::Impl::TargetOf(
-    const DeviceKvView& view) const {
-  const size_t layers = static_cast<size_t>(tables_->layout().shard.layers);
-  const size_t planes = static_cast<size_t>(tables_->layout().planes);
-  if (view.keys.size() != layers || view.values.size() != layers * (planes - 1)) {
-    return absl::InvalidArgumentError(absl::StrCat("kv: has ", view.keys.size(),
-                                                   " layers of keys and ", view.values.size(),
-                                                   " of values, the shard has ", layers));
-  }
-  Target target;
-  target.tokens = view.tokens;
-  for (size_t layer = 0; layer < layers; ++layer) {
-    for (size_t plane = 0; plane < planes; ++plane) {
-      const DeviceKvTensor& tensor = plane == 0 ? view.keys[layer] : view.values[layer];
-      if (tensor.data_dev == nullptr) return absl::InvalidArgumentError("kv: a tensor has no data");
-      target.tensors.push_back(
-          {static_cast<uint16_t*>(tensor.data_dev), 0, tensor.token_stride, tensor.head_stride});
-    }
-  }
-  return target;
-}
-
-absl::StatusOr<DeviceDecoder::Impl::Target> DeviceDecoder::Impl::TargetOf(
-    const PagedKvView& view) const {
-  const size_t layers = static_cast<size_t>(tables_->layout().shard.layers);
-  const bool planes = tables_->layout().planes == 2;
-  if (view.layers.size() != layers) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("paged kv: has ", view.layers.size(), " layers, the shard has ", layers));
-  }
-  if (view.block_size < 1 || view.block_size > kMaxViewTokens || view.num_blocks < 1 ||
-      view.block_table_dev == nullptr || view.block_table_entries < 1 ||
-      view.block_table_entries > kMaxViewTokens) {
-    return absl::InvalidArgumentError("paged kv: has no blocks or no block table");
-  }
-  Target target;
-  target.tokens = view.block_table_entries * view.block_size;
-  target.out.block_size = static_cast<int32_t>(view.block_size);
-  target.out.block_table = view.block_table_dev;
-  target.out.block_table_entries = view.block_table_entries;
-  target.out.num_blocks = view.num_blocks;
-  for (const PagedKvLayer& layer : view.layers) {
-    if (layer.keys_dev == nullptr || (planes && layer.values_dev == nullptr))
-      return absl::InvalidArgumentError("paged kv: a layer has no data");
-    target.tensors.push_back({static_cast<uint16_t*>(layer.keys_dev), view.block_stride,
-                              view.token_stride, view.head_stride});
-    if (!planes) continue;
-    target.tensors.push_back({static_cast<uint16_t*>(layer.values_dev), view.block_stride,
-                              view.token_stride, view.head_stride});
-  }
-  return target;
-}
-
 absl::Status DeviceDecoder::Impl::Parse(absl::Span<const DeviceChunk> chunks, int64_t tokens,
                                         int64_t ticket) {
   parsed_.resize(chunks.size());
@@ -209,7 +148,7 @@ absl::Status DeviceDecoder::Impl::Parse(absl::Span<const DeviceChunk> chunks, in
   return absl::OkStatus();
 }
 
-absl::Status DeviceDecoder::Impl::Enqueue(size_t first, size_t count, const Target& target,
+absl::Status DeviceDecoder::Impl::Enqueue(size_t first, size_t count, const cuda::Target& target,
                                           void* stream) {
   const absl::Span<const ParsedChunk> chunks = absl::MakeConstSpan(parsed_).subspan(first, count);
   cuda::Staging& staging = staging_[next_staging_];
@@ -235,13 +174,11 @@ absl::Status DeviceDecoder::Impl::Enqueue(size_t first, size_t count, const Targ
 }
 
 absl::StatusOr<DecodeTicket> DeviceDecoder::Impl::Decode(absl::Span<const DeviceChunk> chunks,
-                                                         const Target& target, void* stream) {
+                                                         const cuda::Target& target, void* stream) {
   if (chunks.empty() || chunks.size() > kMaxChunks) {
     return absl::InvalidArgumentError(
         absl::StrCat("got ", chunks.size(), " chunks, a call has 1 to ", kMaxChunks));
   }
-  if (target.tokens < 0 || target.tokens > kMaxViewTokens * kMaxViewTokens)
-    return absl::InvalidArgumentError("kv: tokens is out of range");
   const DecodeTicket ticket = next_ticket_;
   absl::Status status = Parse(chunks, target.tokens, ticket);
   if (!status.ok()) return status;
@@ -350,13 +287,13 @@ absl::StatusOr<std::unique_ptr<DeviceDecoder>> DeviceDecoder::CreateSibling() co
 
 absl::StatusOr<DecodeTicket> DeviceDecoder::Decode(absl::Span<const DeviceChunk> chunks,
                                                    const DeviceKvView& out, void* stream) {
-  const absl::StatusOr<Impl::Target> target = impl_->TargetOf(out);
+  const absl::StatusOr<cuda::Target> target = cuda::TargetOf(impl_->layout(), out);
   return target.ok() ? impl_->Decode(chunks, *target, stream) : target.status();
 }
 
 absl::StatusOr<DecodeTicket> DeviceDecoder::Decode(absl::Span<const DeviceChunk> chunks,
                                                    const PagedKvView& out, void* stream) {
-  const absl::StatusOr<Impl::Target> target = impl_->TargetOf(out);
+  const absl::StatusOr<cuda::Target> target = cuda::TargetOf(impl_->layout(), out);
   return target.ok() ? impl_->Decode(chunks, *target, stream) : target.status();
 }
 

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "codec/cuda/internal/encode_types.h"
 #include "codec/cuda/internal/kernel_types.h"
 
 namespace kvstream {
@@ -50,6 +51,13 @@ class Backend {
   virtual absl::Status StoreExactTokens(const BatchDev& batch, void* stream) = 0;
   // From cells to the output: lists rows, dequantises, transforms, stores.
   virtual absl::Status Reconstruct(const BatchDev& batch, void* stream) = 0;
+
+  // From KV (with batch.rotation filled) to cells of the finest level, exact tokens, and what the
+  // rows cost and hold of exceptions.
+  virtual absl::Status Quantise(const EncodeDev& encode, void* stream) = 0;
+  // Blocks and exceptions of all levels.
+  virtual absl::Status EncodeBlocks(const EncodeDev& encode, const EncodeBlocksDev& blocks,
+                                    void* stream) = 0;
 };
 
 // Keeps the backend's device current for a scope.

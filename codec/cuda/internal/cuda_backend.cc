@@ -106,6 +106,13 @@ class CudaBackend : public Backend {
   absl::Status Reconstruct(const BatchDev& batch, void* stream) override {
     return StatusOf(LaunchReconstruct(batch, stream), "transform kernel");
   }
+  absl::Status Quantise(const EncodeDev& encode, void* stream) override {
+    return StatusOf(LaunchQuantise(encode, stream), "quantising kernel");
+  }
+  absl::Status EncodeBlocks(const EncodeDev& encode, const EncodeBlocksDev& blocks,
+                            void* stream) override {
+    return StatusOf(LaunchEncodeBlocks(encode, blocks, stream), "encoding kernel");
+  }
 
  private:
   const int ordinal_;
@@ -140,6 +147,7 @@ absl::StatusOr<std::shared_ptr<Backend>> CreateCudaBackend(int device_ordinal) {
   auto backend = std::make_shared<CudaBackend>(device_ordinal);
   const DeviceScope scope(*backend);
   status = StatusOf(ConfigureKernels(), "configure the kernels");
+  if (status.ok()) status = StatusOf(ConfigureEncodeKernels(), "configure the kernels");
   if (!status.ok()) return status;
   return std::shared_ptr<Backend>(std::move(backend));
 }

@@ -4,6 +4,7 @@
 #ifndef KVSTREAM_CODEC_CUDA_INTERNAL_CUDA_KERNELS_H_
 #define KVSTREAM_CODEC_CUDA_INTERNAL_CUDA_KERNELS_H_
 
+#include "codec/cuda/internal/encode_types.h"
 #include "codec/cuda/internal/kernel_types.h"
 
 namespace kvstream {
@@ -16,6 +17,11 @@ int LaunchRotation(const BatchDev& batch, void* stream);
 int LaunchLevel(const BatchDev& batch, const LevelDev& level, void* stream);
 int LaunchExactTokens(const BatchDev& batch, void* stream);
 int LaunchReconstruct(const BatchDev& batch, void* stream);
+
+// encode_kernels.cu.
+int ConfigureEncodeKernels();
+int LaunchQuantise(const EncodeDev& encode, void* stream);
+int LaunchEncodeBlocks(const EncodeDev& encode, const EncodeBlocksDev& blocks, void* stream);
 
 }  // namespace cuda
 }  // namespace kvstream

@@ -6,6 +6,8 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "codec/cuda/internal/backend.h"
+#include "codec/cuda/internal/encode_tile.h"
+#include "codec/cuda/internal/encode_warp.h"
 #include "codec/cuda/internal/entropy_warp.h"
 #include "codec/cuda/internal/epilogue.h"
 #include "codec/cuda/internal/matrix_tile.h"
@@ -88,6 +90,38 @@ void IdentityTile(const BatchDev& batch, const TilePlace& place) {
     FinishTile(batch, place, tokens, 1.0f, thread, tile.data());
 }
 
+void NormaliseTiles(const EncodeDev& encode, uint32_t chunk) {
+  std::vector<float> tile(kLoadTokens * kTileStride);
+  for (int slot = 0; slot < encode.batch.profile.slot_count; slot += kTileSlots) {
+    for (int token = 0; token < encode.batch.chunks[chunk].tokens; token += kLoadTokens) {
+      const TilePlace place = {chunk, 0, slot, token};
+      for (int thread = 0; thread < kTileThreads; ++thread)
+        LoadKvTile(encode, place, thread, tile.data());
+      for (int thread = 0; thread < kTileThreads; ++thread)
+        NormaliseTile(encode, place, thread, tile.data());
+    }
+  }
+}
+
+// The forward transform's kernel, barrier by barrier.
+void ForwardTile(const EncodeDev& encode, const TilePlace& place) {
+  const HostWarp warp;
+  auto memory = absl::make_unique<ForwardMemory>();
+  std::vector<WarpSums> sums(kTileWarps);
+  for (WarpSums& sum : sums) ClearSums(warp, &sum);
+  for (int k = 0; k < 2 * encode.batch.profile.groups[place.group].slots; k += kTileRows) {
+    ForwardStage& stage = memory->stages[k / kTileRows % kTileStages];
+    for (int thread = 0; thread < kTileThreads; ++thread)
+      LoadForwardStage(encode, place, k, thread, &stage);
+    for (int index = 0; index < kTileWarps; ++index)
+      MultiplyForwardStage(warp, index, stage, &sums[index]);
+  }
+  for (int index = 0; index < kTileWarps; ++index)
+    StoreSums(warp, index, sums[index], memory->tile);
+  for (int thread = 0; thread < kTileThreads; ++thread)
+    QuantiseTile(encode, place, thread, memory->tile);
+}
+
 class HostBackend : public Backend {
  public:
   int Enter() override { return 0; }
@@ -167,6 +201,34 @@ class HostBackend : public Backend {
         }
       }
     }
+    return absl::OkStatus();
+  }
+
+  absl::Status Quantise(const EncodeDev& encode, void*) override {
+    for (uint32_t chunk = 0; chunk < static_cast<uint32_t>(encode.batch.chunk_count); ++chunk) {
+      const ChunkDev& info = encode.batch.chunks[chunk];
+      for (int sink = 0; sink < info.sinks; ++sink) {
+        for (int slot = 0; slot < encode.batch.profile.slot_count; ++slot)
+          GatherExact(encode, chunk, sink, slot);
+      }
+      NormaliseTiles(encode, chunk);
+      for (int tile = 0; tile < encode.tile_count; ++tile) {
+        for (int token = 0; token < info.tokens; token += kTileTokens) {
+          ForwardTile(encode, {chunk, encode.tiles[tile].group, encode.tiles[tile].first, token});
+        }
+      }
+      for (int32_t i = 0; i < encode.batch.profile.coordinates; ++i)
+        MeasureRow(HostWarp(), encode, chunk, static_cast<uint32_t>(i));
+    }
+    return absl::OkStatus();
+  }
+  absl::Status EncodeBlocks(const EncodeDev& encode, const EncodeBlocksDev& blocks,
+                            void*) override {
+    for (uint32_t chunk = 0; chunk < static_cast<uint32_t>(encode.batch.chunk_count); ++chunk) {
+      for (int32_t i = 0; i < encode.batch.profile.coordinates; ++i)
+        WriteExceptions(HostWarp(), encode, blocks, chunk, static_cast<uint32_t>(i));
+    }
+    for (uint32_t i = 0; i < blocks.task_count; ++i) EncodeTask(HostWarp(), encode, blocks, i);
     return absl::OkStatus();
   }
 };

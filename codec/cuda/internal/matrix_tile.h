@@ -107,6 +107,14 @@ struct MatrixUnit {
                  : "r"(source)
                  : "memory");
   }
+  static __device__ __forceinline__ void Load(const W::Lanes<const uint16_t*>& address,
+                                              W::Lanes<uint32_t>* out) {
+    const uint32_t source = static_cast<uint32_t>(__cvta_generic_to_shared(address.value));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0].value), "=r"(out[1].value), "=r"(out[2].value), "=r"(out[3].value)
+                 : "r"(source)
+                 : "memory");
+  }
   static __device__ __forceinline__ void Multiply(const W::Lanes<uint32_t>* a,
                                                   const W::Lanes<uint32_t>* b, W::Lanes<float>* c) {
     asm volatile(
@@ -133,6 +141,15 @@ struct MatrixUnit {
         const uint32_t low = address[8 * q + row][lane / 4];
         const uint32_t high = address[8 * q + row + 1][lane / 4];
         out[q][lane] = low | high << 16;
+      }
+    }
+  }
+  // Likewise, but lane l gets the elements (l / 4, 2 (l mod 4)) and (l / 4, 2 (l mod 4) + 1).
+  static void Load(const W::Lanes<const uint16_t*>& address, W::Lanes<uint32_t>* out) {
+    for (int q = 0; q < 4; ++q) {
+      for (int lane = 0; lane < 32; ++lane) {
+        const uint16_t* const row = address[8 * q + lane / 4] + 2 * (lane % 4);
+        out[q][lane] = row[0] | static_cast<uint32_t>(row[1]) << 16;
       }
     }
   }

@@ -83,6 +83,11 @@ struct DeviceWarp {
   __device__ __forceinline__ uint32_t Max(const Lanes<uint32_t>& lanes) const {
     return __reduce_max_sync(0xffffffffu, lanes.value);
   }
+  __device__ __forceinline__ float Sum(Lanes<float> lanes) const {
+    for (int distance = 16; distance > 0; distance /= 2)
+      lanes.value += __shfl_xor_sync(0xffffffffu, lanes.value, distance);
+    return lanes.value;
+  }
   __device__ __forceinline__ void Sync() const { __syncwarp(); }
 };
 
@@ -119,6 +124,11 @@ struct HostWarp {
     uint32_t max = 0;
     for (int lane = 0; lane < 32; ++lane) max = lanes[lane] > max ? lanes[lane] : max;
     return max;
+  }
+  float Sum(const Lanes<float>& lanes) const {
+    float sum = 0;
+    for (int lane = 0; lane < 32; ++lane) sum += lanes[lane];
+    return sum;
   }
   void Sync() const {}
 };

@@ -12,4 +12,9 @@ absl::StatusOr<std::unique_ptr<DeviceDecoder>> CreateHostDeviceDecoder(
   return cuda::CreateDecoderOn(cuda::CreateHostBackend(), std::move(profile), options);
 }
 
+absl::StatusOr<std::unique_ptr<DeviceEncoder>> CreateHostDeviceEncoder(
+    std::shared_ptr<const Profile> profile, const DeviceEncoderOptions& options) {
+  return cuda::CreateEncoderOn(cuda::CreateHostBackend(), std::move(profile), options);
+}
+
 }  // namespace kvstream
