@@ -117,7 +117,7 @@ void LevelEncoder::ChooseClasses(int level, const int32_t* cells, const int32_t*
                                  int tokens, std::vector<uint8_t>* classes, std::string* out) {
   const int32_t coordinates = profile_.coordinates;
   const int all = profile_.tables.classes;
-  const int reach = profile_.calibrated || level > 0 ? kOverrideReach : all;
+  const int reach = profile_.calibrated ? kOverrideReach : all;
   const int width = 2 * reach + 1;
   // Bits of every coordinate under every class in reach of its reference.
   std::vector<float> candidates(static_cast<size_t>(coordinates) * width);
