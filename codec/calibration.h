@@ -26,6 +26,17 @@ struct CalibrationOptions {
   double value_step_ratio = 1.2;
   int chunk_tokens = 256;
   int sink_tokens = 4;
+  // How much the model minds an error of a channel: the mean square of the gradient of the
+  // log-likelihood of what the model predicts with respect to the cached value, by channel as
+  // profile_data.h numbers them: [layer][plane][kv_head][channel]. Keys before or after RoPE
+  // (only the mean over a pair is used); the scale does not matter. Empty: unknown, all layers
+  // count alike.
+  //
+  // With errors e independent of each other, the expected divergence of the model's output is
+  // 1/2 sum of sensitivity x e^2 to second order, so that for a given rate the step of a channel
+  // goes with 1 / sqrt(sensitivity). Steps are scaled such that this sum at a given level is what
+  // it is without sensitivities.
+  std::vector<float> sensitivity;
 };
 
 // Root mean square of the queries per layer, KV head and channel (before or after RoPE makes no

@@ -170,7 +170,7 @@ TEST_P(UncalibratedModelTest, WithoutCalibrationTheRateIsThatOfScalarCells) {
     EXPECT_LT(measured[level].bits,
               theory[level].bits * 1.03 + side + (level + 1) * 5.0 / kModelChunk);
     if (level % 3 != 0) continue;
-    EXPECT_LT(measured[level].error, theory[level].error * 1.1 + measured[level].rounding);
+    EXPECT_LT(measured[level].error, theory[level].error * 1.03 + measured[level].rounding);
     EXPECT_GT(measured[level].error, theory[level].error * 0.95);
   }
 }

@@ -13,6 +13,7 @@
 #include "client/cli/command.h"
 #include "client/cli/profile_facts.h"
 #include "client/cli/query_rms.h"
+#include "client/cli/sensitivity.h"
 #include "client/cli/status_macros.h"
 #include "client/kv_file.h"
 #include "codec/calibration.h"
@@ -28,6 +29,7 @@ struct BuildOptions {
   std::string config;
   std::vector<std::string> kv;
   std::string queries;
+  std::string sensitivity;
   std::string group = "layer";
   std::string out;
   CalibrationOptions calibration;
@@ -91,6 +93,9 @@ absl::Status Build(const BuildOptions& options, Format format) {
   if (!options.queries.empty()) {
     CLI_ASSIGN_OR_RETURN(query_rms, ReadQueryRms(options.queries, geometry));
   }
+  if (!options.sensitivity.empty()) {
+    CLI_ASSIGN_OR_RETURN(calibration.sensitivity, ReadSensitivity(options.sensitivity, geometry));
+  }
   CLI_ASSIGN_OR_RETURN(const std::shared_ptr<const Profile> profile,
                        BuildProfile(geometry, samples, query_rms, calibration));
   CLI_RETURN_IF_ERROR(WriteFileAtomically(options.out, profile->serialized()));
@@ -129,6 +134,9 @@ void AddProfileVerbs(CLI::App& app, Command& command) {
                     "KV caches of sample contexts (safetensors); none: no calibration");
   build->add_option("--queries", options->queries,
                     "queries of the same contexts: layers.{i}.query or layers.{i}.query_rms");
+  build->add_option("--sensitivity", options->sensitivity,
+                    "how much the model minds errors: layers.{i}.key_sensitivity and "
+                    "layers.{i}.value_sensitivity");
   build
       ->add_option("--group", options->group,
                    "what shares a transform: head, layer, N layers or model")

@@ -1,3 +1,4 @@
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -99,8 +100,12 @@ std::shared_ptr<const Profile> Build(const std::string& config_json, const py::s
   options.value_step_ratio = value_step_ratio;
   options.chunk_tokens = chunk_tokens;
   options.sink_tokens = sink_tokens;
+  std::vector<Borrowed<KvView>> borrowed;
   std::vector<KvView> views;
-  for (const py::handle sample : samples) views.push_back(ViewKv(sample, geometry));
+  for (const py::handle sample : samples) {
+    borrowed.push_back(ViewKv(sample, geometry));
+    views.push_back(borrowed.back().view);
+  }
   QueryRms queries;
   if (!query_rms.is_none()) {
     const auto array = py::array_t<float, py::array::c_style | py::array::forcecast>(query_rms);

@@ -3,7 +3,7 @@
 
     bazel run //tests/quality:curve [-- OPTIONS]
 
-measures every level of the codec (per-head, one-layer and whole-model groups) and every baseline under baselines/ on the eight contexts of
+measures every level of the codec (per-head, one-layer and whole-model groups, the last two also without sensitivities) and every baseline under baselines/ on the eight contexts of
 tests/reference_lm/contexts, prints the table, then for every baseline the bits that our codec needs at the same KL, then the promises of
 promises.py. What the columns mean and how noisy they are is told by levels.py. Calibration, ours and the paper's, sees only
 tests/reference_lm/calibration.
@@ -68,7 +68,7 @@ def measure_all(bench, ctl, groups):
         print(curve_report.text_row(row), flush=True)
     for group in groups:
         for row in kvstream_points.measure_group(bench, ctl, group):
-            take(levels.compare(row))
+            take(row)
     for codec, label, code in baselines(bench):
         take(measure_baseline(bench, codec, label, code))
     return rows
@@ -83,7 +83,7 @@ def print_independent(bench, ctl, rows):
             for step in (row["step"] * 2, row["step"], row["step"] / 2):
                 alone[step], = kvstream_points.measure_group(bench, ctl, group, steps=[step], name="independent")
             curve = [alone[s] for s in (row["step"] * 2, row["step"], row["step"] / 2)]
-            out = [f"{curve_report.name_of(row):36s} {row['bits_per_value']:.3f} b/v; alone at its step {alone[row['step']]['bits_per_value']:.3f} b/v"]
+            out = [f"{curve_report.name_of(row):54s} {row['bits_per_value']:.3f} b/v; alone at its step {alone[row['step']]['bits_per_value']:.3f} b/v"]
             for kl in rate_curve.KLS:
                 bits, bound = rate_curve.bits_at([(r["bits_per_value"], r[kl]) for r in curve], row[kl])
                 out.append(f"at equal {kl} " + ("-" if bits is None else f"{row['bits_per_value'] / bits - 1:+.1%} {bound}"))
@@ -120,7 +120,8 @@ def run(args, work):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--groups", default="head,layer,model", help="comma-separated: head, layer, a number of layers, model")
+    parser.add_argument("--groups", default="head,layer,model,layer:plain,model:plain",
+                        help="comma-separated: head, layer, a number of layers, model; with \":plain\" behind it, without sensitivities")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--docs", action="store_true")
     parser.add_argument("--independent", action="store_true")

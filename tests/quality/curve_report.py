@@ -1,7 +1,8 @@
 """The measured rows as text, as Markdown and as a picture."""
 import rate_curve
 
-NAMES = {"head": "per head", "layer": "one layer", "model": "whole model"}
+NAMES = {"head": "per head", "layer": "one layer", "model": "whole model", "layer:plain": "one layer, no sensitivities",
+         "model:plain": "whole model, no sensitivities"}
 
 
 def name_of(row):
@@ -39,11 +40,11 @@ def _markdown_table(head, lines):
 
 def text_row(row):
     name, bits, *rest = _cells(row)
-    return f"{name:36s} {bits:>15s} " + " ".join(f"{cell:>9s}" for cell in rest)
+    return f"{name:54s} {bits:>15s} " + " ".join(f"{cell:>9s}" for cell in rest)
 
 
 def text_header():
-    return f"{'codec':36s} {'b/v + side':>15s} " + " ".join(f"{h:>9s}" for h in ("KL prose", "KL answ.", "dNLL", "ppl x", "retrieval"))
+    return f"{'codec':54s} {'b/v + side':>15s} " + " ".join(f"{h:>9s}" for h in ("KL prose", "KL answ.", "dNLL", "ppl x", "retrieval"))
 
 
 def text_shares(rows):
@@ -83,7 +84,7 @@ def draw(rows, path):
     matplotlib.use("Agg")
     from matplotlib import pyplot
     from matplotlib.ticker import NullFormatter, ScalarFormatter
-    styles = {"head": ("#74add1", "v"), "layer": ("#2166ac", "o"), "model": ("#053061", "s")}
+    styles = {"head": ("#1b9e77", "v"), "layer": ("#2166ac", "o"), "model": ("#053061", "s"), "layer:plain": ("#92c5de", "o"), "model:plain": ("#8073ac", "s")}
     figure, panels = pyplot.subplots(1, 2, figsize=(11, 5.6), dpi=90, sharey=True)
     for axes, kl, title in zip(panels, rate_curve.KLS, ("continuation of prose", "answers of retrieval")):
         for group in rate_curve.groups_of(rows):

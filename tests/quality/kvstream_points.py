@@ -7,6 +7,8 @@ import time
 import reading
 from reading import Failure, R
 
+SENSITIVITY = ("--sensitivity", os.path.join(reading.REFERENCE, "calibration", "sensitivity.safetensors"))
+
 
 def find_kvstreamctl(given):
     for path in [given, os.environ.get("KVSTREAMCTL"), os.path.join(reading.ROOT, "client", "kvstreamctl"),
@@ -56,13 +58,18 @@ def decode_all(bench, ctl, profile, files, level):
 
 
 def measure_group(bench, ctl, group, levels=None, steps=None, name=None, build_options=()):
-    """Rows of one kind of groups, level 0 first; steps: those of the levels, coarsest first (None: kvstreamctl's default)."""
+    """Rows of one kind of groups, level 0 first.
+
+    group: as kvstreamctl has it; with ":plain" behind it the profile is built without sensitivities.
+    steps: those of the levels, coarsest first (None: kvstreamctl's default).
+    """
     name = name or group
     profile = os.path.join(bench.work, f"{name}.kvprofile")
     started = time.monotonic()
-    options = [*build_options, *(["--steps", ",".join(f"{s:.10g}" for s in steps)] if steps else [])]
+    kind, _, plain = group.partition(":")
+    options = [*build_options, *([] if plain else SENSITIVITY), *(["--steps", ",".join(f"{s:.10g}" for s in steps)] if steps else [])]
     built = run_ctl(ctl, "profile", "build", "--config", os.path.join(reading.REFERENCE, "config.json"), "--kv", *bench.calibration,
-                    "--queries", bench.queries, "--group", group, *options, "--out", profile)
+                    "--queries", bench.queries, "--group", kind, *options, "--out", profile)
     build_seconds = time.monotonic() - started
     files, bytes_by_level, values = encode_all(bench, ctl, profile, name)
     for level in range(len(bytes_by_level) if levels is None else min(levels, len(bytes_by_level))):

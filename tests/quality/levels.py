@@ -13,12 +13,12 @@ calibration has never seen), decodes them at every level and lets the reference 
   dNLL, ppl x  change of the continuation's mean loss in nats, and the factor that this puts on the perplexity
   retrieval    questions answered exactly (greedy)
 
-and beside them the row of the design's curve (ideal entropies of a NumPy prototype) with measured / curve. //tests/quality:curve adds the
-codecs of others.
+and then the bits per value at the KL of each row of the design's curve (ideal entropies of a NumPy prototype), between levels linear over
+log KL. //tests/quality:curve adds the codecs of others. Profiles are built with sensitivities; "layer:plain" is one without.
 
 Noise: nothing here is random, but KL is a heavy-tailed mean, so a change of codec that is neutral moves a single context's figure by tens of
-per cent. Only the means over all contexts of a kind are compared, and with --check the command fails if at any level bits per value, KL prose or
-KL answers exceed the curve by more than a tenth. Levels beyond the curve's three must lie below the level before them in KL.
+per cent. Only the means over all contexts of a kind are compared, and with --check the command fails if at the KL of any of the curve's rows the
+bits per value exceed the row's by more than a tenth, or if a level's KL is not below that of the level before.
 """
 import argparse
 import json
@@ -27,6 +27,7 @@ import sys
 import tempfile
 
 import kvstream_points
+import rate_curve
 import reading
 from reading import Failure
 
@@ -39,43 +40,36 @@ TOLERANCE = 1.1
 
 
 def print_header():
-    print(f"{'group':6s} {'level':>5s} {'b/v':>6s} {'KL prose':>9s} {'KL answ.':>9s} {'dNLL':>8s} {'ppl x':>7s} {'retrieval':>14s}"
-          f" | {'curve b/v':>9s} {'prose':>8s} {'answ.':>7s} | measured / curve")
+    print(f"{'group':12s} {'level':>5s} {'b/v':>6s} {'KL prose':>9s} {'KL answ.':>9s} {'dNLL':>8s} {'ppl x':>7s} {'retrieval':>14s}")
 
 
 def print_row(row):
     def cell(name, form):
         return form.format(row[name]) if name in row else "-"
-    line = (f"{row['group']:6s} {row['level']:5d} {row['bits_per_value']:6.3f} {cell('kl_prose', '{:.5f}'):>9s} {cell('kl_answers', '{:.5f}'):>9s}"
-            f" {cell('nll_change', '{:+.4f}'):>8s} {cell('perplexity_ratio', '{:.4f}'):>7s}")
     accuracy = f"{row['accuracy_original']:.3f} > {row['accuracy']:.3f}" if "accuracy" in row else "-"
-    line += f" {accuracy:>14s} |"
-    if "curve" in row:
-        c = row["curve"]
-        line += f" {c['bits_per_value']:9.2f} {c['kl_prose']:8.5f} {c['kl_answers']:7.4f} | " + " ".join(
-            f"{v:.2f}" for v in row["ratio"].values())
-    print(line, flush=True)
+    print(f"{row['group']:12s} {row['level']:5d} {row['bits_per_value']:6.3f} {cell('kl_prose', '{:.5f}'):>9s} {cell('kl_answers', '{:.5f}'):>9s}"
+          f" {cell('nll_change', '{:+.4f}'):>8s} {cell('perplexity_ratio', '{:.4f}'):>7s} {accuracy:>14s}", flush=True)
 
 
-def compare(row):
-    """Adds the curve's figures of the row's group and level, if it has any, and the ratios to them."""
-    if row["level"] < len(CURVE.get(row["group"], [])):
-        names = ("bits_per_value", "kl_prose", "kl_answers")
-        row["curve"] = dict(zip(names, CURVE[row["group"]][row["level"]]))
-        row["ratio"] = {n: row[n] / row["curve"][n] for n in names if n in row}
-    return row
+def against_curve(rows):
+    """(group, KL's name, the curve's KL, its bits per value, ours at that KL) for every row of the design's curve; ours is None where no
+    level is as good."""
+    for group in dict.fromkeys(row["group"] for row in rows):
+        ours = [row for row in rows if row["group"] == group]
+        for bits, *kls in CURVE.get(group.split(":")[0], []):
+            for name, kl in zip(rate_curve.KLS, kls):
+                if all(name in row for row in ours):
+                    yield group, name, kl, bits, rate_curve.bits_at([(row["bits_per_value"], row[name]) for row in ours], kl)[0]
 
 
 def complaints(rows):
     """What is worse than the curve allows."""
     out = []
-    for row in rows:
-        where = f"{row['group']} level {row['level']}"
-        for name, ratio in row.get("ratio", {}).items():
-            if ratio > TOLERANCE:
-                out.append(f"{where}: {name} {row[name]:.5f} is {ratio:.2f} times the curve's {row['curve'][name]}")
+    for group, name, kl, bits, ours in against_curve(rows):
+        if ours is not None and ours > TOLERANCE * bits:
+            out.append(f"{group}: {ours:.3f} b/v at {name} {kl}, the curve has {bits}")
     for before, after in zip(rows, rows[1:]):
-        for name in ("kl_prose", "kl_answers"):
+        for name in rate_curve.KLS:
             if before["group"] == after["group"] and name in after and not after[name] < before[name]:
                 out.append(f"{after['group']} level {after['level']}: {name} {after[name]:.6f} is not below level {before['level']}'s {before[name]:.6f}")
     return out
@@ -93,8 +87,11 @@ def run(args, work):
     rows = []
     for group in args.groups.split(","):
         for row in kvstream_points.measure_group(bench, ctl, group, args.levels):
-            rows.append(compare(row))
+            rows.append(row)
             print_row(row)
+    for group, name, kl, bits, ours in against_curve(rows) if len(contexts) == 8 else ():
+        if ours is not None:
+            print(f"{group:12s} at {name} {kl:.5f}: {ours:.3f} b/v, {ours / bits:.2f} of the curve's {bits}")
     problems = complaints(rows) if len(contexts) == 8 else []
     if args.json:
         with open(os.path.join(os.environ.get("BUILD_WORKING_DIRECTORY", "."), args.json), "w") as f:
@@ -104,16 +101,16 @@ def run(args, work):
     if args.check and problems:
         raise Failure(f"{len(problems)} figures are beyond the curve by more than a tenth")
     if not problems and len(contexts) == 8:
-        print("every level is within a tenth of the curve in bits per value, KL prose and KL answers")
+        print("at every KL of the curve bits per value are at most 1.1 times the curve's")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--groups", default="layer,model", help="comma-separated: head, layer, a number of layers, model")
+    parser.add_argument("--groups", default="layer,model", help="comma-separated: head, layer, a number of layers, model; with \":plain\" behind it, without sensitivities")
     parser.add_argument("--only", help="comma-separated substrings of the names of the contexts to use (no comparison with the curve then)")
     parser.add_argument("--levels", type=int, help="only so many levels, from the coarsest")
     parser.add_argument("--dtype", choices=("BF16", "F16"), default="BF16")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if a figure is beyond the curve by more than a tenth")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if rates are beyond the curve by more than a tenth")
     parser.add_argument("--json", help="also write the figures to this file")
     parser.add_argument("--work", help="keep profiles, dumps and encoded contexts in this directory")
     parser.add_argument("--kvstreamctl", help="the binary; default: the one built by Bazel")
