@@ -26,6 +26,7 @@
 #include "codec/decoder.h"
 #include "codec/encoder.h"
 #include "codec/float16.h"
+#include "codec/segment.h"
 
 #ifdef KVSTREAM_CUDA_FOUND
 #include <cuda_runtime_api.h>
@@ -65,13 +66,15 @@ int HostMain() {
   cuda::Staging staging;
   Must(staging.Create(backend, kv.size()));
   std::printf("host's part of decoding a chunk of %d tokens, 8B, one layer a group\n", kTokens);
-  std::printf("%5s %10s %9s %9s %22s\n", "level", "segments", "prepare", "memcpy",
-              "BF16 that it feeds");
+  std::printf("%5s %10s %9s %9s %19s %14s %14s\n", "level", "segments", "prepare", "memcpy",
+              "BF16 that it feeds", "level's blocks", "longest, steps");
   std::vector<absl::string_view> segments;
   for (const std::string& segment : chunk.segments) {
     segments.push_back(segment);
     size_t bytes = 0;
     for (absl::string_view bytes_of : segments) bytes += bytes_of.size();
+    size_t blocks = 0;
+    uint64_t steps = 0;  // of a warp in the level's longest block
     std::vector<double> prepare_ms;
     std::vector<double> copy_ms;
     std::string copy(bytes, 0);
@@ -85,6 +88,9 @@ int HostMain() {
       int failed = 0;
       Must(batch.Prepare({&parsed, 1}, &staging, &device, &levels, &failed));
       const auto middle = std::chrono::steady_clock::now();
+      blocks = parsed.levels.back().blocks.size();
+      for (const BlockEntry& block : parsed.levels.back().blocks)
+        steps = std::max<uint64_t>(steps, uint64_t{block.coordinates} * (kTokens / cuda::kWarp));
       size_t at = 0;
       for (absl::string_view from : segments) {
         std::memcpy(&copy[at], from.data(), from.size());
@@ -97,9 +103,10 @@ int HostMain() {
     std::sort(prepare_ms.begin(), prepare_ms.end());
     std::sort(copy_ms.begin(), copy_ms.end());
     const double ms = prepare_ms[kRounds / 2];
-    std::printf("%5zu %7.2f MB %6.2f ms %6.2f ms %17.1f GB/s\n", segments.size() - 1,
+    std::printf("%5zu %7.2f MB %6.2f ms %6.2f ms %14.1f GB/s %14zu %14llu\n", segments.size() - 1,
                 static_cast<double>(bytes) * 1e-6, ms, copy_ms[kRounds / 2],
-                static_cast<double>(kv.size()) * 2e-6 / ms);
+                static_cast<double>(kv.size()) * 2e-6 / ms, blocks,
+                static_cast<unsigned long long>(steps));
   }
   return 0;
 }

@@ -26,10 +26,13 @@ namespace {
 using cuda::EncodeTaskDev;
 using cuda::Memory;
 
-// As level_encoder.cc cuts blocks: states cost 128 bytes, so that a block has some 8 KiB.
+// As level_encoder.cc cuts blocks: states cost 128 bytes, so that a block has some 8 KiB. But no
+// block has more symbols than kBlockSymbolsMax: where symbols cost next to nothing a block of 8 KiB
+// would keep one warp busy for milliseconds.
 constexpr double kBlockBitsMin = 8 * 8192;
 constexpr double kBlockBitsMax = 16 * 8192;
 constexpr int64_t kBlockSymbols = 32768;
+constexpr int64_t kBlockSymbolsMax = int64_t{1} << 19;
 
 // Device memory and, where the host reads or writes it, pinned memory of the same size; both grow.
 class Buffer {
@@ -249,7 +252,8 @@ void DeviceEncoder::Impl::CutBlocks(int chunk, int level) {
     left -= row_bits[order[i]];
     const int64_t symbols = static_cast<int64_t>(i + 1 - first) * tokens;
     const bool full = bits >= kBlockBitsMax || (bits >= kBlockBitsMin && symbols >= kBlockSymbols);
-    if (i + 1 < order.size() && !(full && left >= kBlockBitsMin / 2)) continue;
+    const bool cut = (full && left >= kBlockBitsMin / 2) || symbols >= kBlockSymbolsMax;
+    if (i + 1 < order.size() && !cut) continue;
     EncodeTaskDev task = {};
     task.chunk = static_cast<uint32_t>(chunk);
     task.level = static_cast<uint32_t>(level);
