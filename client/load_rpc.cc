@@ -354,9 +354,11 @@ absl::Status ValidateLoad(const Profile& profile, size_t tokens, const LoadOptio
         absl::StrCat("load: memory for ", out.tokens, " tokens of ", tokens));
   }
   const size_t layers = static_cast<size_t>(profile.geometry().layers);
-  if (out.keys.size() != layers || out.values.size() != layers) {
-    return absl::InvalidArgumentError(absl::StrCat("load: memory of ", out.keys.size(), " and ",
-                                                   out.values.size(), " layers of ", layers));
+  const size_t values = profile.geometry().has_values() ? layers : 0;
+  if (out.keys.size() != layers || out.values.size() != values) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("load: memory of ", out.keys.size(), " layers of keys (or latents) and ",
+                     out.values.size(), " of values, the profile has ", layers, " and ", values));
   }
   for (const auto* tensors : {&out.keys, &out.values}) {
     for (const MutableKvTensor& tensor : *tensors) {

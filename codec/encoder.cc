@@ -65,7 +65,7 @@ absl::Status ChunkEncoder::Impl::CheckShape(const KvView& kv, int64_t first_posi
 absl::Status ChunkEncoder::Impl::Measure(const KvView& kv, int64_t first_position,
                                          std::string* section) {
   const KvGeometry& geometry = data_.geometry;
-  const int32_t per_tensor = geometry.kv_heads * geometry.head_size;
+  const int32_t per_tensor = geometry.tensor_channels();
   const std::vector<float> zero(data_.channels(), 0.0f);
   const std::vector<float> one(data_.channels(), 1.0f);
   mean_.assign(data_.channels(), 0.0f);
@@ -76,8 +76,11 @@ absl::Status ChunkEncoder::Impl::Measure(const KvView& kv, int64_t first_positio
     if (!panels_.Load(kv, first_position, first, per_tensor, zero, one, normalised_.data())) {
       return absl::InvalidArgumentError("kv: a value is not finite");
     }
-    double power = 0;
+    double power[2] = {0, 0};
+    int64_t count[2] = {0, 0};
     for (int32_t c = 0; c < per_tensor; ++c) {
+      const int part = geometry.PartOf(c);
+      count[part] += kv.tokens;
       const auto at = [&](int64_t token) {
         return double{normalised_[((token / kPanelColumns) * per_tensor + c) * kPanelColumns +
                                   token % kPanelColumns]};
@@ -89,13 +92,16 @@ absl::Status ChunkEncoder::Impl::Measure(const KvView& kv, int64_t first_positio
       AppendLe(mean, &means);
       mean_[first + c] = FloatFromBfloat(mean);
       for (int64_t token = 0; token < kv.tokens; ++token)
-        power += std::pow(at(token) - mean_[first + c], 2);
+        power[part] += std::pow(at(token) - mean_[first + c], 2);
     }
-    const double scale =
-        std::sqrt(power / std::max<double>(1, static_cast<double>(kv.tokens) * per_tensor));
-    const float stored = scale > 1e-9 && scale < 1e9 ? static_cast<float>(scale) : 1.0f;
-    AppendLe(stored, section);
-    for (int32_t c = first; c < first + per_tensor; ++c) unit_[c] = stored * data_.unit[c];
+    float stored[2];
+    for (int part = 0; part < geometry.parts(); ++part) {
+      const double scale = std::sqrt(power[part] / std::max<int64_t>(1, count[part]));
+      stored[part] = scale > 1e-9 && scale < 1e9 ? static_cast<float>(scale) : 1.0f;
+      AppendLe(stored[part], section);
+    }
+    for (int32_t c = 0; c < per_tensor; ++c)
+      unit_[first + c] = stored[geometry.PartOf(c)] * data_.unit[first + c];
   }
   *section += means;
   return absl::OkStatus();

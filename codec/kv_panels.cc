@@ -7,21 +7,15 @@
 #include "codec/panel_multiply.h"
 
 namespace kvstream {
-namespace {
-
-// Where a head of the model lies: head number `index` of all, in the order of channels.
-struct HeadPlace {
-  int layer;
-  bool values;
-  int head;
-};
 
 HeadPlace PlaceOf(const KvGeometry& geometry, int64_t index) {
-  const int64_t per_layer = int64_t{2} * geometry.kv_heads;
+  const int64_t per_layer = int64_t{geometry.planes} * geometry.kv_heads;
   const int64_t in_layer = index % per_layer;
   return {static_cast<int>(index / per_layer), in_layer >= geometry.kv_heads,
           static_cast<int>(in_layer % geometry.kv_heads)};
 }
+
+namespace {
 
 template <KvDtype kDtype>
 bool ToFloats(const uint16_t* in, int count, float* out) {
@@ -33,18 +27,15 @@ bool ToFloats(const uint16_t* in, int count, float* out) {
   return finite;
 }
 
-template <KvDtype kDtype>
-void From(const float* in, int count, uint16_t* out) {
-  for (int i = 0; i < count; ++i) out[i] = Float16From(in[i], kDtype);
-}
-
 template <typename View>
 absl::Status CheckView(const KvGeometry& geometry, const View& kv) {
   const size_t layers = static_cast<size_t>(geometry.layers);
-  if (kv.keys.size() != layers || kv.values.size() != layers) {
-    return absl::InvalidArgumentError(absl::StrCat("kv: has ", kv.keys.size(),
-                                                   " layers of keys and ", kv.values.size(),
-                                                   " of values, the profile has ", layers));
+  const size_t values = geometry.has_values() ? layers : 0;
+  if (kv.keys.size() != layers || kv.values.size() != values) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("kv: has ", kv.keys.size(), " layers of keys and ", kv.values.size(),
+                     " of values, the profile has ", layers, " of keys (or latents) and ", values,
+                     " of values"));
   }
   for (const auto* tensors : {&kv.keys, &kv.values}) {
     for (const auto& tensor : *tensors) {
@@ -92,31 +83,6 @@ bool KvPanels::Load(const KvView& kv, int64_t first_position, int32_t first_chan
     }
   }
   return finite;
-}
-
-void KvPanels::Store(const float* in, int64_t first_position, int32_t first_channel,
-                     int32_t channels, const std::vector<float>& mean,
-                     const std::vector<float>& unit, const MutableKvView& kv) {
-  const int size = geometry_.head_size;
-  rope_.Prepare(first_position, kv.tokens);
-  for (int32_t offset = 0; offset < channels; offset += size) {
-    const HeadPlace place = PlaceOf(geometry_, (first_channel + offset) / size);
-    const MutableKvTensor& tensor = place.values ? kv.values[place.layer] : kv.keys[place.layer];
-    const float* means = mean.data() + first_channel + offset;
-    const float* units = unit.data() + first_channel + offset;
-    for (int64_t token = 0; token < kv.tokens; ++token) {
-      const float* source = in + ((token / kPanelColumns) * channels + offset) * kPanelColumns +
-                            token % kPanelColumns;
-      for (int i = 0; i < size; ++i) row_[i] = source[i * kPanelColumns] * units[i] + means[i];
-      if (!place.values) rope_.Apply(token, row_.data());
-      uint16_t* target = tensor.at(token, place.head);
-      if (geometry_.dtype == KvDtype::kF16) {
-        From<KvDtype::kF16>(row_.data(), size, target);
-      } else {
-        From<KvDtype::kBF16>(row_.data(), size, target);
-      }
-    }
-  }
 }
 
 }  // namespace kvstream

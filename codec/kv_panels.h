@@ -1,5 +1,5 @@
-// KV in the caller's memory <-> panels of normalised channels (panel_multiply.h), with RoPE undone
-// and applied.
+// KV in the caller's memory -> panels of normalised channels (panel_multiply.h), with RoPE undone.
+// The way back is inverse_transform.h.
 #ifndef KVSTREAM_CODEC_KV_PANELS_H_
 #define KVSTREAM_CODEC_KV_PANELS_H_
 
@@ -13,7 +13,15 @@
 
 namespace kvstream {
 
-// INVALID_ARGUMENT unless the view has the geometry's layers, every tensor has data.
+// Where a head of the model lies: head number `index` of all, in the order of channels.
+struct HeadPlace {
+  int layer;
+  bool values;
+  int head;
+};
+HeadPlace PlaceOf(const KvGeometry& geometry, int64_t index);
+
+// INVALID_ARGUMENT unless the view has the geometry's layers and planes, every tensor has data.
 absl::Status CheckKvView(const KvGeometry& geometry, const KvView& kv);
 absl::Status CheckKvView(const KvGeometry& geometry, const MutableKvView& kv);
 
@@ -29,11 +37,6 @@ class KvPanels {
   // entry for every channel of the model. False if a value is not finite.
   bool Load(const KvView& kv, int64_t first_position, int32_t first_channel, int32_t channels,
             const std::vector<float>& mean, const std::vector<float>& unit, float* out);
-
-  // The inverse: rounds to the geometry's dtype, saturating at its largest finite value.
-  void Store(const float* in, int64_t first_position, int32_t first_channel, int32_t channels,
-             const std::vector<float>& mean, const std::vector<float>& unit,
-             const MutableKvView& kv);
 
  private:
   const KvGeometry geometry_;

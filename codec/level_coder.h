@@ -16,12 +16,12 @@
 #define KVSTREAM_CODEC_LEVEL_CODER_H_
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "codec/profile_data.h"
 #include "codec/rans.h"
+#include "codec/rans_kernels.h"
 #include "codec/segment.h"
 
 namespace kvstream {
@@ -87,24 +87,24 @@ class LevelEncoder {
 // Not thread-safe: holds scratch memory. `profile` is borrowed.
 class LevelDecoder {
  public:
-  explicit LevelDecoder(const ProfileData& profile)
-      : profile_(profile), slots_(profile.tables.classes) {}
+  // Makes the tables of all classes: some 16 KiB for each that is not null.
+  explicit LevelDecoder(const ProfileData& profile);
 
   // cells: parents on entry (unused at level 0), this level's cells on return. classes: in effect
   // at the level below, updated. Errors: DATA_LOSS for payload that does not decode,
-  // INVALID_ARGUMENT for an impossible override or exception. Cost: some nanoseconds a coded
-  // symbol.
+  // INVALID_ARGUMENT for an impossible override or exception. Allocates nothing once it has decoded
+  // as large a chunk. Cost: half a nanosecond a coded symbol with AVX-512, see docs/codec.md.
   absl::Status Decode(const SegmentView& segment, int tokens, std::vector<uint8_t>* classes,
                       int32_t* cells);
 
  private:
   absl::Status DecodeOverride(absl::string_view bytes, std::vector<uint8_t>* classes);
   absl::Status DecodeExceptions(int level, absl::string_view bytes, int tokens, int32_t* cells);
-  // Slot -> symbol + 128 (8 bits), frequency (12), slot - start (12).
-  const uint32_t* Slots(int klass);
 
   const ProfileData& profile_;
-  std::vector<std::unique_ptr<uint32_t[]>> slots_;  // by class, made on first use
+  std::vector<BaseDecodeTable> base_;  // by class; of null classes unused
+  std::vector<uint32_t> slots_;        // of all of them
+  std::vector<RansBlock> blocks_;
   std::vector<int32_t> order_;
   std::vector<uint8_t> override_;
 };

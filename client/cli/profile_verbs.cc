@@ -17,6 +17,7 @@
 #include "client/cli/status_macros.h"
 #include "client/kv_file.h"
 #include "codec/calibration.h"
+#include "codec/calibration_advice.h"
 #include "codec/geometry.h"
 
 namespace kvstream::cli {
@@ -100,7 +101,9 @@ absl::Status Build(const BuildOptions& options, Format format) {
   CLI_RETURN_IF_ERROR(WriteFileAtomically(options.out, profile->serialized()));
 
   const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  const std::vector<std::string> warnings = CalibrationWarnings(geometry, samples, calibration);
   Json json = ProfileJson(*profile);
+  json["warnings"] = warnings;
   json["sample_tokens"] = tokens;
   json["seconds"] = seconds;
   json["out"] = options.out;
@@ -110,6 +113,7 @@ absl::Status Build(const BuildOptions& options, Format format) {
         &text,
         "Without --kv there is no calibration: bits per value will be several times higher.\n");
   }
+  for (const std::string& warning : warnings) absl::StrAppend(&text, "Warning: ", warning, "\n");
   absl::StrAppendFormat(&text, "Built from %d tokens in %.1f s: %s\n", tokens, seconds,
                         options.out);
   return Print(format, json, text);

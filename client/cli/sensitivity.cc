@@ -21,9 +21,12 @@ absl::StatusOr<std::vector<float>> ReadSensitivity(const std::string& path,
                                                    const KvGeometry& geometry) {
   CLI_ASSIGN_OR_RETURN(const std::unique_ptr<SafetensorsFile> file, SafetensorsFile::Open(path));
   const std::vector<int64_t> shape = {geometry.kv_heads, geometry.head_size};
+  const std::vector<const char*> kinds = geometry.has_values()
+                                             ? std::vector<const char*>{"key", "value"}
+                                             : std::vector<const char*>{"latent"};
   std::vector<float> out;
   for (int layer = 0; layer < geometry.layers; ++layer) {
-    for (const char* kind : {"key", "value"}) {
+    for (const char* kind : kinds) {
       const std::string name = absl::StrCat("layers.", layer, ".", kind, "_sensitivity");
       const TensorEntry* entry = file->Find(name);
       if (entry == nullptr) {

@@ -10,10 +10,11 @@
 
 namespace kvstream::cli {
 
-// Per layer i the file holds layers.{i}.key_sensitivity and layers.{i}.value_sensitivity,
-// [kv_heads, head_size] F32: the mean square of the gradient of the log-likelihood with respect to
-// a channel. Returns them in the order of CalibrationOptions::sensitivity. INVALID_ARGUMENT naming
-// path and tensor for missing tensors, other shapes and values that are negative or not finite.
+// Per layer i the file holds layers.{i}.key_sensitivity and layers.{i}.value_sensitivity (of a
+// latent: layers.{i}.latent_sensitivity), [kv_heads, head_size] F32: the mean square of the
+// gradient of the log-likelihood with respect to a channel. Returns them in the order of
+// CalibrationOptions::sensitivity. INVALID_ARGUMENT naming path and tensor for missing tensors,
+// other shapes and values that are negative or not finite.
 absl::StatusOr<std::vector<float>> ReadSensitivity(const std::string& path,
                                                    const KvGeometry& geometry);
 

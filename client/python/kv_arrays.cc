@@ -58,10 +58,14 @@ uint16_t* DataOf<uint16_t>(const py::array& array, const std::string& what) {
 
 template <typename T>
 BasicKvView<T> ViewOneArray(const py::array& array, const KvGeometry& geometry) {
-  if (array.ndim() != 5 || array.shape(0) != geometry.layers || array.shape(1) != 2) {
+  // The axis of tokens: a latent has none of keys and values before it.
+  const int axis = geometry.has_values() ? 2 : 1;
+  if (array.ndim() != axis + 3 || array.shape(0) != geometry.layers ||
+      (geometry.has_values() && array.shape(1) != 2)) {
     throw py::value_error(absl::StrCat("one array of KV must have the shape [", geometry.layers,
-                                       " layers, 2, tokens, heads, head size]; this one has ",
-                                       array.ndim(), " axes"));
+                                       " layers, ", geometry.has_values() ? "2, " : "",
+                                       "tokens, heads, head size]; this one has ", array.ndim(),
+                                       " axes"));
   }
   CheckElements(array, geometry.dtype, "kv");
   if (array.strides(0) % kElementBytes != 0 || array.strides(1) % kElementBytes != 0) {
@@ -69,12 +73,13 @@ BasicKvView<T> ViewOneArray(const py::array& array, const KvGeometry& geometry) 
   }
   T* const data = DataOf<T>(array, "kv");
   BasicKvView<T> view;
-  view.tokens = array.shape(2);
+  view.tokens = array.shape(axis);
   for (int layer = 0; layer < geometry.layers; ++layer) {
     T* const key = data + layer * (array.strides(0) / kElementBytes);
-    view.keys.push_back(ViewTensor(array, 2, key, geometry, "kv"));
+    view.keys.push_back(ViewTensor(array, axis, key, geometry, "kv"));
+    if (!geometry.has_values()) continue;
     view.values.push_back(
-        ViewTensor(array, 2, key + array.strides(1) / kElementBytes, geometry, "kv"));
+        ViewTensor(array, axis, key + array.strides(1) / kElementBytes, geometry, "kv"));
   }
   return view;
 }
@@ -86,7 +91,7 @@ BasicKvView<T> View(py::handle kv, const KvGeometry& geometry) {
   }
   if (!py::isinstance<py::sequence>(kv)) {
     throw py::type_error(
-        "kv must be an array or a sequence with a (key, value) pair for each layer");
+        "kv must be an array or a sequence with a (key, value) pair (or a latent) for each layer");
   }
   const auto layers = py::reinterpret_borrow<py::sequence>(kv);
   if (layers.size() != static_cast<size_t>(geometry.layers)) {
@@ -96,13 +101,14 @@ BasicKvView<T> View(py::handle kv, const KvGeometry& geometry) {
   BasicKvView<T> view;
   for (size_t layer = 0; layer < layers.size(); ++layer) {
     const py::object pair = layers[layer];
-    if (!py::isinstance<py::sequence>(pair) || py::len(pair) != 2) {
+    if (geometry.has_values() && (!py::isinstance<py::sequence>(pair) || py::len(pair) != 2)) {
       throw py::type_error(absl::StrCat("layer ", layer, " of kv is no (key, value) pair"));
     }
-    for (int part = 0; part < 2; ++part) {
+    for (int part = 0; part < geometry.planes; ++part) {
       const std::string what =
-          absl::StrCat("the ", part == 0 ? "keys" : "values", " of layer ", layer);
-      const py::object item = pair[py::int_(part)];
+          absl::StrCat("the ", !geometry.has_values() ? "latents" : (part == 0 ? "keys" : "values"),
+                       " of layer ", layer);
+      const py::object item = geometry.has_values() ? py::object(pair[py::int_(part)]) : pair;
       if (!py::isinstance<py::array>(item)) throw py::type_error(what + " are no NumPy array");
       const auto array = py::reinterpret_borrow<py::array>(item);
       if (array.ndim() != 3) {
@@ -133,13 +139,18 @@ MutableKvView ViewMutableKv(py::handle kv, const KvGeometry& geometry) {
 }
 
 py::list AllocateKv(const KvGeometry& geometry, int64_t tokens) {
-  const py::array block(
-      py::dtype(geometry.dtype == KvDtype::kF16 ? "float16" : "uint16"),
-      std::vector<py::ssize_t>{geometry.layers, 2, tokens, geometry.kv_heads, geometry.head_size});
+  std::vector<py::ssize_t> shape = {geometry.layers, tokens, geometry.kv_heads, geometry.head_size};
+  if (geometry.has_values()) shape.insert(shape.begin() + 1, 2);
+  const py::array block(py::dtype(geometry.dtype == KvDtype::kF16 ? "float16" : "uint16"),
+                        std::move(shape));
   py::list kv;
   for (int layer = 0; layer < geometry.layers; ++layer) {
     const py::object pair = block[py::int_(layer)];
-    kv.append(py::make_tuple(pair[py::int_(0)], pair[py::int_(1)]));
+    if (geometry.has_values()) {
+      kv.append(py::make_tuple(pair[py::int_(0)], pair[py::int_(1)]));
+    } else {
+      kv.append(pair);
+    }
   }
   return kv;
 }

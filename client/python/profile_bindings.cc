@@ -15,6 +15,7 @@
 #include "client/python/errors.h"
 #include "client/python/kv_arrays.h"
 #include "codec/calibration.h"
+#include "codec/calibration_advice.h"
 #include "codec/geometry.h"
 #include "codec/profile.h"
 
@@ -54,7 +55,9 @@ py::dict GeometryDict(const Profile& profile) {
   out["kv_heads"] = geometry.kv_heads;
   out["head_size"] = geometry.head_size;
   out["dtype"] = geometry.dtype == KvDtype::kF16 ? "float16" : "bfloat16";
+  out["planes"] = geometry.planes;
   out["rotary_size"] = geometry.rope.rotary_size();
+  out["rotary_offset"] = geometry.rope.rotary_offset;
   return out;
 }
 
@@ -103,6 +106,9 @@ std::shared_ptr<const Profile> Build(const std::string& config_json, const py::s
     const auto array = py::array_t<float, py::array::c_style | py::array::forcecast>(query_rms);
     queries.assign(array.data(), array.data() + array.size());
   }
+  for (const std::string& warning : CalibrationWarnings(geometry, views, options)) {
+    if (PyErr_WarnEx(PyExc_UserWarning, warning.c_str(), 1) != 0) throw py::error_already_set();
+  }
   absl::StatusOr<std::shared_ptr<const Profile>> profile;
   {
     py::gil_scoped_release release;
@@ -144,7 +150,8 @@ void RegisterProfile(py::module_& module) {
       .def_property_readonly("group", &Profile::group_description,
                              "Which values share a transform.")
       .def_property_readonly("geometry", &GeometryDict,
-                             "layers, kv_heads, head_size, dtype and rotary_size of the model.")
+                             "layers, planes (2: keys and values, 1: a latent), kv_heads, "
+                             "head_size, dtype, rotary_size and rotary_offset of the model.")
       .def("__repr__", [](const Profile& profile) {
         return absl::StrCat("<kvstream.Profile ",
                             absl::BytesToHexString(absl::string_view(

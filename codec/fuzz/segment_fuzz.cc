@@ -15,7 +15,7 @@ namespace kvstream {
 
 std::vector<std::string> FuzzSeeds() {
   std::vector<std::string> seeds;
-  for (const FuzzWorld* world : {&CalibratedWorld(), &UncalibratedWorld()}) {
+  for (const FuzzWorld* world : {&CalibratedWorld(), &UncalibratedWorld(), &LatentWorld()}) {
     for (const EncodedChunk& chunk : world->chunks) seeds.push_back(JoinParts(chunk.segments));
   }
   return seeds;
@@ -62,7 +62,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string bytes(reinterpret_cast<const char*>(data), size);
   const std::vector<std::string> segments = kvstream::SplitParts(bytes, 3);
   for (const kvstream::FuzzWorld* world :
-       {&kvstream::CalibratedWorld(), &kvstream::UncalibratedWorld()}) {
+       {&kvstream::CalibratedWorld(), &kvstream::UncalibratedWorld(), &kvstream::LatentWorld()}) {
     kvstream::TrySegments(*world, segments);
     std::vector<std::string> mended = segments;
     kvstream::Mend(*world, &mended);

@@ -19,6 +19,7 @@
 #include "server/service/kvstream_server.h"
 #include "server/service/log.h"
 #include "server/service/options.h"
+#include "storage/forwarding_chunk_store.h"
 #include "storage/memory/memory_chunk_store.h"
 
 namespace kvstream {
@@ -44,50 +45,20 @@ struct Damage {
   }
 };
 
-class DamagingStore final : public ChunkStore {
+class DamagingStore final : public ForwardingChunkStore {
  public:
   explicit DamagingStore(std::shared_ptr<Damage> damage)
-      : store_(*MemoryChunkStore::Create()), damage_(std::move(damage)) {}
+      : ForwardingChunkStore(*MemoryChunkStore::Create()), damage_(std::move(damage)) {}
 
   absl::StatusOr<PinnedBytes> ReadSegment(const ChunkId& id, uint32_t level) override {
-    absl::StatusOr<PinnedBytes> bytes = store_->ReadSegment(id, level);
+    absl::StatusOr<PinnedBytes> bytes = inner().ReadSegment(id, level);
     if (!bytes.ok() || !damage_->Has(id, level)) return bytes;
     const auto copy = std::make_shared<std::string>(bytes->bytes());
     copy->at(copy->size() / 2) ^= 0x10;
     return PinnedBytes(*copy, [copy] {});
   }
-  absl::StatusOr<bool> Put(const ChunkId& id, const ChunkInfo& info,
-                           absl::Span<const absl::string_view> segments) override {
-    return store_->Put(id, info, segments);
-  }
-  absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> GetInfos(
-      absl::Span<const ChunkId> ids) override {
-    return store_->GetInfos(ids);
-  }
-  absl::StatusOr<size_t> LongestPrefix(absl::Span<const ChunkId> ids) override {
-    return store_->LongestPrefix(ids);
-  }
-  absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) override {
-    return store_->Delete(ids);
-  }
-  absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
-      const absl::optional<ChunkId>& after, size_t limit) override {
-    return store_->List(after, limit);
-  }
-  absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override {
-    return store_->PutProfile(id, bytes);
-  }
-  absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override {
-    return store_->GetProfile(id);
-  }
-  absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override {
-    return store_->ListProfiles();
-  }
-  absl::StatusOr<StoreStats> Stats() override { return store_->Stats(); }
-  absl::string_view driver() const override { return store_->driver(); }
 
  private:
-  const std::unique_ptr<ChunkStore> store_;
   const std::shared_ptr<Damage> damage_;
 };
 
@@ -262,6 +233,37 @@ TEST_F(LoopbackTest, EveryPolicyDeliversWhatItReports) {
         ExpectKvOf(*result, out);
       }
     }
+  }
+}
+
+TEST_F(LoopbackTest, LatentsComeBackBitIdenticalToALocalDecode) {
+  for (const bool calibrated : {true, false}) {
+    const SyntheticContext context(16 * 4 + 5, /*seed=*/3, calibrated, /*latent=*/true);
+    const absl::StatusOr<PutResult> put =
+        client_->Put(context.profile, context.identity, context.tokens, context.kv.view());
+    ASSERT_TRUE(put.ok()) << put.status();
+    EXPECT_EQ(put->chunks_stored, 5);
+    ASSERT_TRUE(client_->WarmUp(context.profile).ok());
+    // The profile that the server hands out says that there are no values.
+    const auto profile = client_->GetProfile(context.profile->id());
+    ASSERT_TRUE(profile.ok()) << profile.status();
+    EXPECT_EQ((*profile)->geometry().planes, 1);
+    for (int level = 0; level < 4; ++level) {
+      KvBlock out(context.profile->geometry(), static_cast<int64_t>(context.tokens.size()));
+      LoadOptions options;
+      options.policy = ClientPolicy::kFixed;
+      options.level = level;
+      const absl::StatusOr<LoadResult> result =
+          client_->Load(*profile, context.identity, context.tokens, options, out.mutable_view());
+      ASSERT_TRUE(result.ok()) << result.status();
+      EXPECT_EQ(out.values(), context.Expected(std::vector<int>(5, level)).values());
+    }
+    KvBlock unused = context.kv;
+    MutableKvView two_planes = unused.mutable_view();
+    two_planes.values = two_planes.keys;
+    EXPECT_EQ(
+        client_->Load(*profile, context.identity, context.tokens, {}, two_planes).status().code(),
+        absl::StatusCode::kInvalidArgument);
   }
 }
 

@@ -11,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "storage/chunk_store.h"
+#include "storage/forwarding_chunk_store.h"
 
 namespace kvstream {
 
@@ -53,50 +54,24 @@ class StoreFaults {
   PutHook on_put_ ABSL_GUARDED_BY(mutex_);
 };
 
-class FaultyStore final : public ChunkStore {
+class FaultyStore final : public ForwardingChunkStore {
  public:
   FaultyStore(std::unique_ptr<ChunkStore> store, std::shared_ptr<const StoreFaults> faults)
-      : store_(std::move(store)), faults_(std::move(faults)) {}
+      : ForwardingChunkStore(std::move(store)), faults_(std::move(faults)) {}
 
   absl::StatusOr<bool> Put(const ChunkId& id, const ChunkInfo& info,
                            absl::Span<const absl::string_view> segments) override {
     const absl::Status status = faults_->BeforePut(id);
     if (!status.ok()) return status;
-    return store_->Put(id, info, segments);
-  }
-  absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> GetInfos(
-      absl::Span<const ChunkId> ids) override {
-    return store_->GetInfos(ids);
-  }
-  absl::StatusOr<size_t> LongestPrefix(absl::Span<const ChunkId> ids) override {
-    return store_->LongestPrefix(ids);
+    return inner().Put(id, info, segments);
   }
   absl::StatusOr<PinnedBytes> ReadSegment(const ChunkId& id, uint32_t level) override {
     const absl::Status status = faults_->BeforeRead(id, level);
     if (!status.ok()) return status;
-    return store_->ReadSegment(id, level);
+    return inner().ReadSegment(id, level);
   }
-  absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) override {
-    return store_->Delete(ids);
-  }
-  absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
-      const absl::optional<ChunkId>& after, size_t limit) override {
-    return store_->List(after, limit);
-  }
-  absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override {
-    return store_->PutProfile(id, bytes);
-  }
-  absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override {
-    return store_->GetProfile(id);
-  }
-  absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override {
-    return store_->ListProfiles();
-  }
-  absl::StatusOr<StoreStats> Stats() override { return store_->Stats(); }
-  absl::string_view driver() const override { return store_->driver(); }
 
  private:
-  const std::unique_ptr<ChunkStore> store_;
   const std::shared_ptr<const StoreFaults> faults_;
 };
 

@@ -1,0 +1,62 @@
+// A store that passes every call on to another one: the base of those that add something to a few
+// of them.
+#ifndef KVSTREAM_STORAGE_FORWARDING_CHUNK_STORE_H_
+#define KVSTREAM_STORAGE_FORWARDING_CHUNK_STORE_H_
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "storage/chunk_store.h"
+
+namespace kvstream {
+
+// Thread-safe where the inner store is. Owns it.
+class ForwardingChunkStore : public ChunkStore {
+ public:
+  explicit ForwardingChunkStore(std::unique_ptr<ChunkStore> inner) : inner_(std::move(inner)) {}
+
+  absl::StatusOr<bool> Put(const ChunkId& id, const ChunkInfo& info,
+                           absl::Span<const absl::string_view> segments) override {
+    return inner_->Put(id, info, segments);
+  }
+  absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> GetInfos(
+      absl::Span<const ChunkId> ids) override {
+    return inner_->GetInfos(ids);
+  }
+  absl::StatusOr<size_t> LongestPrefix(absl::Span<const ChunkId> ids) override {
+    return inner_->LongestPrefix(ids);
+  }
+  absl::StatusOr<PinnedBytes> ReadSegment(const ChunkId& id, uint32_t level) override {
+    return inner_->ReadSegment(id, level);
+  }
+  absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) override {
+    return inner_->Delete(ids);
+  }
+  absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
+      const absl::optional<ChunkId>& after, size_t limit) override {
+    return inner_->List(after, limit);
+  }
+  absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override {
+    return inner_->PutProfile(id, bytes);
+  }
+  absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override {
+    return inner_->GetProfile(id);
+  }
+  absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override {
+    return inner_->ListProfiles();
+  }
+  absl::StatusOr<StoreStats> Stats() override { return inner_->Stats(); }
+  absl::string_view driver() const override { return inner_->driver(); }
+
+ protected:
+  ChunkStore& inner() const { return *inner_; }
+
+ private:
+  const std::unique_ptr<ChunkStore> inner_;
+};
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_STORAGE_FORWARDING_CHUNK_STORE_H_
