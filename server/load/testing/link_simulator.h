@@ -23,8 +23,8 @@ struct RateStep {
 struct SimulatedLink {
   std::vector<RateStep> trace;  // ascending, the first at 0; the last holds for ever
   absl::Duration one_way;       // delay in each direction; reports take no bandwidth
-  // If set, used instead of the trace: when the last of so many bytes, which begin at a moment since
-  // the load began, have left the link. InfiniteDuration(): never.
+  // If set, used instead of the trace: when the last of so many bytes, which begin at a moment
+  // since the load began, have left the link. InfiniteDuration(): never.
   std::function<absl::Duration(absl::Duration from, double bytes)> carry;
 };
 
@@ -63,11 +63,11 @@ struct SimulationResult {
 };
 
 // Runs one load to its end. Deterministic. Costs less than a microsecond an event beside the
-// session's own work; there are two events a frame. Checks at every step what LoadSession and the proto
-// promise: a plan before its data, levels and offsets in order without gaps, no foreign data inside
-// a segment, nothing for a chunk that is to be recomputed, no recompute for the sake of speed of a
-// chunk that was sent whole, levels that only rise, in flight at most the window, no wait for a
-// moment that is over, an end.
+// session's own work; there are two events a frame. Checks at every step what LoadSession and the
+// proto promise: a plan before its data, levels and offsets in order without gaps, no foreign data
+// inside a segment, nothing for a chunk that is to be recomputed, no recompute for the sake of
+// speed of a chunk that was sent whole, levels that only rise, in flight at most the window, no
+// wait for a moment that is over, an end.
 SimulationResult Simulate(const LoadSpec& spec, const LoadSessionOptions& options,
                           const SimulatedLink& link, const SimulatedClient& client,
                           const SimulatedStore& store = {}, bool keep_samples = false);
