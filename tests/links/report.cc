@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -19,8 +20,8 @@ double TextSeconds(const Case& one) {
 }
 
 std::string Cell(const Score& score) {
-  return absl::StrFormat("%.3f, %+.1f, %.3f", score.mean_ratio(), score.extra_misses(),
-                         score.level_ratio());
+  return absl::StrFormat("%.3f, %+.1f (%+.1f), %.3f", score.mean_ratio(), score.extra_unusable(),
+                         score.extra_misses(), score.level_ratio());
 }
 
 std::string Row(const std::vector<std::string>& cells) {
@@ -86,7 +87,7 @@ absl::StatusOr<std::string> PolicyTable(const std::vector<Case>& cases, const La
         const absl::StatusOr<LoadResult> result = RunSession(one, spec, ladder, options);
         if (!result.ok()) return result.status();
         ++*loads;
-        scores[index].Add(result->delay_s, result->missed, result->mean_level, result->mean_kl,
+        scores[index].Add(result->delay_s, result->unusable, result->mean_level, result->mean_kl,
                           result->bytes);
       }
       LoadSpec spec = DeadlineSpec(one, ladder, RecomputeAbility::kNone, Prior::kNone, factor);
@@ -168,10 +169,13 @@ std::map<std::string, std::vector<Case>> ByFamily(const std::vector<Case>& cases
 void Merge(const Score& from, Score* to) {
   to->loads += from.loads;
   to->ratio_sum += from.ratio_sum;
+  to->ratio_min = std::min(to->ratio_min, from.ratio_min);
   to->ratio_max = std::max(to->ratio_max, from.ratio_max);
+  to->level_excess_max = std::max(to->level_excess_max, from.level_excess_max);
   to->recomputed_sum += from.recomputed_sum;
   to->deadlines += from.deadlines;
   to->misses += from.misses;
+  to->unusable += from.unusable;
   to->clairvoyant_misses += from.clairvoyant_misses;
   to->level_sum += from.level_sum;
   to->clairvoyant_level_sum += from.clairvoyant_level_sum;
@@ -189,6 +193,7 @@ absl::Status AddScore(const std::vector<Case>& cases, const Ladder& ladder,
     const double ratio = result->delay_s / ClairvoyantDelay(fastest, one.link);
     ++score->loads;
     score->ratio_sum += ratio;
+    score->ratio_min = std::min(score->ratio_min, ratio);
     score->ratio_max = std::max(score->ratio_max, ratio);
     score->recomputed_sum += result->recomputed;
     for (double factor : kDeadlineFactors) {
@@ -198,9 +203,14 @@ absl::Status AddScore(const std::vector<Case>& cases, const Ladder& ladder,
       const DeadlineBound bound = ClairvoyantQuality(spec, one.link);
       ++score->deadlines;
       score->misses += result->missed ? 1 : 0;
+      score->unusable += result->unusable ? 1 : 0;
       score->clairvoyant_misses += bound.feasible ? 0 : 1;
       if (!bound.feasible) continue;
       score->level_sum += result->mean_level;
+      if (!result->unusable) {
+        score->level_excess_max =
+            std::max(score->level_excess_max, result->mean_level - bound.mean_level);
+      }
       score->clairvoyant_level_sum += bound.mean_level;
     }
   }
@@ -229,6 +239,69 @@ absl::Status AddCacheGen(const std::vector<Case>& cases, const Ladder& ladder, P
     }
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> Summary(const std::vector<Case>& cases, const Ladder& ladder,
+                                    const LoadSessionOptions& options) {
+  std::string text;
+  for (Prior prior : {Prior::kRecord, Prior::kNone}) {
+    for (RecomputeAbility ability :
+         {RecomputeAbility::kNone, RecomputeAbility::kSuffix, RecomputeAbility::kFront}) {
+      std::vector<std::string> cells = {absl::StrCat(AbilityName(ability), " ", PriorName(prior))};
+      Score all;
+      for (const auto& family : ByFamily(cases)) {
+        Score score;
+        const absl::Status status =
+            AddScore(family.second, ladder, ability, prior, options, &score);
+        if (!status.ok()) return status;
+        cells.push_back(absl::StrCat(family.first, " ", Cell(score)));
+        Merge(score, &all);
+      }
+      cells.push_back(Cell(all));
+      absl::StrAppend(&text, Row(cells));
+    }
+  }
+  return text;
+}
+
+absl::StatusOr<std::string> Worst(const std::vector<Case>& cases, const Ladder& ladder,
+                                  RecomputeAbility ability, Prior prior, bool deadline, int count,
+                                  const LoadSessionOptions& options) {
+  std::vector<std::pair<double, std::string>> rows;
+  const auto add = [&](const Case& one, const LoadSpec& spec, double badness, double bound_s,
+                       const LoadResult& result, double bound_level) {
+    rows.emplace_back(
+        -badness,
+        absl::StrFormat("%.3f %s start %.3f s, %s, %d tokens, rtt %s, deadline %s: %.4f s (bound "
+                        "%.4f), level %.2f (%.2f), recomputed %.2f, %.1f MB\n",
+                        badness, one.trace->name, absl::ToDoubleSeconds(one.link.start),
+                        one.model->name, one.tokens, absl::FormatDuration(one.link.rtt),
+                        spec.deadline ? absl::FormatDuration(*spec.deadline) : "none",
+                        result.delay_s, bound_s, result.mean_level, bound_level, result.recomputed,
+                        result.bytes / 1e6));
+  };
+  for (const Case& one : cases) {
+    for (double factor : kDeadlineFactors) {
+      const LoadSpec spec = deadline ? DeadlineSpec(one, ladder, ability, prior, factor)
+                                     : FastestSpec(one, ladder, ability, prior);
+      const auto result = RunSession(one, spec, ladder, options);
+      if (!result.ok()) return result.status();
+      const double bound_s = ClairvoyantDelay(spec, one.link);
+      if (!deadline) {
+        add(one, spec, result->delay_s / bound_s, bound_s, *result, 0);
+        break;
+      }
+      const DeadlineBound bound = ClairvoyantQuality(spec, one.link);
+      if (!bound.feasible) continue;
+      const double badness = result->unusable ? 1 + absl::ToDoubleSeconds(*spec.deadline) / bound_s
+                                              : (bound.mean_level - result->mean_level) / 4;
+      add(one, spec, badness, bound_s, *result, bound.mean_level);
+    }
+  }
+  std::sort(rows.begin(), rows.end());
+  std::string text;
+  for (int i = 0; i < count && i < static_cast<int>(rows.size()); ++i) text += rows[i].second;
+  return text;
 }
 
 absl::StatusOr<std::string> Report(const std::vector<NamedTrace>& traces,
@@ -282,7 +355,9 @@ absl::StatusOr<std::string> Report(const std::vector<NamedTrace>& traces,
   return absl::StrCat(
       "### Against the clairvoyant\n\nEach cell: mean ratio of load delays (`fastest`, level ",
       kFastestFloor,
-      "), points of deadlines missed more often, ratio of mean levels (`deadline`).\n\n",
+      "), points of deadlines at which more often a chunk was not in place (in brackets: the "
+      "session had not "
+      "ended), ratio of mean levels (`deadline`).\n\n",
       Head({"levels", "prior", "`NONE`", "`SUFFIX`", "`ANY`", "`FRONT`"}), all_text,
       "\n### By family (", Ladders()[0].name, ", prior: record)\n\n", families_text,
       "\n### Against CacheGen's policy on its levels, at its quality or better\n\n",

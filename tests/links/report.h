@@ -14,19 +14,25 @@ namespace links {
 // Figures of one group of loads against the clairvoyant.
 struct Score {
   int loads = 0;
-  double ratio_sum = 0;  // of load delay to the clairvoyant's
+  double ratio_sum = 0;    // of load delay to the clairvoyant's
+  double ratio_min = 1e9;  // below 1 the bound would be none
   double ratio_max = 0;
   double recomputed_sum = 0;
   int deadlines = 0;
-  int misses = 0;
+  int misses = 0;    // the session had not ended
+  int unusable = 0;  // a chunk was not in place
   int clairvoyant_misses = 0;
   double level_sum = 0;
   double clairvoyant_level_sum = 0;
+  double level_excess_max = 0;  // mean level above the bound, which must not be
 
   double mean_ratio() const { return loads > 0 ? ratio_sum / loads : 0; }
-  // Points in a hundred by which deadlines are missed more often.
+  // Points in a hundred by which deadlines are missed more often than by the clairvoyant.
   double extra_misses() const {
     return deadlines > 0 ? 100.0 * (misses - clairvoyant_misses) / deadlines : 0;
+  }
+  double extra_unusable() const {
+    return deadlines > 0 ? 100.0 * (unusable - clairvoyant_misses) / deadlines : 0;
   }
   double level_ratio() const {
     return clairvoyant_level_sum > 0 ? level_sum / clairvoyant_level_sum : 1;
@@ -49,6 +55,16 @@ struct CacheGenScore {
 };
 absl::Status AddCacheGen(const std::vector<Case>& cases, const Ladder& ladder, Prior prior,
                          const LoadSessionOptions& options, CacheGenScore* score);
+
+// One row per ability and prior, by family: for work on estimator and planner.
+absl::StatusOr<std::string> Summary(const std::vector<Case>& cases, const Ladder& ladder,
+                                    const LoadSessionOptions& options);
+
+// The loads that are furthest from the clairvoyant, by ratio of delays, or with `deadline` those
+// that missed what it makes, with the most time to spare first. One line each.
+absl::StatusOr<std::string> Worst(const std::vector<Case>& cases, const Ladder& ladder,
+                                  RecomputeAbility ability, Prior prior, bool deadline, int count,
+                                  const LoadSessionOptions& options);
 
 // The whole report as Markdown. Counts the loads that were simulated.
 absl::StatusOr<std::string> Report(const std::vector<NamedTrace>& traces,

@@ -24,6 +24,11 @@ int Fail(absl::string_view what) {
 int Run(int argc, char** argv) {
   SweepOptions options;
   std::string folder, out;
+  int worst = 0;
+  bool deadline = false;
+  bool quick = false;
+  Prior prior = Prior::kRecord;
+  RecomputeAbility ability = RecomputeAbility::kNone;
   for (int i = 1; i < argc; ++i) {
     absl::string_view value = argv[i];
     if (absl::ConsumePrefix(&value, "--traces=")) {
@@ -34,14 +39,43 @@ int Run(int argc, char** argv) {
       if (!absl::SimpleAtoi(value, &options.seed)) return Fail("--seed needs a number");
     } else if (absl::ConsumePrefix(&value, "--contexts=")) {
       if (!absl::SimpleAtoi(value, &options.contexts_per_trace)) return Fail("--contexts");
+    } else if (absl::ConsumePrefix(&value, "--worst=")) {
+      if (!absl::SimpleAtoi(value, &worst)) return Fail("--worst needs a number");
+    } else if (absl::ConsumePrefix(&value, "--ability=")) {
+      for (RecomputeAbility one : kAbilities) {
+        if (value == AbilityName(one)) ability = one;
+      }
+    } else if (value == "--no-prior") {
+      prior = Prior::kNone;
+    } else if (value == "--quick") {
+      quick = true;
+    } else if (value == "--deadline") {
+      deadline = true;
     } else if (value == "--tuning") {
       options.tuning = true;
     } else {
-      return Fail("usage: --traces=DIR [--tuning] [--seed=N] [--contexts=N per trace] [--out=DIR]");
+      return Fail(
+          "usage: --traces=DIR [--tuning] [--seed=N] [--contexts=N per trace] [--out=DIR]\n"
+          "or: --quick (one table, one ladder)\n"
+          "or: --worst=N [--ability=NONE|SUFFIX|ANY|FRONT] [--deadline] [--no-prior]");
     }
   }
   const auto traces = ReadTraces(folder);
   if (!traces.ok()) return Fail(traces.status().ToString());
+  if (worst > 0) {
+    const auto text = Worst(MakeCases(*traces, options), Ladders()[0], ability, prior, deadline,
+                            worst, options.session);
+    if (!text.ok()) return Fail(text.status().ToString());
+    std::cout << *text;
+    return 0;
+  }
+  if (quick) {
+    const std::vector<Case> cases = MakeCases(*traces, options);
+    const auto text = Summary(cases, Ladders()[0], options.session);
+    if (!text.ok()) return Fail(text.status().ToString());
+    std::cout << *text;
+    return 0;
+  }
   const auto begin = std::chrono::steady_clock::now();
   int64_t loads = 0;
   const auto report = Report(*traces, options, &loads);

@@ -55,6 +55,7 @@ class Simulation {
     session_ = std::move(*session);
     Set(&wait_, kOrigin);
     Set(&tick_, kOrigin + model_.report_period);
+    if (spec.deadline) Set(&deadline_, kOrigin + *spec.deadline - link.one_way);
   }
 
   SimulationResult Run() {
@@ -100,7 +101,7 @@ class Simulation {
   // The next event; false if there is none.
   bool Step() {
     Due next = wait_;
-    for (const Due& due : {tick_, client_wakes_}) {
+    for (const Due& due : {tick_, client_wakes_, deadline_}) {
       if (due.Before(next)) next = due;
     }
     if (!arrivals_.empty() && arrivals_.front().due.Before(next)) next = arrivals_.front().due;
@@ -115,6 +116,12 @@ class Simulation {
       const ClientProgress progress = std::move(reports_.front().progress);
       reports_.pop_front();
       OnReport(progress);
+    } else if (next.order == deadline_.order) {
+      // After what else happens at this moment.
+      result_.usable_at_deadline = client_.all_in_place();
+      result_.mean_level_at_deadline = client_.mean_level();
+      deadline_.at = absl::InfiniteDuration();
+      judged_ = true;
     } else if (next.order == tick_.order) {
       if (client_.dirty()) Report();
       Set(&tick_, now_ + model_.report_period);
@@ -213,6 +220,10 @@ class Simulation {
   void End(const Finish& finish) {
     result_.finish = finish;
     Stop(checker_.OnFinish(finish, result_.bytes));
+    if (!judged_) {
+      result_.usable_at_deadline = client_.all_in_place();
+      result_.mean_level_at_deadline = client_.mean_level();
+    }
     const int finest = static_cast<int>(spec_.chunks[0].segment_bytes.size()) - 1;
     result_.min_level = finest;
     for (const ChunkDecision& chunk : finish.chunks) {
@@ -233,7 +244,8 @@ class Simulation {
   SessionChecker checker_;
   std::deque<Arrival> arrivals_;
   std::deque<Returning> reports_;
-  Due wait_, tick_, client_wakes_;
+  Due wait_, tick_, client_wakes_, deadline_;
+  bool judged_ = false;
   uint64_t order_ = 1;
   absl::Duration now_ = kOrigin;
   absl::Duration link_free_ = kOrigin;

@@ -48,6 +48,11 @@ struct SimulationResult {
   absl::Status status;
   Finish finish;                   // if OK
   absl::Duration client_ready_at;  // since the session began, when the client had every chunk
+  // The client at the moment whose report reaches the session at the deadline: whether every chunk
+  // was in place, decoded at some level or recomputed; and their mean level, 0 for a chunk that was
+  // not. Without a deadline, or if the load ended before: as at the end.
+  bool usable_at_deadline = false;
+  double mean_level_at_deadline = 0;
   uint64_t frames = 0;
   uint64_t bytes = 0;
   uint64_t max_in_flight = 0;
