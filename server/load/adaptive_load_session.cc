@@ -13,8 +13,10 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Recompute in ability FRONT or ANY is given out so far ahead that neither a plan, which queues
-// behind a window of data, nor a report's delay leaves the client a gap.
+// behind a window of data, nor a report's delay leaves the client a gap; once its speed was measured
+// far enough that it still has work when a plan cannot reach it because the link stands still.
 constexpr double kRecomputeAheadSeconds = 0.100;
+constexpr double kMeasuredRecomputeAheadSeconds = 0.500;
 // How long a report of recompute may take beside the round trip.
 constexpr absl::Duration kReportGrace = absl::Milliseconds(50);
 // Without reports a plan that may still turn to recompute is looked at so often.
@@ -247,7 +249,9 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
   // back.
   if (work_.has_value() && !work_->refinement && work_->chunk < boundary_) work_.reset();
   const double window_s = input.view.rtt_s + kWindowQueueSeconds;
-  const double ahead_s = std::max(input.view.latency_s, window_s) + kRecomputeAheadSeconds;
+  const double ahead_s = std::max(input.view.latency_s, window_s) +
+                         (ledger_.reported_tokens() > 0 ? kMeasuredRecomputeAheadSeconds
+                                                        : kRecomputeAheadSeconds);
   for (uint32_t chunk = input.open.begin; chunk < boundary_ && !delivery_.all_decided(); ++chunk) {
     if (ledger_.backlog_s(front_end(), input.prefill, now) >= ahead_s) break;
     GiveToRecompute(chunk, chunk + 1, RecomputeReason::kFaster, now);

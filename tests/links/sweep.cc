@@ -33,7 +33,7 @@ std::vector<Case> MakeCases(const std::vector<NamedTrace>& traces, const SweepOp
       for (uint32_t tokens : model.contexts) {
         const absl::Duration start = absl::Seconds(11 + 29 * Unit(&bits));
         const double prior =
-            trace.rate.BytesBetween(start - absl::Seconds(10), start - absl::Seconds(9));
+            trace.rate.BytesBetween(start - absl::Seconds(10), start - absl::Seconds(5)) / 5;
         of_trace.push_back({&trace, &model, tokens, {&trace.rate, start, trace.rtt}, prior, mean});
       }
     }

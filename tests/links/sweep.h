@@ -21,7 +21,7 @@ struct Case {
   const Model* model;
   uint32_t tokens;
   LinkView link;
-  double prior_bytes_per_second;  // mean rate of the second that began 10 s before the load
+  double prior_bytes_per_second;  // mean rate of the 5 s that began 10 s before the load
   double mean_bytes_per_second;   // of the trace's first 40 s
 };
 
