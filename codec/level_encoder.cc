@@ -195,7 +195,7 @@ void LevelEncoder::FetchRow(int32_t coordinate) const {
 void LevelEncoder::ChooseClasses(std::vector<uint8_t>* classes, std::string* out) {
   const int32_t coordinates = profile_.coordinates;
   const int all = profile_.tables.classes;
-  const int reach = profile_.calibrated || level_ > 0 ? kOverrideReach : all;
+  const int reach = profile_.calibrated ? kOverrideReach : all;
   // Rows of candidates: [reach below .. reference .. reach above], padded.
   const int width = (2 * reach + 1 + 15) / 16 * 16;
   // Bits of every coordinate under every class in reach of its reference.
