@@ -483,22 +483,5 @@ TEST_F(ClientDeviceLoadTest, TheKernelsCodeGivesTheHostsKvWithinRounding) {
       absl::StatusCode::kInvalidArgument, "the block table");
 }
 
-// This machine's own device, or its absence: the path that users take.
-TEST_F(ClientDeviceLoadTest, TheRealClientSaysInOneSentenceWhatIsMissing) {
-  Client::Options options;
-  options.server = server_.address();
-  const auto client = *Client::Create(options);
-  const absl::Status status = client->WarmUpDevice(context_.profile, 0, {});
-  if (status.ok()) return;  // there is a GPU
-  EXPECT_TRUE(absl::IsUnavailable(status) || absl::IsFailedPrecondition(status)) << status;
-  ScriptFixedLevel();
-  KvBlock out = Memory();
-  EXPECT_EQ(
-      client->LoadToDevice(context_.profile, context_.identity, context_.tokens, {}, Target(&out))
-          .status(),
-      status);
-  EXPECT_EQ(loads_seen_, 0);
-}
-
 }  // namespace
 }  // namespace kvstream

@@ -59,13 +59,10 @@ std::vector<DecodeResult> DeviceDecodeExecutor::TakeResults() {
 void DeviceDecodeExecutor::Work() {
   for (;;) {
     const std::vector<DecodeJob> jobs = NextJobs();
-    if (!jobs.empty()) {
-      Begin(jobs);
-    } else if (!under_way_.empty()) {
-      End();
-    } else {
-      return;
-    }
+    if (jobs.empty() && under_way_.empty()) return;
+    // Nothing here shares the statuses with those who take the results.
+    std::vector<DecodeResult> results = jobs.empty() ? End() : Begin(jobs);
+    if (!results.empty()) Publish(std::move(results));
   }
 }
 
@@ -99,7 +96,7 @@ std::vector<DecodeJob> DeviceDecodeExecutor::NextJobs() {
   }
 }
 
-void DeviceDecodeExecutor::Begin(const std::vector<DecodeJob>& jobs) {
+std::vector<DecodeResult> DeviceDecodeExecutor::Begin(const std::vector<DecodeJob>& jobs) {
   std::vector<DecodeResult> refused;
   const auto refuse = [&refused](const DecodeJob& job, const absl::Status& status) {
     refused.push_back({job.chunk, job.level, status});
@@ -126,7 +123,7 @@ void DeviceDecodeExecutor::Begin(const std::vector<DecodeJob>& jobs) {
   } else if (!status.ok()) {
     for (const DecodeJob& job : sound) refuse(job, status);
   }
-  if (!refused.empty()) Publish(std::move(refused));
+  return refused;
 }
 
 absl::Status DeviceDecodeExecutor::Enqueue(std::vector<DecodeJob>* jobs) {
@@ -148,7 +145,7 @@ absl::Status DeviceDecodeExecutor::Enqueue(std::vector<DecodeJob>* jobs) {
   return absl::OkStatus();
 }
 
-void DeviceDecodeExecutor::End() {
+std::vector<DecodeResult> DeviceDecodeExecutor::End() {
   const Batch batch = std::move(under_way_.front());
   under_way_.pop_front();
   std::vector<absl::Status> statuses;
@@ -173,7 +170,7 @@ void DeviceDecodeExecutor::End() {
   // What the batch added: while the one before ran, it only waited.
   if (status.ok()) pool_->RecordDecode(key_, tokens, end - std::max(batch.began, last_end_));
   last_end_ = end;
-  Publish(std::move(results));
+  return results;
 }
 
 void DeviceDecodeExecutor::Publish(std::vector<DecodeResult> results) {

@@ -57,12 +57,13 @@ class DeviceDecodeExecutor final : public DecodeExecutor {
   // All below: of the thread.
   void Work();
   std::vector<DecodeJob> NextJobs();
-  void Begin(const std::vector<DecodeJob>& jobs);
+  // Gives jobs to the device. Returns the results of those that it is not given.
+  std::vector<DecodeResult> Begin(const std::vector<DecodeJob>& jobs);
   // Gives the jobs to the device as one batch. Damage if one of them is damaged: then nothing is
   // known of the others.
   absl::Status Enqueue(std::vector<DecodeJob>* jobs);
-  // Waits for the oldest batch.
-  void End();
+  // Waits for the oldest batch and returns its results.
+  std::vector<DecodeResult> End();
   void Publish(std::vector<DecodeResult> results);
 
   DeviceDecoderPool* const pool_;
