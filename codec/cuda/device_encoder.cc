@@ -18,7 +18,6 @@
 #include "codec/exact_tokens.h"
 #include "codec/format.h"
 #include "codec/level_coder.h"
-#include "codec/quantize.h"
 #include "codec/segment.h"
 
 namespace kvstream {
@@ -71,8 +70,8 @@ class DeviceEncoder::Impl {
   const std::shared_ptr<cuda::Backend> backend_;
   const ProfileData& data_;
   LevelEncoder level_encoder_;
-  std::vector<uint8_t> classes_;            // in effect, when they are chosen here
-  std::vector<std::vector<int32_t>> host_;  // [level]: cells of the chunk in work
+  std::vector<uint8_t> classes_;  // in effect, when they are chosen here
+  std::vector<int32_t> host_;     // the finest cells of the chunk in work
 
   std::vector<std::vector<int32_t>> orders_;  // [level]: coded coordinates in coding order
   cuda::EncodeDev encode_ = {};
@@ -305,19 +304,13 @@ void DeviceEncoder::Impl::CodeLevel(int chunk, int level, SegmentSections* out) 
   const size_t coordinates = static_cast<size_t>(data_.coordinates);
   if (level == 0) {
     classes_ = data_.classes;
-    host_.resize(data_.levels);
-    for (std::vector<int32_t>& cells : host_) cells.resize(coordinates * tokens);
+    host_.resize(coordinates * tokens);
     const size_t stride = static_cast<size_t>(encode_.batch.stride);
     const int32_t* const from = cells_.host<int32_t>() + chunk * coordinates * stride;
     for (size_t i = 0; i < coordinates; ++i)
-      std::copy_n(from + i * stride, tokens, host_.back().begin() + i * tokens);
-    for (int coarser = data_.levels - 2; coarser >= 0; --coarser) {
-      std::transform(host_[coarser + 1].begin(), host_[coarser + 1].end(), host_[coarser].begin(),
-                     ParentCell);
-    }
+      std::copy_n(from + i * stride, tokens, host_.begin() + i * tokens);
   }
-  level_encoder_.Encode(level, host_[level].data(), level == 0 ? nullptr : host_[level - 1].data(),
-                        static_cast<int>(tokens), &classes_, out);
+  level_encoder_.EncodeFinest(level, host_.data(), static_cast<int>(tokens), &classes_, out);
 }
 
 absl::StatusOr<EncodedChunk> DeviceEncoder::Impl::Assemble(const Batch& batch, int chunk) {
