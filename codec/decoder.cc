@@ -44,6 +44,7 @@ class ChunkDecoder::Impl {
   LevelDecoder levels_;
   InverseTransform inverse_;
   std::vector<SegmentView> segments_;
+  MutableKvView coded_;  // of the chunk at work, without its exact tokens
   std::vector<uint8_t> classes_;
   std::vector<int32_t> cells_;  // [coordinate][token]
   std::vector<float> mean_;
@@ -58,24 +59,22 @@ absl::Status ChunkDecoder::Impl::Parse(absl::Span<const absl::string_view> segme
   }
   absl::Status status = CheckKvView(data_.geometry, out);
   if (!status.ok()) return status;
-  segments_.clear();
-  for (absl::string_view bytes : segments) {
-    absl::StatusOr<SegmentView> view = ParseSegment(data_, bytes);
-    if (!view.ok()) return view.status();
-    const SegmentHeader& header = view->header;
-    if (header.level != static_cast<int>(segments_.size())) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "segment: is of level ", header.level, " where level ", segments_.size(), " must stand"));
+  // Views beyond those of this chunk stay, for their memory.
+  if (segments_.size() < segments.size()) segments_.resize(segments.size());
+  for (size_t i = 0; i < segments.size(); ++i) {
+    status = ParseSegmentInto(data_, segments[i], &segments_[i]);
+    if (!status.ok()) return status;
+    const SegmentHeader& header = segments_[i].header;
+    if (header.level != static_cast<int>(i)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("segment: is of level ", header.level, " where level ", i, " must stand"));
     }
-    if (!segments_.empty()) {
-      const SegmentView& base = segments_[0];
-      if (header.base_checksum != base.checksum || header.tokens != base.header.tokens ||
-          header.first_position != base.header.first_position) {
-        return absl::InvalidArgumentError(absl::StrCat("segment: level ", header.level,
-                                                       " belongs to another chunk than level 0"));
-      }
+    const SegmentView& base = segments_[0];
+    if (i > 0 && (header.base_checksum != base.checksum || header.tokens != base.header.tokens ||
+                  header.first_position != base.header.first_position)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("segment: level ", header.level, " belongs to another chunk than level 0"));
     }
-    segments_.push_back(*std::move(view));
   }
   if (segments_[0].header.tokens != out.tokens) {
     return absl::InvalidArgumentError(absl::StrCat("segment: has ", segments_[0].header.tokens,
@@ -114,19 +113,26 @@ absl::Status ChunkDecoder::Impl::Decode(absl::Span<const absl::string_view> segm
   absl::Status status = Parse(segments, out);
   if (!status.ok()) return status;
   const SegmentHeader& header = segments_[0].header;
-  status = DecodeExactTokens(data_.geometry, data_.references, header.first_position,
-                             segments_[0].sinks, out.Slice(0, header.sinks));
-  if (!status.ok()) return status;
+  if (header.sinks > 0) {
+    status = DecodeExactTokens(data_.geometry, data_.references, header.first_position,
+                               segments_[0].sinks, out.Slice(0, header.sinks));
+    if (!status.ok()) return status;
+  }
   if (!data_.calibrated) {
     status = ReadStatistics(segments_[0].statistics);
     if (!status.ok()) return status;
   }
-  const MutableKvView coded = out.Slice(header.sinks, out.tokens - header.sinks);
-  const int64_t tokens = coded.tokens;
+  // As out.Slice, in memory of the chunk before.
+  coded_ = out;
+  coded_.tokens -= header.sinks;
+  for (std::vector<MutableKvTensor>* tensors : {&coded_.keys, &coded_.values}) {
+    for (MutableKvTensor& tensor : *tensors) tensor.data += header.sinks * tensor.token_stride;
+  }
+  const int64_t tokens = coded_.tokens;
   classes_ = data_.classes;
   cells_.resize(static_cast<size_t>(data_.coordinates) * tokens + kCellsPadding);
-  for (const SegmentView& segment : segments_) {
-    status = levels_.Decode(segment, static_cast<int>(tokens), &classes_, cells_.data());
+  for (size_t i = 0; i < segments.size(); ++i) {
+    status = levels_.Decode(segments_[i], static_cast<int>(tokens), &classes_, cells_.data());
     if (!status.ok()) return status;
   }
   if (tokens == 0) return absl::OkStatus();
@@ -135,8 +141,8 @@ absl::Status ChunkDecoder::Impl::Decode(absl::Span<const absl::string_view> segm
   const std::vector<float>& mean = data_.calibrated ? data_.mean : mean_;
   const std::vector<float>& unit = data_.calibrated ? data_.unit : unit_;
   for (const ProfileGroup& group : data_.groups) {
-    inverse_.Run(group, static_cast<int>(segments_.size()) - 1, cells_.data(), classes_, mean, unit,
-                 position, coded);
+    inverse_.Run(group, static_cast<int>(segments.size()) - 1, cells_.data(), classes_, mean, unit,
+                 position, coded_);
   }
   return absl::OkStatus();
 }

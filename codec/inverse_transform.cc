@@ -5,12 +5,12 @@
 #include <cstring>
 
 #include "codec/float16.h"
+#include "codec/forward_kernels.h"
 #include "codec/kv_panels.h"
 #include "codec/quantize.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "codec/inverse_transform.cc"
-#include "codec/highway_targets.h"
 // foreach_target.h must come before highway.h.
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
@@ -259,30 +259,6 @@ void ScaleLine(const int32_t* sums, bool shorts, float scale, const float* unit,
   }
 }
 
-// As RopeTable::Apply with the half-split layout: first and second hold `pairs` floats each.
-void RotateLine(const float* cosine, const float* sine, float scale, int64_t pairs, float* first,
-                float* second) {
-  const FloatTag d;
-  const auto factor = hn::Set(d, scale);
-  int64_t i = 0;
-  for (; i + kVector <= pairs; i += kVector) {
-    const Floats c = hn::Mul(hn::LoadU(d, cosine + i), factor);
-    const Floats s = hn::Mul(hn::LoadU(d, sine + i), factor);
-    const Floats a = hn::LoadU(d, first + i);
-    const Floats b = hn::LoadU(d, second + i);
-    hn::StoreU(hn::Sub(hn::Mul(a, c), hn::Mul(b, s)), d, first + i);
-    hn::StoreU(hn::Add(hn::Mul(b, c), hn::Mul(a, s)), d, second + i);
-  }
-  for (; i < pairs; ++i) {
-    const float c = cosine[i] * scale;
-    const float s = sine[i] * scale;
-    const float a = first[i];
-    const float b = second[i];
-    first[i] = a * c - b * s;
-    second[i] = b * c + a * s;
-  }
-}
-
 // As Float16From, of a line.
 void NarrowLine(const float* line, int64_t channels, KvDtype dtype, uint16_t* out) {
   const FloatTag d;
@@ -330,7 +306,6 @@ HWY_EXPORT(FloatTile);
 HWY_EXPORT(ShortTile);
 HWY_EXPORT(ScaleLine);
 HWY_EXPORT(NarrowLine);
-HWY_EXPORT(RotateLine);
 
 InverseTransform::InverseTransform(const ProfileData& profile)
     : profile_(profile), rope_(profile.geometry.rope) {}
@@ -420,17 +395,21 @@ void InverseTransform::Finish(int64_t first_token, int64_t count, const int32_t*
   const MutableKvTensor& tensor = place.values ? out.values[place.layer] : out.keys[place.layer];
   const auto scale = HWY_DYNAMIC_DISPATCH(ScaleLine);
   const auto narrow = HWY_DYNAMIC_DISPATCH(NarrowLine);
-  const auto rotate = HWY_DYNAMIC_DISPATCH(RotateLine);
   const bool half_split = geometry.rope.layout == RopeParameters::Layout::kHalfSplit;
   const int64_t pairs = geometry.rope.rotary_size() / 2;
   const float factor = static_cast<float>(geometry.rope.attention_factor);
   line_.resize(std::max<size_t>(line_.size(), size));
   for (int64_t t = 0; t < count; ++t) {
     const int64_t token = first_token + t;
+    if (token + kTileTokens < out.tokens) {
+      const uint16_t* const ahead = tensor.at(token + kTileTokens, place.head);
+      for (int64_t c = 0; c < size; c += 32) __builtin_prefetch(ahead + c, 1);
+    }
     scale(sums + t * padded, shorts, norm_[token], unit, mean, size, line_.data());
     if (!place.values && half_split) {
       float* const first = line_.data() + geometry.rope.rotary_offset;
-      rotate(rope_.Cosines(token), rope_.Sines(token), factor, pairs, first, first + pairs);
+      RotateHalves(rope_.Cosines(token), rope_.Sines(token), factor, factor, pairs, first,
+                   first + pairs);
     } else if (!place.values) {
       rope_.Apply(token, line_.data());
     }

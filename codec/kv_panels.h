@@ -30,7 +30,10 @@ absl::Status CheckKvView(const KvGeometry& geometry, const MutableKvView& kv);
 class KvPanels {
  public:
   explicit KvPanels(const KvGeometry& geometry)
-      : geometry_(geometry), rope_(geometry.rope), row_(geometry.head_size) {}
+      : geometry_(geometry),
+        rope_(geometry.rope),
+        rows_(4 * geometry.head_size),
+        inverse_(geometry.head_size) {}
 
   // out, [panel][channel - first_channel][32] floats: (x - mean) / unit of every token of kv, whose
   // first stands at first_position; columns beyond the last token are 0. mean and unit have an
@@ -39,9 +42,12 @@ class KvPanels {
             const std::vector<float>& mean, const std::vector<float>& unit, float* out);
 
  private:
+  void Undo(int64_t token, float* head) const;
+
   const KvGeometry geometry_;
   RopeTable rope_;
-  std::vector<float> row_;
+  std::vector<float> rows_;     // of four tokens
+  std::vector<float> inverse_;  // of a head's units
 };
 
 }  // namespace kvstream

@@ -183,6 +183,48 @@ INSTANTIATE_TEST_SUITE_P(Models, UncalibratedModelTest,
                            return info.param.name;
                          });
 
+// Channels that stand out so far that their tensor's scale is theirs alone, and others that are all
+// but constant beside them.
+TEST(OutlierTest, RatesFollowTheoryWithAndWithoutCalibration) {
+  ModelStatistics statistics;
+  statistics.outliers_per_head = 6;
+  statistics.outlier_gain = 40;
+  statistics.outlier_mean = 60;
+  const ModelKv model(GeometryOf(Llama31Config(2, 4)), statistics, 16);
+  CalibrationOptions options;
+  options.group = Group::kHead;
+  const std::shared_ptr<const Profile> calibrated = CalibrateOn(model, 4096, options);
+  const std::vector<SpectrumTheory> theory = TheoryOfProfile(model, *calibrated);
+  const std::vector<Measured> measured =
+      MeasureChunk(model, calibrated, calibrated->data().unit, 4096, {0, 1, 2, 3});
+  PrintMeasured("OutliersPerHead", measured, theory);
+  const std::shared_ptr<const Profile> plain = *BuildProfile(model.geometry(), {}, {}, options);
+  const std::vector<float> unit = Units(model, options, /*with_means=*/false);
+  std::vector<double> spectrum(unit.size());
+  for (size_t c = 0; c < unit.size(); ++c)
+    spectrum[c] = model.variance(static_cast<int32_t>(c)) / (double{unit[c]} * unit[c]);
+  const std::vector<Measured> without = MeasureChunk(model, plain, unit, 4096, {0, 1, 2, 3});
+  std::vector<SpectrumTheory> identity;
+  for (int level = 0; level < kModelLevels; ++level) {
+    identity.push_back(TheoryOf(spectrum, level));
+    identity.back().bits /= static_cast<double>(unit.size());
+    identity.back().bound_bits /= static_cast<double>(unit.size());
+    identity.back().error /= static_cast<double>(unit.size());
+  }
+  PrintMeasured("OutliersNotCalibrated", without, identity);
+  const double side = 16.0 / kModelChunk;
+  for (int level = 0; level < kModelLevels; ++level) {
+    SCOPED_TRACE(level);
+    EXPECT_GT(measured[level].bits, theory[level].bits * 0.98);
+    EXPECT_LT(measured[level].bits, theory[level].bits * 1.05);
+    EXPECT_LT(measured[level].error, theory[level].error * 1.05 + measured[level].rounding);
+    EXPECT_GT(without[level].bits, identity[level].bits * 0.98 + side);
+    EXPECT_LT(without[level].bits,
+              identity[level].bits * 1.03 + side + (level + 1) * 5.0 / kModelChunk);
+    EXPECT_LT(without[level].error, identity[level].error * 1.05 + without[level].rounding);
+  }
+}
+
 TEST(WholeModelTest, Llama70BCalibratedPerHeadReachesTheory) {
   const ModelKv model(GeometryOf(Llama31Config(80, 8)), {}, 13);
   CalibrationOptions options;

@@ -7,7 +7,6 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "codec/rans_kernels.cc"
-#include "codec/highway_targets.h"
 // foreach_target.h must come before highway.h and before what includes it.
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"

@@ -64,6 +64,10 @@ std::string WriteSegment(const ProfileData& profile, const SegmentHeader& header
 // INVALID_ARGUMENT (field out of range).
 absl::StatusOr<SegmentView> ParseSegment(const ProfileData& profile, absl::string_view bytes);
 
+// The same into *view, whose vector keeps its memory. On an error *view is unspecified.
+absl::Status ParseSegmentInto(const ProfileData& profile, absl::string_view bytes,
+                              SegmentView* view);
+
 // Recomputes the checksum at the end of a segment, profile or chunk file; for tests that damage
 // one. Bytes too short to have one stay.
 void Reseal(std::string* bytes);

@@ -48,6 +48,25 @@ TEST(SensitivityTest, ReadsKeysThenValuesOfEveryLayer) {
   EXPECT_THAT(*read, ElementsAre(1, 2, 3, 4, 5, 6, 7, 0));
 }
 
+TEST(SensitivityTest, ReadsALatentsOwnTensor) {
+  const std::vector<float> values = {4, 3, 2};
+  const std::string path = absl::StrCat(testing::TempDir(), "/latent.safetensors");
+  const absl::Status written =
+      WriteSafetensors(path,
+                       {{"layers.0.latent_sensitivity",
+                         TensorDtype::kF32,
+                         {1, 3},
+                         {absl::string_view(reinterpret_cast<const char*>(values.data()), 12)}}},
+                       {});
+  ASSERT_TRUE(written.ok()) << written;
+  KvGeometry geometry;
+  geometry.layers = geometry.planes = geometry.kv_heads = 1;
+  geometry.head_size = 3;
+  const auto read = ReadSensitivity(path, geometry);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(*read, values);
+}
+
 TEST(SensitivityTest, NamesTheTensorThatIsWrong) {
   EXPECT_THAT(ErrorOf(Read({1, 2, 3, 4}, {1, 2, 3, 4}, {2, 2}, 2)),
               HasSubstr("tensor layers.1.key_sensitivity is missing"));

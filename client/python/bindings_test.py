@@ -91,6 +91,15 @@ class BindingsTest(unittest.TestCase):
             self.profile.save(folder + "/p.kvprofile")
             self.assertEqual(kvstream.Profile.load(folder + "/p.kvprofile").id, self.profile.id)
 
+    def test_sensitivity_moves_bits_between_layers(self):
+        geometry = self.profile.geometry
+        sensitivity = np.ones((geometry["layers"], geometry["planes"], geometry["kv_heads"], geometry["head_size"]), np.float32)
+        sensitivity[0] = 1e-3
+        profile = kvstream.build_profile(config(), [self.kv], chunk_tokens=32, sensitivity=sensitivity)
+        self.assertNotEqual(profile.id, self.profile.id)
+        with self.assertRaises(kvstream.KVStreamError):
+            kvstream.build_profile(config(), [self.kv], sensitivity=sensitivity[1:])
+
     def test_latents_travel(self):
         """A model with latent attention: one array a layer, no values."""
         latent = json.dumps(dict(model_type="deepseek_v3", num_hidden_layers=LAYERS, num_attention_heads=4, hidden_size=64,

@@ -1,33 +1,23 @@
-// GB/s of BF16 that the device decoder produces, beside the device's own copy in the same run.
+// GB/s of BF16 that the device decoder produces and the encoder takes, beside the device's own copy
+// in the same run.
 //
 // Three figures a row: `kernels`, the device's time for a batch that is already there; `call`, all
 // of DeviceDecoder::Decode from segments in host memory (checks, copy, kernels), calls in flight;
 // and `copy`, a device-to-device copy of as many bytes. Every row's KV is compared with
 // ChunkDecoder's. Exit status: 0; 1 if some KV is wrong; 2 if there is no device.
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-
-#include "codec/cuda/device_decoder.h"
-
-#ifndef KVSTREAM_CUDA_FOUND
-
-int main() {
-  std::fprintf(stderr, "%s\n", kvstream::CheckCudaDevice(0).ToString().c_str());
-  return 2;
-}
-
-#else
-
-#include <cuda_runtime_api.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "codec/cuda/benchmark_model.h"
+#include "codec/cuda/device_decoder.h"
+#include "codec/cuda/device_encoder.h"
 #include "codec/cuda/internal/backend.h"
 #include "codec/cuda/internal/decode_batch.h"
 #include "codec/cuda/internal/device_tables.h"
@@ -36,6 +26,11 @@ int main() {
 #include "codec/decoder.h"
 #include "codec/encoder.h"
 #include "codec/float16.h"
+#include "codec/segment.h"
+
+#ifdef KVSTREAM_CUDA_FOUND
+#include <cuda_runtime_api.h>
+#endif
 
 namespace kvstream {
 namespace {
@@ -57,6 +52,67 @@ void Must(const absl::Status& status) {
   std::fprintf(stderr, "%s\n", status.ToString().c_str());
   std::exit(1);
 }
+// What one thread of the host does for a chunk before the device can start: parse, hash, copy to
+// staging; beside a copy of the segments' bytes in the same run.
+int HostMain() {
+  const BenchmarkModel model = MakeBenchmarkModel(32, 8, 128, 1, 2048);
+  const std::vector<uint16_t> kv = MakeBenchmarkKv(model, kTokens, kFirstPosition, 1);
+  const EncodedChunk chunk =
+      Must(Must(ChunkEncoder::Create(model.profile))
+               ->Encode(ViewOfKv(model.geometry, kv, kTokens), kFirstPosition));
+  const std::shared_ptr<cuda::Backend> backend = cuda::CreateHostBackend();
+  const auto tables = Must(cuda::DeviceTables::Create(backend, model.profile, {}));
+  cuda::DecodeBatch batch(*tables);
+  cuda::Staging staging;
+  Must(staging.Create(backend, kv.size()));
+  std::printf("host's part of decoding a chunk of %d tokens, 8B, one layer a group\n", kTokens);
+  std::printf("%5s %10s %9s %9s %19s %14s %14s\n", "level", "segments", "prepare", "memcpy",
+              "BF16 that it feeds", "level's blocks", "longest, steps");
+  std::vector<absl::string_view> segments;
+  for (const std::string& segment : chunk.segments) {
+    segments.push_back(segment);
+    size_t bytes = 0;
+    for (absl::string_view bytes_of : segments) bytes += bytes_of.size();
+    size_t blocks = 0;
+    uint64_t steps = 0;  // of a warp in the level's longest block
+    std::vector<double> prepare_ms;
+    std::vector<double> copy_ms;
+    std::string copy(bytes, 0);
+    for (int round = 0; round < kRounds; ++round) {
+      const auto begin = std::chrono::steady_clock::now();
+      cuda::ParsedChunk parsed;
+      Must(cuda::ParseChunk(model.profile->data(), segments, &parsed));
+      Must(staging.Begin(backend, batch.StagingBytes({&parsed, 1})));
+      cuda::BatchDev device = {};
+      std::vector<cuda::LevelDev> levels;
+      int failed = 0;
+      Must(batch.Prepare({&parsed, 1}, &staging, &device, &levels, &failed));
+      const auto middle = std::chrono::steady_clock::now();
+      blocks = parsed.levels.back().blocks.size();
+      for (const BlockEntry& block : parsed.levels.back().blocks)
+        steps = std::max<uint64_t>(steps, uint64_t{block.coordinates} * (kTokens / cuda::kWarp));
+      size_t at = 0;
+      for (absl::string_view from : segments) {
+        std::memcpy(&copy[at], from.data(), from.size());
+        at += from.size();
+      }
+      const auto end = std::chrono::steady_clock::now();
+      prepare_ms.push_back(std::chrono::duration<double, std::milli>(middle - begin).count());
+      copy_ms.push_back(std::chrono::duration<double, std::milli>(end - middle).count());
+    }
+    std::sort(prepare_ms.begin(), prepare_ms.end());
+    std::sort(copy_ms.begin(), copy_ms.end());
+    const double ms = prepare_ms[kRounds / 2];
+    std::printf("%5zu %7.2f MB %6.2f ms %6.2f ms %14.1f GB/s %14zu %14llu\n", segments.size() - 1,
+                static_cast<double>(bytes) * 1e-6, ms, copy_ms[kRounds / 2],
+                static_cast<double>(kv.size()) * 2e-6 / ms, blocks,
+                static_cast<unsigned long long>(steps));
+  }
+  return 0;
+}
+
+#ifdef KVSTREAM_CUDA_FOUND
+
 void Must(cudaError_t error) {
   if (error == cudaSuccess) return;
   std::fprintf(stderr, "cuda: %s\n", cudaGetErrorString(error));
@@ -125,6 +181,38 @@ class DecodeBenchmark {
     (void)cudaStreamDestroy(stream_);
   }
 
+  // All levels from the KV that the last Run left; false if they do not decode to it.
+  bool RunEncode(int chunks) {
+    if (chunks > chunks_max_) return true;
+    const size_t bytes = static_cast<size_t>(chunk_values_) * 2 * chunks;
+    DeviceEncoderOptions options;
+    options.max_batch_chunks = std::min(chunks, 8);
+    auto encoder = Must(DeviceEncoder::Create(model_.profile, options));
+    const DeviceKvView view = View(chunks);
+    std::vector<EncodedChunk> encoded = Must(encoder->Encode(view, kFirstPosition, stream_));
+    const auto begin = std::chrono::steady_clock::now();
+    for (int round = 0; round < kRounds; ++round)
+      encoded = Must(encoder->Encode(view, kFirstPosition, stream_));
+    const std::chrono::duration<double, std::milli> elapsed =
+        std::chrono::steady_clock::now() - begin;
+    const double copy_ms = DeviceMs(stream_, [&] {
+      Must(cudaMemcpyAsync(copy_, out_, bytes, cudaMemcpyDeviceToDevice, stream_));
+    });
+    size_t coded = 0;
+    for (const std::string& segment : encoded[0].segments) coded += segment.size();
+    const std::vector<absl::string_view> segments(encoded[0].segments.begin(),
+                                                  encoded[0].segments.end());
+    // Half a step of 0.04 deviations, and BF16.
+    const bool right = Verify(1, chunks, segments, 3e-2);
+    const double gb = static_cast<double>(bytes) * 1e-6;
+    const double call_ms = elapsed.count() / kRounds;
+    std::printf("%-22s %6d %5s %8.3f %9s %9.1f %9.1f %7.1f%% %s\n", setup_.name, chunks, "enc",
+                static_cast<double>(coded) * 8 / static_cast<double>(chunk_values_), "-",
+                gb / call_ms, gb / copy_ms, 100 * copy_ms / call_ms, right ? "ok" : "WRONG");
+    std::fflush(stdout);
+    return right;
+  }
+
   // False if the KV is wrong.
   bool Run(int chunks, int level) {
     if (chunks > chunks_max_) return true;
@@ -136,7 +224,7 @@ class DecodeBenchmark {
     std::vector<DeviceChunk> jobs;
     for (int i = 0; i < chunks; ++i) jobs.push_back({segments, int64_t{i} * kTokens});
     const double call_ms = CallMs(jobs, view);
-    const bool right = Verify(chunks, segments);
+    const bool right = Verify(chunks, chunks, segments, 2e-3);
     const double kernel_ms = KernelMs(jobs, view);
     const double copy_ms = DeviceMs(stream_, [&] {
       Must(cudaMemcpyAsync(copy_, out_, bytes, cudaMemcpyDeviceToDevice, stream_));
@@ -223,14 +311,17 @@ class DecodeBenchmark {
     });
   }
 
-  bool Verify(int chunks, const std::vector<absl::string_view>& segments) {
+  // Compares the first `compared` chunks' first and last with what ChunkDecoder makes of the
+  // segments. Both round to BF16 (2^-9 on average) after sums in another order.
+  bool Verify(int compared, int chunks, const std::vector<absl::string_view>& segments,
+              double tolerance) {
     std::vector<uint16_t> expected(chunk_values_);
     Must(Must(ChunkDecoder::Create(model_.profile))
              ->Decode(segments, MutableViewOfKv(model_.geometry, expected, kTokens)));
     const int64_t row = int64_t{model_.geometry.kv_heads} * model_.geometry.head_size;
     const int64_t part = kTokens * row;  // of one tensor
     std::vector<uint16_t> actual(part);
-    for (const int chunk : {0, chunks - 1}) {
+    for (const int chunk : {0, compared - 1}) {
       double error = 0;
       double power = 0;
       for (int64_t tensor = 0; tensor < 2 * model_.geometry.layers; ++tensor) {
@@ -244,8 +335,7 @@ class DecodeBenchmark {
           power += want * want;
         }
       }
-      // Both round to BF16 (2^-9 on average) after sums in another order.
-      if (!(std::sqrt(error / power) < 2e-3)) return false;
+      if (!(std::sqrt(error / power) < tolerance)) return false;
     }
     return true;
   }
@@ -263,14 +353,12 @@ class DecodeBenchmark {
   void* copy_ = nullptr;
 };
 
-int Main(int argc, char** argv) {
+int DeviceMain(bool quick) {
   const absl::Status device = CheckCudaDevice(0);
   if (!device.ok()) {
     std::fprintf(stderr, "%s\n", device.ToString().c_str());
     return 2;
   }
-  // --quick: one geometry, few sizes (for compute-sanitizer).
-  const bool quick = argc > 1 && std::strcmp(argv[1], "--quick") == 0;
   cudaDeviceProp properties;
   Must(cudaGetDeviceProperties(&properties, 0));
   std::printf("device: %s\n", properties.name);
@@ -291,14 +379,26 @@ int Main(int argc, char** argv) {
     DecodeBenchmark benchmark(setup, sizes.back());
     for (const int chunks : sizes) {
       for (int level = 0; level < 4; ++level) right = benchmark.Run(chunks, level) && right;
+      if (chunks <= 16) right = benchmark.RunEncode(chunks) && right;
     }
   }
   return right ? 0 : 1;
 }
 
+#else
+
+int DeviceMain(bool) {
+  std::fprintf(stderr, "%s\n", CheckCudaDevice(0).ToString().c_str());
+  return 2;
+}
+
+#endif  // KVSTREAM_CUDA_FOUND
+
 }  // namespace
 }  // namespace kvstream
 
-int main(int argc, char** argv) { return kvstream::Main(argc, argv); }
-
-#endif  // KVSTREAM_CUDA_FOUND
+int main(int argc, char** argv) {
+  const std::string mode = argc > 1 ? argv[1] : "";
+  if (mode == "--host") return kvstream::HostMain();
+  return kvstream::DeviceMain(mode == "--quick");
+}

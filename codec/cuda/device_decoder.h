@@ -49,7 +49,8 @@ using DecodeTicket = int64_t;
 // Calls are asynchronous on the caller's stream: kernels run after what the stream holds, and work
 // put on the stream later sees the KV. Device pointers and block tables must stay valid until then.
 // Calls of one decoder must use streams that are ordered among each other, since they share its
-// workspace. After Create (and one call with chunks of the largest size) nothing is allocated.
+// workspace. After Create (and one call with chunks of the largest size) no device or pinned memory
+// is allocated.
 class DeviceDecoder {
  public:
   // The most chunks of one call.

@@ -2,6 +2,7 @@
 // ChunkDecoder.
 #include "codec/cuda/device_decoder.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -102,12 +103,15 @@ INSTANTIATE_TEST_SUITE_P(
              Group::kLayers, 1},
         Case{"InterleavedOdd", TestGeometry(2, 2, 33, KvDtype::kF16, Layout::kInterleaved, 32),
              Group::kHead, 1},
+        Case{"Latent", TestLatentGeometry(2, 96, 32), Group::kLayers, 1},
+        Case{"LatentOf576", TestLatentGeometry(1, 512, 64), Group::kLayers, 1},
         Case{"NoRope", TestGeometry(1, 2, 32, KvDtype::kF16, Layout::kNone), Group::kModel, 1}),
     [](const testing::TestParamInfo<Case>& info) { return info.param.name; });
 
 TEST(DeviceDecoderTest, DecodesWithoutCalibration) {
-  for (const KvDtype dtype : {KvDtype::kF16, KvDtype::kBF16}) {
-    const KvGeometry geometry = TestGeometry(2, 2, 48, dtype);
+  for (const KvGeometry& geometry :
+       {TestGeometry(2, 2, 48, KvDtype::kF16), TestGeometry(2, 2, 48, KvDtype::kBF16),
+        TestLatentGeometry(2, 96, 32)}) {
     const std::shared_ptr<const Profile> profile = *BuildProfile(geometry, {}, {}, {});
     const TestKv kv = MakeTestKv(geometry, 130, 5, 6);
     const EncodedChunk chunk = *(*ChunkEncoder::Create(profile))->Encode(kv.view(), 0);
@@ -121,9 +125,37 @@ TEST(DeviceDecoderTest, DecodesWithoutCalibration) {
       const auto ticket = device->Decode({&job, 1}, DeviceViewOf(actual, 130), nullptr);
       ASSERT_TRUE(ticket.ok()) << ticket.status();
       ASSERT_TRUE(device->Finish(*ticket).ok());
-      ExpectNear(expected.Floats(), actual.Floats(), dtype);
+      ExpectNear(expected.Floats(), actual.Floats(), geometry.dtype);
     }
   }
+}
+
+TEST(DeviceDecoderTest, PagedLatentsHaveOnePlane) {
+  constexpr int kTokens = 40;
+  const KvGeometry geometry = TestLatentGeometry(2, 96, 32);
+  const std::shared_ptr<const Profile> profile = MakeTestProfile(geometry, 3);
+  const TestKv kv = MakeTestKv(geometry, kTokens, 3, 6);
+  const EncodedChunk chunk = *(*ChunkEncoder::Create(profile))->Encode(kv.view(), 0);
+  const Views views = ViewsOf(chunk, 4);
+  TestKv expected(geometry, kTokens);
+  ASSERT_TRUE((*ChunkDecoder::Create(profile))->Decode(views, expected.mutable_view()).ok());
+  const std::vector<int32_t> table = {4, 0, 2};
+  std::vector<std::vector<uint16_t>> caches(2, std::vector<uint16_t>(5 * 16 * 128));
+  const std::vector<void*> pointers = {caches[0].data(), caches[1].data()};
+  const PagedKvView view = *MakePagedKvView(PagedLayout::kLatent, absl::MakeConstSpan(pointers), 5,
+                                            16, 1, 128, table.data(), 3);
+  const DeviceChunk job = {views, 0};
+  auto device = *CreateHostDeviceDecoder(profile);
+  const auto ticket = device->Decode({&job, 1}, view, nullptr);
+  ASSERT_TRUE(ticket.ok()) << ticket.status();
+  ASSERT_TRUE(device->Finish(*ticket).ok());
+  TestKv actual(geometry, kTokens);
+  for (int layer = 0; layer < 2; ++layer) {
+    for (int t = 0; t < kTokens; ++t)
+      std::copy_n(caches[layer].begin() + (table[t / 16] * 16 + t % 16) * 128, 128,
+                  actual.keys(layer).begin() + t * 128);
+  }
+  ExpectNear(expected.Floats(), actual.Floats(), geometry.dtype);
 }
 
 // A model of two layers and its context of some chunks, for the tests below.

@@ -16,6 +16,8 @@
 #include "codec/cuda/internal/target.h"
 #include "codec/exact_tokens.h"
 #include "codec/format.h"
+#include "codec/level_coder.h"
+#include "codec/quantize.h"
 #include "codec/segment.h"
 
 namespace kvstream {
@@ -24,10 +26,13 @@ namespace {
 using cuda::EncodeTaskDev;
 using cuda::Memory;
 
-// As level_encoder.cc cuts blocks: states cost 128 bytes, so that a block has some 8 KiB.
+// As level_encoder.cc cuts blocks: states cost 128 bytes, so that a block has some 8 KiB. But no
+// block has more symbols than kBlockSymbolsMax: where symbols cost next to nothing a block of 8 KiB
+// would keep one warp busy for milliseconds.
 constexpr double kBlockBitsMin = 8 * 8192;
 constexpr double kBlockBitsMax = 16 * 8192;
 constexpr int64_t kBlockSymbols = 32768;
+constexpr int64_t kBlockSymbolsMax = int64_t{1} << 19;
 
 // Device memory and, where the host reads or writes it, pinned memory of the same size; both grow.
 class Buffer {
@@ -60,7 +65,8 @@ class DeviceEncoder::Impl {
       : tables_(std::move(tables)),
         options_(options),
         backend_(tables_->shared_backend()),
-        data_(tables_->data()) {}
+        data_(tables_->data()),
+        level_encoder_(data_) {}
 
   absl::Status Create();
   const cuda::ShardLayout& layout() const { return tables_->layout(); }
@@ -82,6 +88,10 @@ class DeviceEncoder::Impl {
   void CutBlocks(int chunk, int level);
   absl::Status LaunchBlocks(void* stream);
   absl::StatusOr<EncodedChunk> Assemble(const Batch& batch, int chunk);
+  // Sections of one level but for exact tokens.
+  absl::Status TakeLevel(const Batch& batch, int chunk, int level, SegmentSections* out) const;
+  // The same, coded here. Levels in order, from 0.
+  void CodeLevel(int chunk, int level, SegmentSections* out);
   absl::Status ExactTokens(const cuda::ChunkDev& info, int chunk, std::string* out) const;
   void AppendExceptions(int chunk, int level, int tokens, std::string* out) const;
   size_t RowIndex(int chunk, int level) const {
@@ -92,6 +102,9 @@ class DeviceEncoder::Impl {
   const DeviceEncoderOptions options_;
   const std::shared_ptr<cuda::Backend> backend_;
   const ProfileData& data_;
+  LevelEncoder level_encoder_;
+  std::vector<uint8_t> classes_;            // in effect, when they are chosen here
+  std::vector<std::vector<int32_t>> host_;  // [level]: cells of the chunk in work
 
   std::vector<std::vector<int32_t>> orders_;  // [level]: coded coordinates in coding order
   cuda::EncodeDev encode_ = {};
@@ -145,7 +158,7 @@ absl::Status DeviceEncoder::Impl::Create() {
   fit(tiles_, tiles.size() * sizeof(tiles[0]), false);
   fit(order_pointers_, orders.size() * sizeof(orders[0]), false);
   fit(operands_, chunks * 2 * slots * stride * sizeof(uint16_t), false);
-  fit(cells_, chunks * coordinates * stride * sizeof(int32_t), false);
+  fit(cells_, chunks * coordinates * stride * sizeof(int32_t), options_.choose_classes);
   fit(rotation_, chunks * stride * pairs * 2 * sizeof(float), false);
   fit(exact_, chunks * sinks * data_.channels() * sizeof(uint16_t), true);
   fit(bits_, rows * sizeof(float), true);
@@ -239,7 +252,8 @@ void DeviceEncoder::Impl::CutBlocks(int chunk, int level) {
     left -= row_bits[order[i]];
     const int64_t symbols = static_cast<int64_t>(i + 1 - first) * tokens;
     const bool full = bits >= kBlockBitsMax || (bits >= kBlockBitsMin && symbols >= kBlockSymbols);
-    if (i + 1 < order.size() && !(full && left >= kBlockBitsMin / 2)) continue;
+    const bool cut = (full && left >= kBlockBitsMin / 2) || symbols >= kBlockSymbolsMax;
+    if (i + 1 < order.size() && !cut) continue;
     EncodeTaskDev task = {};
     task.chunk = static_cast<uint32_t>(chunk);
     task.level = static_cast<uint32_t>(level);
@@ -300,7 +314,7 @@ absl::Status DeviceEncoder::Impl::ExactTokens(const cuda::ChunkDev& info, int ch
   if (info.sinks == 0) return absl::OkStatus();
   const KvGeometry& geometry = data_.geometry;
   const int planes = layout().planes;
-  const int64_t per_tensor = int64_t{geometry.kv_heads} * geometry.head_size;
+  const int64_t per_tensor = int64_t{geometry.tensor_channels()};
   const uint16_t* at =
       exact_.host<uint16_t>() + static_cast<size_t>(chunk) * data_.sink_tokens * data_.channels();
   KvView view;
@@ -331,6 +345,45 @@ void DeviceEncoder::Impl::AppendExceptions(int chunk, int level, int tokens,
   }
 }
 
+absl::Status DeviceEncoder::Impl::TakeLevel(const Batch& batch, int chunk, int level,
+                                            SegmentSections* out) const {
+  const int tokens = chunks_[chunk].tokens;
+  if (data_.coordinates > 0 && tokens > 0) AppendExceptions(chunk, level, tokens, &out->exceptions);
+  for (size_t i = 0; i < tasks_.size(); ++i) {
+    const EncodeTaskDev& task = tasks_[i];
+    if (task.chunk != static_cast<uint32_t>(chunk) || task.level != static_cast<uint32_t>(level))
+      continue;
+    const uint32_t words = words_.host<uint32_t>()[i];
+    if (words == 0 || words > task.capacity)
+      return absl::InternalError(
+          absl::StrCat("chunk ", batch.first + chunk, ": a block outgrew its estimate"));
+    const uint16_t* const end = payload_.host<uint16_t>() + task.offset + task.capacity;
+    out->payload.append(reinterpret_cast<const char*>(end - words), words * sizeof(uint16_t));
+    out->blocks.push_back({task.coordinates, words * 2});
+  }
+  return absl::OkStatus();
+}
+
+void DeviceEncoder::Impl::CodeLevel(int chunk, int level, SegmentSections* out) {
+  const size_t tokens = static_cast<size_t>(chunks_[chunk].tokens);
+  const size_t coordinates = static_cast<size_t>(data_.coordinates);
+  if (level == 0) {
+    classes_ = data_.classes;
+    host_.resize(data_.levels);
+    for (std::vector<int32_t>& cells : host_) cells.resize(coordinates * tokens);
+    const size_t stride = static_cast<size_t>(encode_.batch.stride);
+    const int32_t* const from = cells_.host<int32_t>() + chunk * coordinates * stride;
+    for (size_t i = 0; i < coordinates; ++i)
+      std::copy_n(from + i * stride, tokens, host_.back().begin() + i * tokens);
+    for (int coarser = data_.levels - 2; coarser >= 0; --coarser) {
+      std::transform(host_[coarser + 1].begin(), host_[coarser + 1].end(), host_[coarser].begin(),
+                     ParentCell);
+    }
+  }
+  level_encoder_.Encode(level, host_[level].data(), level == 0 ? nullptr : host_[level - 1].data(),
+                        static_cast<int>(tokens), &classes_, out);
+}
+
 absl::StatusOr<EncodedChunk> DeviceEncoder::Impl::Assemble(const Batch& batch, int chunk) {
   const cuda::ChunkDev& info = chunks_[chunk];
   SegmentHeader header;
@@ -344,20 +397,13 @@ absl::StatusOr<EncodedChunk> DeviceEncoder::Impl::Assemble(const Batch& batch, i
       absl::Status status = ExactTokens(info, chunk, &sections.sinks);
       if (!status.ok()) return status;
     }
-    if (data_.coordinates > 0 && info.tokens > 0)
-      AppendExceptions(chunk, level, info.tokens, &sections.exceptions);
-    for (size_t i = 0; i < tasks_.size(); ++i) {
-      const EncodeTaskDev& task = tasks_[i];
-      if (task.chunk != static_cast<uint32_t>(chunk) || task.level != static_cast<uint32_t>(level))
-        continue;
-      const uint32_t words = words_.host<uint32_t>()[i];
-      if (words == 0 || words > task.capacity)
-        return absl::InternalError(
-            absl::StrCat("chunk ", batch.first + chunk, ": a block outgrew its estimate"));
-      const uint16_t* const end = payload_.host<uint16_t>() + task.offset + task.capacity;
-      sections.payload.append(reinterpret_cast<const char*>(end - words), words * sizeof(uint16_t));
-      sections.blocks.push_back({task.coordinates, words * 2});
+    if (options_.choose_classes) {
+      CodeLevel(chunk, level, &sections);
+    } else {
+      absl::Status status = TakeLevel(batch, chunk, level, &sections);
+      if (!status.ok()) return status;
     }
+    header.flags = sections.class_override.empty() ? 0 : kSegmentHasOverride;
     header.level = level;
     out.segments.push_back(WriteSegment(data_, header, sections));
     if (level == 0)
@@ -386,15 +432,21 @@ absl::Status DeviceEncoder::Impl::EncodeBatch(const cuda::Target& kv, const Batc
   download(exception_counts_, rows * sizeof(uint32_t));
   if (encode_.batch.sinks_max > 0)
     download(exact_, count * data_.sink_tokens * data_.channels() * sizeof(uint16_t));
+  if (options_.choose_classes) {
+    download(cells_, count * data_.coordinates * static_cast<size_t>(encode_.batch.stride) *
+                         sizeof(int32_t));
+  }
   if (status.ok()) status = backend_->Synchronize(stream);
   if (status.ok()) status = CheckStatus(batch);
   if (!status.ok()) return status;
-  tasks_.clear();
-  payload_words_ = 0;
-  for (int chunk = 0; chunk < batch.count; ++chunk) {
-    for (int level = 0; level < data_.levels; ++level) CutBlocks(chunk, level);
+  if (!options_.choose_classes) {
+    tasks_.clear();
+    payload_words_ = 0;
+    for (int chunk = 0; chunk < batch.count; ++chunk) {
+      for (int level = 0; level < data_.levels; ++level) CutBlocks(chunk, level);
+    }
+    status = LaunchBlocks(stream);
   }
-  status = LaunchBlocks(stream);
   for (int chunk = 0; status.ok() && chunk < batch.count; ++chunk) {
     absl::StatusOr<EncodedChunk> encoded = Assemble(batch, chunk);
     status = encoded.status();

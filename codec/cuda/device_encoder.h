@@ -18,6 +18,11 @@ struct DeviceEncoderOptions {
   // Chunks whose work shares a launch. Device memory for it: 4 bytes a coordinate and token, 4 a
   // value, and the payload, times this. 1 to 64.
   int max_batch_chunks = 4;
+  // True: the device makes the cells, and the host chooses classes and codes the blocks as
+  // ChunkEncoder does. As few bytes, at the host's speed of entropy coding; needs 4 bytes a
+  // coordinate and token of pinned memory. False: the device codes the blocks under the profile's
+  // classes.
+  bool choose_classes = false;
 };
 
 // Not thread-safe; one per thread and stream. The whole model's KV must lie on the one device.

@@ -169,6 +169,7 @@ INSTANTIATE_TEST_SUITE_P(
     Geometries, DeviceEncoderTest,
     testing::Values(Case{"Layer", TestGeometry(2, 2, 32), Group::kLayers},
                     Case{"ModelBf16", TestGeometry(2, 1, 64, KvDtype::kBF16), Group::kModel},
+                    Case{"Latent", TestLatentGeometry(2, 96, 32), Group::kLayers},
                     Case{"HeadsOf80", TestGeometry(1, 2, 80), Group::kHead},
                     Case{"HeadsOf160",
                          TestGeometry(1, 1, 160, KvDtype::kF16, Layout::kHalfSplit, 64),
@@ -226,6 +227,32 @@ TEST_F(DeviceEncodeTest, ValuesFarBeyondTheCalibrationBecomeExceptions) {
     }
     EXPECT_LT(error[1], error[0] * 1.02 + 1e-6 * power) << levels << " levels";
   }
+}
+
+TEST_F(DeviceEncodeTest, ChosenClassesGiveTheHostsSegments) {
+  DeviceEncoderOptions options;
+  options.choose_classes = true;
+  auto device = *CreateHostDeviceEncoder(profile_, options);
+  auto host = *ChunkEncoder::Create(profile_);
+  // A context that starts elsewhere than its positions say: nothing like the calibration.
+  const TestKv kv = MakeTestKv(geometry_, 256, 3, 9);
+  const EncodedChunk expected = *host->Encode(kv.view(), 5);
+  const auto actual = device->Encode(DeviceViewOf(kv, 256), 5, nullptr);
+  ASSERT_TRUE(actual.ok()) << actual.status();
+  const ProfileData& data = profile_->data();
+  for (size_t level = 0; level < expected.segments.size(); ++level) {
+    EXPECT_NEAR(static_cast<double>((*actual)[0].segments[level].size()),
+                static_cast<double>(expected.segments[level].size()),
+                0.01 * static_cast<double>(expected.segments[level].size()));
+  }
+  EXPECT_FALSE(ParseSegment(data, (*actual)[0].segments[0])->class_override.empty());
+  CellsOf(data, (*actual)[0]);  // decodes
+  // So few values that none lies on an edge: the same bytes.
+  const TestKv few = MakeTestKv(geometry_, 6, 3, 9);
+  const EncodedChunk same = *host->Encode(few.view(), 0);
+  const auto bytes = device->Encode(DeviceViewOf(few, 6), 0, nullptr);
+  ASSERT_TRUE(bytes.ok());
+  EXPECT_TRUE((*bytes)[0].segments == same.segments);
 }
 
 TEST_F(DeviceEncodeTest, ReadsPagedCaches) {

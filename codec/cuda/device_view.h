@@ -34,7 +34,7 @@ struct DeviceKvTensor {
 // first_head. Keys are after RoPE.
 struct DeviceKvView {
   int64_t tokens = 0;
-  std::vector<DeviceKvTensor> keys;    // one per layer
+  std::vector<DeviceKvTensor> keys;    // one per layer; of the latents for a model with one plane
   std::vector<DeviceKvTensor> values;  // one per layer; empty for a model with one plane (MLA)
 };
 

@@ -13,8 +13,10 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Recompute in ability FRONT or ANY is given out so far ahead that neither a plan, which queues
-// behind a window of data, nor a report's delay leaves the client a gap.
+// behind a window of data, nor a report's delay leaves the client a gap; once its speed was measured
+// far enough that it still has work when a plan cannot reach it because the link stands still.
 constexpr double kRecomputeAheadSeconds = 0.100;
+constexpr double kMeasuredRecomputeAheadSeconds = 0.500;
 // How long a report of recompute may take beside the round trip.
 constexpr absl::Duration kReportGrace = absl::Milliseconds(50);
 // Without reports a plan that may still turn to recompute is looked at so often.
@@ -153,8 +155,7 @@ absl::optional<LoadAction> AdaptiveLoadSession::Proceed(absl::Duration now) {
     return LoadAction(plan);
   }
   const BandwidthEstimate estimate = estimator_.estimate(now);
-  const uint64_t window =
-      WindowBytes(estimate, estimator_.rtt_min(), estimator_.acked_bytes(), options_);
+  const uint64_t window = Window(estimate, work_->refinement);
   const uint64_t in_flight = estimator_.unacked_bytes();
   const uint64_t frame = FrameBytes(estimate, estimator_.sent_bytes(), options_);
   const SendData piece = delivery_.NextPiece(chunk, std::min(frame, window));
@@ -170,6 +171,11 @@ absl::optional<LoadAction> AdaptiveLoadSession::Proceed(absl::Duration now) {
   last_sent_ = piece;
   if (delivery_.complete(chunk) > work_->target) FinishWork();
   return LoadAction(piece);
+}
+
+uint64_t AdaptiveLoadSession::Window(const BandwidthEstimate& estimate, bool refinement) const {
+  if (base_is_certain() && !refinement) return options_.window_bytes_max;
+  return WindowBytes(estimate, estimator_.rtt_min(), estimator_.acked_bytes(), options_);
 }
 
 void AdaptiveLoadSession::FinishWork() {
@@ -197,6 +203,15 @@ PlannerView AdaptiveLoadSession::View(absl::Duration now) {
   // Giving a chunk to recompute is final: not as long as the link may well be faster than it shows.
   if (estimate.lower_bound) view.rate = std::max(view.rate, startup_rate_);
   view.rate_hoped = estimate.lower_bound ? view.rate : view.rate_low;
+  if (!delivery_.all_decided() && !estimate.lower_bound) {
+    // The link at its mean, where it takes long enough to return to it.
+    const OpenRange open = delivery_.open();
+    const double open_bytes =
+        static_cast<double>(chunks_.bytes(open.begin, open.end, base_level_) - open.sent_bytes);
+    const double forecast = estimate.Forecast(open_bytes / view.rate);
+    view.rate_low *= forecast / view.rate;
+    view.rate = forecast;
+  }
   view.rtt_s = absl::ToDoubleSeconds(estimator_.rtt_min());
   const double queued = queue_.bytes(estimator_.unacked_bytes(), estimate.rate, view.rtt_s, now);
   view.latency_s = view.rtt_s + queued / view.rate;
@@ -234,7 +249,9 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
   // back.
   if (work_.has_value() && !work_->refinement && work_->chunk < boundary_) work_.reset();
   const double window_s = input.view.rtt_s + kWindowQueueSeconds;
-  const double ahead_s = std::max(input.view.latency_s, window_s) + kRecomputeAheadSeconds;
+  const double ahead_s = std::max(input.view.latency_s, window_s) +
+                         (ledger_.reported_tokens() > 0 ? kMeasuredRecomputeAheadSeconds
+                                                        : kRecomputeAheadSeconds);
   for (uint32_t chunk = input.open.begin; chunk < boundary_ && !delivery_.all_decided(); ++chunk) {
     if (ledger_.backlog_s(front_end(), input.prefill, now) >= ahead_s) break;
     GiveToRecompute(chunk, chunk + 1, RecomputeReason::kFaster, now);
@@ -445,8 +462,7 @@ LoadSessionState AdaptiveLoadSession::state(absl::Duration now) const {
   state.rtt_min = estimator_.rtt_min();
   state.bytes_sent = estimator_.sent_bytes();
   state.bytes_acknowledged = estimator_.acked_bytes();
-  state.window_bytes =
-      WindowBytes(estimate, estimator_.rtt_min(), estimator_.acked_bytes(), options_);
+  state.window_bytes = Window(estimate, work_.has_value() && work_->refinement);
   state.chunks_ready = chunks_ready_;
   state.chunks_to_recompute = delivery_.recompute_chunks();
   return state;

@@ -67,6 +67,12 @@ class AdaptiveLoadSession final : public LoadSession {
     return delivery_.order() == BaseOrder::kForward ? size() : delivery_.open().begin;
   }
   uint32_t size() const { return chunks_.size(); }
+  // What is sent now, if it is no refinement, has to be sent whatever the link does: nothing is
+  // gained by keeping it back.
+  bool base_is_certain() const {
+    return ability_ == RecomputeAbility::kNone && policy_ != LoadPolicy::kCacheGen;
+  }
+  uint64_t Window(const BandwidthEstimate& estimate, bool refinement) const;
   double TimeLeft(absl::Duration now) const;
   PlannerView View(absl::Duration now);
 

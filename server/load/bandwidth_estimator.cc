@@ -10,6 +10,7 @@ namespace {
 
 constexpr double kMinRate = 1;     // byte a second
 constexpr double kMaxRate = 1e12;  // no link of this world
+constexpr double kCoherence = 0.5;
 constexpr absl::Duration kMaxClock = absl::Hours(24 * 30);
 
 double Clamp(double value, double low, double high) { return std::min(std::max(value, low), high); }
@@ -22,7 +23,15 @@ constexpr absl::Duration BandwidthEstimator::kQueueFloor;
 constexpr absl::Duration BandwidthEstimator::kErrorHorizon;
 
 BandwidthEstimator::BandwidthEstimator(double hint_bytes_per_second)
-    : hint_(hint_bytes_per_second > 0 ? Clamp(hint_bytes_per_second, kMinRate, kMaxRate) : 0) {}
+    : hint_(hint_bytes_per_second > 0 ? Clamp(hint_bytes_per_second, kMinRate, kMaxRate) : 0),
+      mean_bytes_(hint_),
+      mean_s_(hint_ > 0 ? 1 : 0) {}
+
+double BandwidthEstimate::Forecast(double horizon_s) const {
+  if (!(mean > 0) || lower_bound) return rate;
+  const double h = std::max(horizon_s / kCoherence, 1e-6);
+  return mean + (rate - mean) * (h < 1e-3 ? 1 : (1 - std::exp(-h)) / h);
+}
 
 void BandwidthEstimator::OnSent(uint64_t bytes, absl::Duration now) {
   if (unacked_bytes() == 0) {
@@ -113,6 +122,11 @@ bool BandwidthEstimator::PopAcked(uint64_t bytes_received, absl::Duration now) {
 
 void BandwidthEstimator::AddSample(double sample, double interval_s, bool limited) {
   sample = Clamp(sample, kMinRate, kMaxRate);
+  if (!limited) {
+    const double fade = std::exp(-interval_s / kMeanSeconds);
+    mean_bytes_ = mean_bytes_ * fade + sample * interval_s;
+    mean_s_ = mean_s_ * fade + interval_s;
+  }
   if (lower_bound_ && !limited) {
     // The first word about the link itself. A hint keeps a sixth.
     rate_ =
@@ -166,6 +180,8 @@ BandwidthEstimate BandwidthEstimator::estimate(absl::Duration now) const {
   BandwidthEstimate result;
   result.samples = samples_;
   result.lower_bound = lower_bound_;
+  result.hint = hint_;
+  result.mean = mean_s_ > 0 ? mean_bytes_ / mean_s_ : 0;
   if (samples_ > 0) {
     result.rate = rate_;
     result.low = rate_ * std::exp(-std::sqrt(log_error_square_) - 0.3 / std::sqrt(samples_));

@@ -19,6 +19,16 @@ struct BandwidthEstimate {
   // `rate`. True as well without a sample.
   bool lower_bound = true;
   int samples = 0;  // 0: rate is the hint, or the crude bound of the first report
+  double hint = 0;  // as given, 0: none
+  // Mean over the last seconds, the hint counting as one of them; 0: nothing is known. A link that
+  // changes returns to it: Forecast.
+  double mean = 0;
+
+  // What the link is expected to carry a second, on average over the next `horizon_s` seconds. The
+  // deviation from the mean is taken to fade with kCoherence, as in a process of Ornstein and
+  // Uhlenbeck:
+  //     mean + (rate - mean) * (tau / h) * (1 - exp(-h / tau)).
+  double Forecast(double horizon_s) const;
   bool known() const { return rate > 0; }
 };
 
@@ -54,6 +64,9 @@ struct BandwidthEstimate {
 // Silence. Reports may stop while bytes are in flight. estimate(now) then scales both rates by
 // kSilence / (kSilence + overdue), where overdue counts from when the next report should have come.
 // This is not stored: the next report's sample contains the silence.
+//
+// Mean. Bytes and time of the samples that were not limited, fading with kMeanSeconds, and the hint
+// as one second more at the start.
 //
 // Thread-compatible. Memory is bounded by the frames in flight. All calls are O(1), amortised.
 class BandwidthEstimator {
@@ -102,6 +115,7 @@ class BandwidthEstimator {
   static constexpr double kMaxRise = 4;
   static constexpr absl::Duration kErrorHorizon = absl::Milliseconds(80);
   static constexpr double kSilence = 0.060;
+  static constexpr double kMeanSeconds = 5;
 
   // Takes the round trips of the frames that this report acknowledges; returns whether all of them
   // found a queue. The newest frame is enough for rtt_min, as it waited least for the report.
@@ -139,6 +153,10 @@ class BandwidthEstimator {
   bool horizon_limited_ = false;
   double log_error_square_ = 0;
   int error_count_ = 0;
+
+  // Of unlimited samples, both fading with kMeanSeconds.
+  double mean_bytes_ = 0;
+  double mean_s_ = 0;
 };
 
 }  // namespace kvstream

@@ -97,9 +97,9 @@ struct Fail {
 using LoadAction = absl::variant<SendPlan, SendData, Wait, Finish, Fail>;
 
 struct LoadSessionOptions {
-  uint64_t frame_bytes = 256 << 10;      // largest SendData
-  uint64_t window_bytes_min = 64 << 10;  // unacknowledged bytes allowed before any estimate
-  uint64_t window_bytes_max = 16 << 20;  // and at most
+  uint64_t frame_bytes = 256 << 10;       // largest SendData
+  uint64_t window_bytes_min = 64 << 10;   // unacknowledged bytes allowed before any estimate
+  uint64_t window_bytes_max = 128 << 20;  // and at most
   absl::Duration client_idle_limit =
       absl::Seconds(30);  // no progress for so long while some is owed: Fail(DEADLINE_EXCEEDED)
   // A client that recomputes is given this many times the expected duration of its work on top of

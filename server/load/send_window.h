@@ -19,9 +19,11 @@ constexpr double kWindowQueueSeconds = 0.075;
 //     window = rate * (rtt_min + kWindowQueueSeconds):
 // enough to keep the link busy through a report's delay and a bad estimate (the queue lets the
 // estimator see the link itself), not more. While all samples are lower bounds
-//     window = max(window_bytes_min + acked bytes, rate * (1.25 * rtt_min + 10 ms)):
-// it grows by every byte acknowledged (as slow start: twice a round trip), and just enough beyond
-// the estimate for a queue to show that the link is full.
+//     window = max(window_bytes_min + 3 * acked bytes, rate * (1.25 * rtt_min + 10 ms),
+//                  hint * (rtt_min, or 40 ms before it is known, + kWindowQueueSeconds)):
+// it grows fourfold a round trip, and just enough beyond the estimate for a queue to show that the
+// link is full. A hint is believed from the first byte: where it is too high by some factor, what
+// is in flight waits that many times kWindowQueueSeconds.
 uint64_t WindowBytes(const BandwidthEstimate& estimate, absl::Duration rtt_min,
                      uint64_t acked_bytes, const LoadSessionOptions& options);
 

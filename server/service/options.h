@@ -52,7 +52,7 @@ struct ServerOptions {
   uint64_t frame_bytes = uint64_t{256} << 10;
   // Sent but unacknowledged bytes of one load, before any estimate and at most.
   uint64_t window_bytes_min = uint64_t{64} << 10;
-  uint64_t window_bytes_max = uint64_t{16} << 20;
+  uint64_t window_bytes_max = uint64_t{128} << 20;
 
   int read_threads = 8;
   int write_threads = 4;

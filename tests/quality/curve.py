@@ -8,9 +8,10 @@ tests/reference_lm/contexts, prints the table, then for every baseline the bits 
 promises.py. What the columns mean and how noisy they are is told by levels.py. Calibration, ours and the paper's, sees only
 tests/reference_lm/calibration.
 
-  --check    exit with 1 if a promise is broken or a level lies beyond the design's curve (levels.py); what the test does
+  --check    exit with 1 if a promise is broken or a level lies beyond the design's curve (levels.py); what the test does. Measures only those
+             baselines that promises are about
   --docs     write docs/quality_curve.md and docs/quality_curve.png of this checkout
-  --independent  also measure every level as a profile of its own that holds nothing else: what it costs that levels add up
+  --independent  also measure every step as a profile of its own with a single level: what it costs that levels add up
 """
 import argparse
 import json
@@ -36,14 +37,14 @@ from side_information import Bits  # noqa: E402
 PAPER_STEP_SCALES = (1.0, 0.7, 0.5, 0.35, 0.25)
 
 
-def baselines(bench):
-    """(codec, label, kv -> (Bits, decoded kv))."""
-    for bits in (3, 4, 8):
+def baselines(bench, only_promised):
+    """(codec, label, kv -> (Bits, decoded kv)); only_promised: no more than the promises are about."""
+    for bits in (8,) if only_promised else (3, 4, 8):
         yield "vector", f"vector-wise, {bits} bits", lambda kv, bits=bits: vectorwise.code(kv, bits)
-    for setting in ("coarsest", "default", "finest"):
+    for setting in ("default",) if only_promised else ("coarsest", "default", "finest"):
         yield "released", f"released, {setting}", lambda kv, setting=setting: cachegen_released.code(kv, setting)
     paper = cachegen_paper.Codec([reading.R.load_kv(path)[0] for path in bench.calibration])
-    for scale in PAPER_STEP_SCALES:
+    for scale in PAPER_STEP_SCALES[1:4] if only_promised else PAPER_STEP_SCALES:
         yield "paper", f"paper, steps x {scale}", lambda kv, scale=scale: paper.code(kv, scale)
 
 
@@ -58,7 +59,7 @@ def measure_baseline(bench, codec, label, code):
             **reading.measure(bench.originals, bench.read(decoded))}
 
 
-def measure_all(bench, ctl, groups):
+def measure_all(bench, ctl, groups, only_promised):
     """Prints each row as it comes; returns all."""
     print(curve_report.text_header())
     rows = []
@@ -69,31 +70,34 @@ def measure_all(bench, ctl, groups):
     for group in groups:
         for row in kvstream_points.measure_group(bench, ctl, group):
             take(row)
-    for codec, label, code in baselines(bench):
+    for codec, label, code in baselines(bench, only_promised):
         take(measure_baseline(bench, codec, label, code))
     return rows
 
 
 def print_independent(bench, ctl, rows):
-    """Levels that add up against streams that hold one level only, at the same KL."""
-    print("\nwhat it costs that levels add up: bits of the level / bits of streams of one level at its KL (a curve through the steps x 2, 1, 1/2)")
+    """Levels that add up against streams that hold one level only, at the same KL: on a curve through profiles with a single step each."""
+    print("\nWhat it costs that levels add up: bits of a level against streams of one level, at its KL")
     for group in rate_curve.groups_of(rows):
-        alone = {}
-        for row in [r for r in rows if r.get("group") == group]:
-            for step in (row["step"] * 2, row["step"], row["step"] / 2):
-                alone[step], = kvstream_points.measure_group(bench, ctl, group, steps=[step], name="independent")
-            curve = [alone[s] for s in (row["step"] * 2, row["step"], row["step"] / 2)]
-            out = [f"{curve_report.name_of(row):54s} {row['bits_per_value']:.3f} b/v; alone at its step {alone[row['step']]['bits_per_value']:.3f} b/v"]
+        levels_of = [row for row in rows if row.get("group") == group]
+        alone = []
+        for row in levels_of:
+            alone += kvstream_points.measure_group(bench, ctl, group, steps=[row["step"]], name="independent")
+        for row, single in zip(levels_of, alone):
+            out = [f"{curve_report.name_of(row)}: {row['bits_per_value']:.3f} b/v, alone {single['bits_per_value']:.3f} with KL x "
+                   f"{single['kl_prose'] / row['kl_prose']:.2f} and {single['kl_answers'] / row['kl_answers']:.2f}"]
             for kl in rate_curve.KLS:
-                bits, bound = rate_curve.bits_at([(r["bits_per_value"], r[kl]) for r in curve], row[kl])
-                out.append(f"at equal {kl} " + ("-" if bits is None else f"{row['bits_per_value'] / bits - 1:+.1%} {bound}"))
+                bits, bound = rate_curve.bits_at([(r["bits_per_value"], r[kl]) for r in alone], row[kl])
+                out.append(f"at equal {kl} " + ("-" if bits is None or bound else f"{row['bits_per_value'] / bits - 1:+.1%}"))
             print(", ".join(out), flush=True)
+        print(f"{curve_report.NAMES.get(group, group)}: all levels together {levels_of[-1]['bits_per_value']:.3f} b/v, independent streams of them "
+              f"{sum(r['bits_per_value'] for r in alone):.3f} b/v")
 
 
 def run(args, work):
     ctl = kvstream_points.find_kvstreamctl(args.kvstreamctl)
     bench = reading.Workbench(work, reading.contexts_in("contexts"))
-    rows = measure_all(bench, ctl, args.groups.split(","))
+    rows = measure_all(bench, ctl, args.groups.split(","), args.check)
     print("\nAt the same KL: KVStream's b/v, as a share of the codec's payload / of all that it stores")
     print(curve_report.text_shares(rows))
     promised = promises.check(rows) if {"layer", "model"} <= set(args.groups.split(",")) else []

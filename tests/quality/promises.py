@@ -5,9 +5,10 @@ import rate_curve
 PAYLOAD_SHARE_MAX = {"model": 0.20, "layer": 0.40}
 STORED_SHARE_MAX = {"model": 0.125}  # of the released form's payload and tables
 # The finest level: nothing that this model could show. Its KL stays within a factor of that of 8-bit vector-wise quantisation (which is a few
-# 0.00001), the loss on prose moves by less than two thousandths, and no more than two of the 160 answers change sides.
+# 0.00001), the mean loss on the 960 tokens of prose moves by no more than three times the
+# standard error that such a KL brings with it, sqrt(2 x 0.0001 / 960), and no more than two of the 160 answers change sides.
 FINEST_KL_FACTOR_MAX = 5
-FINEST_LOSS_CHANGE_MAX = 0.002
+FINEST_LOSS_CHANGE_MAX = 0.0015
 FINEST_ACCURACY_CHANGE_MAX = 2.5 / 160
 # The coarsest level: no cliff. With 160 questions answered at a rate near 0.93 the standard deviation of the rate is 0.02; a loss within
 # two and a half of them is not told from chance.

@@ -223,6 +223,7 @@ def build_profile(
     samples: Sequence[Kv],
     *,
     query_rms: npt.ArrayLike | None = None,
+    sensitivity: npt.ArrayLike | None = None,
     group: Literal["head", "layer", "model"] | int = "layer",
     steps: Sequence[float] = ...,
     value_step_ratio: float = ...,

@@ -78,14 +78,18 @@ absl::Status DecodeBatch::ReadStatistics(const SegmentView& segment, Staging* st
   const ProfileData& data = tables_.data();
   ByteReader in(segment.statistics);
   const int32_t channels = data.channels();
-  const int32_t per_tensor = data.geometry.kv_heads * data.geometry.head_size;
+  const KvGeometry& geometry = data.geometry;
   const Staging::Array<float> mean = staging->Take<float>(channels);
   const Staging::Array<float> unit = staging->Take<float>(channels);
-  for (int32_t first = 0; first < channels; first += per_tensor) {
-    const float scale = in.Read<float>();
-    if (!(scale >= 1e-10f && scale <= 1e10f))
-      return absl::InvalidArgumentError("segment: a scale of its statistics is out of range");
-    for (int32_t c = first; c < first + per_tensor; ++c) unit.host[c] = scale * data.unit[c];
+  for (int32_t first = 0; first < channels; first += geometry.tensor_channels()) {
+    float scale[2] = {1, 1};
+    for (int part = 0; part < geometry.parts(); ++part) {
+      scale[part] = in.Read<float>();
+      if (!(scale[part] >= 1e-10f && scale[part] <= 1e10f))
+        return absl::InvalidArgumentError("segment: a scale of its statistics is out of range");
+    }
+    for (int32_t c = 0; c < geometry.tensor_channels(); ++c)
+      unit.host[first + c] = scale[geometry.PartOf(c)] * data.unit[first + c];
   }
   for (int32_t c = 0; c < channels; ++c) {
     const uint16_t bits = in.Read<uint16_t>();
@@ -109,7 +113,7 @@ absl::Status DecodeBatch::ReadExactTokens(const ParsedChunk& chunk, Staging* sta
   exact_.tokens = header.sinks;
   exact_.keys.resize(geometry.layers);
   exact_.values.resize(tables_.layout().planes == 2 ? geometry.layers : 0);
-  const int64_t per_tensor = int64_t{geometry.kv_heads} * geometry.head_size;
+  const int64_t per_tensor = int64_t{geometry.tensor_channels()};
   for (int layer = 0; layer < geometry.layers; ++layer) {
     uint16_t* at = values.host + layer * tables_.layout().planes * per_tensor;
     exact_.keys[layer] = {at, data.channels(), geometry.head_size};

@@ -3,6 +3,7 @@
 #include "codec/cuda/internal/entropy_warp.h"
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "codec/cuda/internal/staging.h"
 #include "codec/encoder.h"
 #include "codec/level_coder.h"
+#include "codec/rans.h"
 #include "codec/segment.h"
 #include "codec/test_kv.h"
 #include "gtest/gtest.h"
@@ -137,6 +139,63 @@ TEST(EntropyWarpTest, CellsAreTheOraclesAtEveryLevelAndLength) {
       }
     }
   }
+}
+
+// Rows of the most frequent symbol are guessed whole; a guess must leave no trace where it is
+// wrong.
+TEST(WarpStreamTest, RunsAreTakenWholeOrNotAtAll) {
+  constexpr uint32_t kFrequency = 4080;
+  constexpr uint32_t kStart = 7;
+  for (const int tokens : {256, 252, 20}) {
+    for (const int odd : {-1, 0, 19, tokens - 1}) {  // token with another symbol
+      RansEncoder rans;
+      // A second row follows, so that states differ.
+      for (int row = 1; row >= 0; --row) {
+        for (int t = tokens - 1; t >= 0; --t) {
+          const bool other = row == 1 ? t % 3 == 0 : t == odd;
+          rans.Put(t % 32, other ? 0 : kStart, other ? kStart : kFrequency);
+        }
+      }
+      const int lanes = std::min(32, tokens);
+      std::string bytes;
+      rans.Finish(lanes, &bytes);
+      std::vector<uint16_t> words(bytes.size() / 2);
+      std::memcpy(words.data(), bytes.data(), words.size() * 2);
+      const HostWarp warp;
+      const auto symbol_by_symbol = [&](WarpStream<HostWarp>& stream) {
+        for (int step = 0; step < tokens; step += 32) {
+          for (int lane = 0; lane < std::min(32, tokens - step); ++lane) {
+            const uint32_t x = stream.state[lane];
+            const uint32_t slot = x & 4095;
+            const bool other = slot < kStart;
+            stream.state[lane] =
+                (other ? kStart : kFrequency) * (x >> 12) + slot - (other ? 0 : kStart);
+          }
+          stream.Renormalise();
+        }
+      };
+      WarpStream<HostWarp> expected(warp, words.data(), words.size() - 2 * lanes, lanes);
+      WarpStream<HostWarp> actual(warp, words.data(), words.size() - 2 * lanes, lanes);
+      const WarpStream<HostWarp>::Lanes<uint32_t> before = actual.state;
+      const bool taken = actual.TakeRun(tokens, kFrequency, kStart);
+      if (odd >= 0) {
+        EXPECT_FALSE(taken);
+      }
+      if (!taken) {
+        for (int lane = 0; lane < 32; ++lane) EXPECT_EQ(actual.state[lane], before[lane]);
+        symbol_by_symbol(actual);
+      }
+      symbol_by_symbol(expected);
+      for (int lane = 0; lane < 32; ++lane) EXPECT_EQ(actual.state[lane], expected.state[lane]);
+      symbol_by_symbol(actual);
+      EXPECT_TRUE(actual.Finished()) << tokens << ", " << odd;
+    }
+  }
+  // Far from the limits, a run is taken.
+  const std::vector<uint16_t> words(64, 0x8001);
+  const HostWarp warp;
+  WarpStream<HostWarp> stream(warp, words.data(), 0, 32);
+  EXPECT_TRUE(stream.TakeRun(256, 4095, 0));
 }
 
 TEST(EntropyWarpTest, OverridesExceptionsAndWideCellsAreTheOracles) {

@@ -18,7 +18,7 @@ struct Pairing {
 
 Pairing PairingOf(const RopeParameters& rope, bool keys, int place) {
   const int pairs = static_cast<int>(rope.inverse_frequency.size());
-  const int offset = RotaryOffsetOf(rope);
+  const int offset = rope.rotary_offset;
   const int i = place - offset;
   if (!keys || rope.layout == RopeParameters::Layout::kNone || i < 0 || i >= 2 * pairs)
     return {place, -1, false};
@@ -96,7 +96,7 @@ absl::StatusOr<ShardLayout> MakeShardLayout(const ProfileData& profile, const De
   const KvGeometry& geometry = profile.geometry;
   ShardLayout out;
   out.shard = shard;
-  out.planes = PlanesOf(geometry);
+  out.planes = geometry.planes;
   if (out.shard.layers == 0) out.shard.layers = geometry.layers - shard.first_layer;
   if (out.shard.heads == 0) out.shard.heads = geometry.kv_heads - shard.first_head;
   if (shard.first_layer < 0 || out.shard.layers < 1 ||

@@ -13,11 +13,6 @@
 namespace kvstream {
 namespace cuda {
 
-// Tensors of a layer: keys and values.
-inline int PlanesOf(const KvGeometry&) { return 2; }
-// First rotated channel of a head.
-inline int RotaryOffsetOf(const RopeParameters&) { return 0; }
-
 struct ShardLayout {
   DeviceShard shard;  // with its defaults replaced
   int planes = 2;

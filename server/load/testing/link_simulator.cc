@@ -1,10 +1,8 @@
 #include "server/load/testing/link_simulator.h"
 
 #include <algorithm>
-#include <functional>
-#include <limits>
+#include <deque>
 #include <memory>
-#include <queue>
 #include <utility>
 
 #include "absl/types/variant.h"
@@ -36,6 +34,8 @@ absl::Duration Departure(const std::vector<RateStep>& trace, absl::Duration star
   }
 }
 
+// The link keeps the order of messages, and so does the way back: what can happen next is the first
+// arrival, the first report or one of three timers.
 class Simulation {
  public:
   Simulation(const LoadSpec& spec, const LoadSessionOptions& options, const SimulatedLink& link,
@@ -53,18 +53,15 @@ class Simulation {
       return;
     }
     session_ = std::move(*session);
-    At(kOrigin, [this] { Serve(); });
-    At(kOrigin + model_.report_period, [this] { Tick(); });
+    Set(&wait_, kOrigin);
+    Set(&tick_, kOrigin + model_.report_period);
+    if (spec.deadline) Set(&deadline_, kOrigin + *spec.deadline - link.one_way);
   }
 
   SimulationResult Run() {
     uint64_t count = 0;
-    while (!stopped_ && !events_.empty()) {
-      Event event = events_.top();
-      events_.pop();
-      now_ = event.at;
+    while (!stopped_ && Step()) {
       if (++count > kMaxEvents) Stop(absl::InternalError("does not end"));
-      event.run();
     }
     if (!stopped_) Stop(absl::InternalError("nothing can happen any more"));
     result_.received_in_vain = client_.received_in_vain();
@@ -72,20 +69,26 @@ class Simulation {
   }
 
  private:
-  struct Event {
-    absl::Duration at;
-    uint64_t order;
-    std::function<void()> run;
-    bool operator<(const Event& other) const {
-      return at != other.at ? at > other.at : order > other.order;
+  // What is due at the same time happens in the order in which it was arranged.
+  struct Due {
+    absl::Duration at = absl::InfiniteDuration();
+    uint64_t order = 0;
+    bool Before(const Due& other) const {
+      return at != other.at ? at < other.at : order < other.order;
     }
+  };
+  struct Arrival {
+    Due due;
+    absl::variant<SendPlan, SendData> message;
+  };
+  struct Returning {
+    Due due;
+    ClientProgress progress;
   };
   // The session must not depend on where its clock begins.
   static constexpr absl::Duration kOrigin = absl::Seconds(1000);
 
-  void At(absl::Duration at, std::function<void()> run) {
-    if (at != absl::InfiniteDuration()) events_.push({at, order_++, std::move(run)});
-  }
+  void Set(Due* due, absl::Duration at) { *due = {at, order_++}; }
   void Stop(absl::Status status) {
     if (stopped_) return;
     stopped_ = true;
@@ -95,22 +98,56 @@ class Simulation {
     if (!status.ok()) Stop(status);
   }
 
+  // The next event; false if there is none.
+  bool Step() {
+    Due next = wait_;
+    for (const Due& due : {tick_, client_wakes_, deadline_}) {
+      if (due.Before(next)) next = due;
+    }
+    if (!arrivals_.empty() && arrivals_.front().due.Before(next)) next = arrivals_.front().due;
+    if (!reports_.empty() && reports_.front().due.Before(next)) next = reports_.front().due;
+    if (next.at == absl::InfiniteDuration()) return false;
+    now_ = next.at;
+    if (!arrivals_.empty() && next.order == arrivals_.front().due.order) {
+      const Arrival arrival = arrivals_.front();
+      arrivals_.pop_front();
+      Arrive(arrival);
+    } else if (!reports_.empty() && next.order == reports_.front().due.order) {
+      const ClientProgress progress = std::move(reports_.front().progress);
+      reports_.pop_front();
+      OnReport(progress);
+    } else if (next.order == deadline_.order) {
+      // After what else happens at this moment.
+      result_.usable_at_deadline = client_.all_in_place();
+      result_.mean_level_at_deadline = client_.mean_level();
+      deadline_.at = absl::InfiniteDuration();
+      judged_ = true;
+    } else if (next.order == tick_.order) {
+      if (client_.dirty()) Report();
+      Set(&tick_, now_ + model_.report_period);
+    } else if (next.order == client_wakes_.order) {
+      client_wakes_.at = absl::InfiniteDuration();
+      client_.Advance(now_);
+      AfterClient();
+    } else {
+      Serve();
+    }
+    return true;
+  }
+
   void Serve() {
+    wait_.at = absl::InfiniteDuration();
     while (!stopped_) {
       const LoadSessionState before = session_->state(now_);
       const LoadAction action = session_->Next(now_);
       if (const auto* plan = absl::get_if<SendPlan>(&action)) {
         Check(checker_.OnPlan(*plan));
-        Deliver(0, [this, plan = *plan] { client_.OnPlan(plan, now_); });
+        Deliver(0, *plan);
       } else if (const auto* data = absl::get_if<SendData>(&action)) {
         Send(*data, before);
       } else if (const auto* wait = absl::get_if<Wait>(&action)) {
         if (wait->until <= now_) return Stop(absl::InternalError("waits for the past"));
-        const uint64_t turn = ++wait_turn_;
-        At(wait->until, [this, turn] {
-          if (turn == wait_turn_) Serve();
-        });
-        return;
+        return Set(&wait_, wait->until);
       } else if (const auto* finish = absl::get_if<Finish>(&action)) {
         return End(*finish);
       } else {
@@ -122,7 +159,7 @@ class Simulation {
   void Send(const SendData& data, const LoadSessionState& before) {
     const uint64_t in_flight = before.bytes_sent - before.bytes_acknowledged;
     Check(checker_.OnData(data, in_flight, before.window_bytes));
-    if (store_.unreadable.count({data.chunk, data.level}) > 0) {
+    if (!store_.unreadable.empty() && store_.unreadable.count({data.chunk, data.level}) > 0) {
       checker_.OnUnavailable(data);
       session_->OnSegmentUnavailable(data.chunk, data.level, absl::DataLossError("unreadable"),
                                      now_);
@@ -131,57 +168,62 @@ class Simulation {
     ++result_.frames;
     result_.bytes += data.size;
     result_.max_in_flight = std::max(result_.max_in_flight, in_flight + data.size);
-    Deliver(static_cast<double>(data.size), [this, data] {
-      client_.OnData(data, now_, now_ - kOrigin + link_.one_way);
-      if (model_.report_every_frame) Report();
-    });
+    Deliver(static_cast<double>(data.size), data);
   }
 
-  // In order, through the link.
-  void Deliver(double bytes, std::function<void()> run) {
-    const absl::Duration start = std::max(now_, link_free_);
-    link_free_ = kOrigin + Departure(link_.trace, start - kOrigin, bytes);
-    At(link_free_ + link_.one_way, [this, run = std::move(run)] {
-      run();
-      AfterClient();
-    });
+  // In order, through the link. What a link never carries never arrives.
+  void Deliver(double bytes, absl::variant<SendPlan, SendData> message) {
+    const absl::Duration start = std::max(now_, link_free_) - kOrigin;
+    link_free_ =
+        kOrigin + (link_.carry ? link_.carry(start, bytes) : Departure(link_.trace, start, bytes));
+    Arrival arrival;
+    arrival.message = std::move(message);
+    Set(&arrival.due, link_free_ + link_.one_way);
+    arrivals_.push_back(std::move(arrival));
+  }
+
+  void Arrive(const Arrival& arrival) {
+    if (const auto* plan = absl::get_if<SendPlan>(&arrival.message)) {
+      client_.OnPlan(*plan, now_);
+    } else {
+      client_.OnData(absl::get<SendData>(arrival.message), now_, now_ - kOrigin + link_.one_way);
+      if (model_.report_every_frame) Report();
+    }
+    AfterClient();
   }
 
   void AfterClient() {
-    if (client_.all_ready()) {
-      if (!was_ready_) {
-        result_.client_ready_at = now_ - kOrigin;
-        Report();
-      }
+    if (client_.all_ready() && !was_ready_) {
+      result_.client_ready_at = now_ - kOrigin;
+      Report();
     }
     was_ready_ = client_.all_ready();
     const absl::Duration next = client_.next_at();
-    if (next == client_wakes_) return;
-    client_wakes_ = next;
-    At(next, [this] {
-      client_.Advance(now_);
-      AfterClient();
-    });
-  }
-
-  void Tick() {
-    if (client_.dirty()) Report();
-    At(now_ + model_.report_period, [this] { Tick(); });
+    if (next != client_wakes_.at) Set(&client_wakes_, next);
   }
 
   void Report() {
     if (now_ - kOrigin >= model_.vanishes_at) return;
-    At(now_ + link_.one_way, [this, progress = client_.TakeProgress()] {
-      const absl::Status status = session_->OnProgress(progress, now_);
-      if (!status.ok()) return Stop(absl::InternalError(status.message()));
-      if (keep_samples_) result_.samples.push_back({now_ - kOrigin, session_->state(now_)});
-      Serve();
-    });
+    Returning report;
+    report.progress = client_.TakeProgress();
+    Set(&report.due, now_ + link_.one_way);
+    reports_.push_back(std::move(report));
+  }
+
+  void OnReport(const ClientProgress& progress) {
+    const absl::Status status = session_->OnProgress(progress, now_);
+    if (!status.ok()) return Stop(absl::InternalError(status.message()));
+    if (keep_samples_) result_.samples.push_back({now_ - kOrigin, session_->state(now_)});
+    Serve();
   }
 
   void End(const Finish& finish) {
     result_.finish = finish;
     Stop(checker_.OnFinish(finish, result_.bytes));
+    if (!judged_) {
+      result_.usable_at_deadline = client_.all_in_place();
+      result_.mean_level_at_deadline = client_.mean_level();
+    }
     const int finest = static_cast<int>(spec_.chunks[0].segment_bytes.size()) - 1;
     result_.min_level = finest;
     for (const ChunkDecision& chunk : finish.chunks) {
@@ -200,12 +242,13 @@ class Simulation {
   std::unique_ptr<LoadSession> session_;
   ModelClient client_;
   SessionChecker checker_;
-  std::priority_queue<Event> events_;
-  uint64_t order_ = 0;
-  uint64_t wait_turn_ = 0;
+  std::deque<Arrival> arrivals_;
+  std::deque<Returning> reports_;
+  Due wait_, tick_, client_wakes_, deadline_;
+  bool judged_ = false;
+  uint64_t order_ = 1;
   absl::Duration now_ = kOrigin;
   absl::Duration link_free_ = kOrigin;
-  absl::Duration client_wakes_ = absl::InfiniteDuration();
   bool was_ready_ = false;
   bool stopped_ = false;
   SimulationResult result_;

@@ -113,6 +113,25 @@ absl::Duration ModelClient::next_at() const {
   return at;
 }
 
+bool ModelClient::all_in_place() const {
+  return std::all_of(chunks_.begin(), chunks_.end(), [](const Chunk& chunk) {
+    return chunk.recompute ? chunk.recomputed : chunk.decoded > 0;
+  });
+}
+
+double ModelClient::mean_level() const {
+  const double finest = static_cast<double>(spec_.chunks[0].segment_bytes.size()) - 1;
+  double sum = 0;
+  for (const Chunk& chunk : chunks_) {
+    if (chunk.recomputed) {
+      sum += finest;
+    } else if (!chunk.recompute) {
+      sum += std::max(chunk.decoded - 1, 0);
+    }
+  }
+  return sum / static_cast<double>(chunks_.size());
+}
+
 ClientProgress ModelClient::TakeProgress() {
   dirty_ = false;
   progress_.chunks_ready = ready_;

@@ -27,6 +27,10 @@ class ModelClient {
   // When the current decode or recompute ends; InfiniteDuration if there is none.
   absl::Duration next_at() const;
 
+  // Every chunk was decoded at some level or recomputed.
+  bool all_in_place() const;
+  // Of what was decoded; recomputed chunks count as the finest, those not in place as 0.
+  double mean_level() const;
   bool all_ready() const { return ready_ == chunks_.size(); }
   // Something to report since the last TakeProgress.
   bool dirty() const { return dirty_; }

@@ -46,7 +46,7 @@ inline void SetPrefill(LoadSpec* spec, SimulatedClient* client, RecomputeAbility
 constexpr double kMbit = 125e3;  // bytes a second
 
 inline SimulatedLink ConstantLink(double mbit, absl::Duration rtt) {
-  return {{{absl::ZeroDuration(), mbit * kMbit}}, rtt / 2};
+  return {{{absl::ZeroDuration(), mbit * kMbit}}, rtt / 2, {}};
 }
 
 }  // namespace kvstream

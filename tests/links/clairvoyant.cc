@@ -1,0 +1,138 @@
+#include "tests/links/clairvoyant.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <iostream>
+#include <limits>
+#include <vector>
+
+namespace kvstream {
+namespace links {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+struct Problem {
+  Problem(const LoadSpec& spec, const LinkView& link)
+      : spec(spec),
+        link(link),
+        n(static_cast<int>(spec.chunks.size())),
+        rtt_s(absl::ToDoubleSeconds(link.rtt)),
+        decode_s(spec.chunks[0].tokens * spec.decode_seconds_per_token) {
+    uint64_t sum = 0;
+    uint64_t previous = 0;
+    for (uint64_t bytes : spec.chunks[0].segment_bytes) {
+      if (bytes < previous) Die("segments must grow");
+      previous = bytes;
+      sum += bytes;
+      level_bytes.push_back(static_cast<double>(sum));
+    }
+    for (const StoredChunkSizes& chunk : spec.chunks) {
+      if (chunk.tokens != spec.chunks[0].tokens ||
+          chunk.segment_bytes != spec.chunks[0].segment_bytes) {
+        Die("chunks must be equal");
+      }
+    }
+    floor_bytes = level_bytes[spec.floor_level];
+  }
+  static void Die(const char* why) {
+    std::cerr << "clairvoyant: " << why << "\n";
+    std::abort();
+  }
+
+  // S(1)..S(n) at [1..n], and the given value at [0]. S(k) = max(S(k - 1), rtt + C(k b)) + d, the
+  // recursion of the maximum in the header.
+  std::vector<double> StreamS(double at_zero) const {
+    std::vector<double> result(n + 1, at_zero);
+    double previous = rtt_s;
+    absl::Duration at = link.start;
+    for (int k = 1; k <= n; ++k) {
+      at = link.trace->TimeToCarry(at, floor_bytes);
+      previous = std::max(previous, rtt_s + absl::ToDoubleSeconds(at - link.start)) + decode_s;
+      result[k] = previous;
+    }
+    return result;
+  }
+  double Recompute(int begin, int end) const {
+    const double tokens = spec.chunks[0].tokens;
+    const double count = (end - begin) * tokens;
+    return count * spec.prefill_seconds_per_token +
+           count * (begin * tokens + count / 2) * spec.prefill_seconds_per_token_pair;
+  }
+
+  const LoadSpec& spec;
+  const LinkView& link;
+  const int n;
+  const double rtt_s;
+  const double decode_s;
+  std::vector<double> level_bytes;  // cumulative
+  double floor_bytes = 0;
+};
+
+// Sum of levels of k chunks that share `bytes`, of which the floor is paid; see the header.
+double Knapsack(const Problem& problem, int k, double bytes) {
+  double sum = static_cast<double>(problem.spec.floor_level) * k;
+  bytes -= problem.floor_bytes * k;
+  const int levels = static_cast<int>(problem.level_bytes.size());
+  for (int level = problem.spec.floor_level + 1; level < levels && bytes > 0; ++level) {
+    const double segment = problem.level_bytes[level] - problem.level_bytes[level - 1];
+    const double bought = std::min(static_cast<double>(k), bytes / segment);
+    sum += bought;
+    bytes -= bought * segment;
+  }
+  return sum;
+}
+
+}  // namespace
+
+double ClairvoyantDelay(const LoadSpec& spec, const LinkView& link) {
+  const Problem problem(spec, link);
+  const int n = problem.n;
+  switch (spec.ability) {
+    case RecomputeAbility::kNone:
+      return problem.StreamS(0)[n];
+    case RecomputeAbility::kSuffix: {
+      const std::vector<double> stream = problem.StreamS(problem.rtt_s);
+      double best = kInfinity;
+      for (int k = 0; k <= n; ++k) best = std::min(best, stream[k] + problem.Recompute(k, n));
+      return best;
+    }
+    default: {
+      const std::vector<double> stream = problem.StreamS(0);
+      double best = stream[n];
+      for (int m = 1; m <= n; ++m) {
+        best = std::min(best, std::max(stream[n - m], problem.rtt_s + problem.Recompute(0, m)));
+      }
+      return best;
+    }
+  }
+}
+
+DeadlineBound ClairvoyantQuality(const LoadSpec& spec, const LinkView& link) {
+  const Problem problem(spec, link);
+  const int n = problem.n;
+  const double deadline_s = absl::ToDoubleSeconds(*spec.deadline);
+  const int finest = static_cast<int>(problem.level_bytes.size()) - 1;
+  const bool suffix = spec.ability == RecomputeAbility::kSuffix;
+  const double bytes = link.Bytes(deadline_s - problem.rtt_s - problem.decode_s);
+  const std::vector<double> stream = problem.StreamS(suffix ? problem.rtt_s : 0);
+  DeadlineBound best;
+  for (int k = 0; k <= n; ++k) {
+    double ready_s = stream[k];
+    if (spec.ability == RecomputeAbility::kNone) {
+      if (k < n) continue;
+    } else if (suffix) {
+      ready_s += problem.Recompute(k, n);
+    } else if (k < n) {
+      ready_s = std::max(ready_s, problem.rtt_s + problem.Recompute(0, n - k));
+    }
+    if (ready_s > deadline_s) continue;
+    const double sum = Knapsack(problem, k, bytes) + static_cast<double>(finest) * (n - k);
+    best.mean_level = std::max(best.mean_level, sum / n);
+    best.feasible = true;
+  }
+  return best;
+}
+
+}  // namespace links
+}  // namespace kvstream

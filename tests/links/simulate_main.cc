@@ -1,0 +1,101 @@
+// Writes the report of the link simulation as Markdown to stdout, and with --out the data of its
+// pictures.
+#include <chrono>
+#include <cstring>
+#include <fstream>
+#include <iostream>
+#include <string>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+#include "tests/links/report.h"
+
+namespace kvstream {
+namespace links {
+namespace {
+
+int Fail(absl::string_view what) {
+  std::cerr << "simulate: " << what << "\n";
+  return 1;
+}
+
+int Run(int argc, char** argv) {
+  SweepOptions options;
+  std::string folder, out;
+  int worst = 0;
+  bool deadline = false;
+  bool quick = false;
+  Prior prior = Prior::kRecord;
+  RecomputeAbility ability = RecomputeAbility::kNone;
+  for (int i = 1; i < argc; ++i) {
+    absl::string_view value = argv[i];
+    if (absl::ConsumePrefix(&value, "--traces=")) {
+      folder = std::string(value);
+    } else if (absl::ConsumePrefix(&value, "--out=")) {
+      out = std::string(value);
+    } else if (absl::ConsumePrefix(&value, "--seed=")) {
+      if (!absl::SimpleAtoi(value, &options.seed)) return Fail("--seed needs a number");
+    } else if (absl::ConsumePrefix(&value, "--contexts=")) {
+      if (!absl::SimpleAtoi(value, &options.contexts_per_trace)) return Fail("--contexts");
+    } else if (absl::ConsumePrefix(&value, "--worst=")) {
+      if (!absl::SimpleAtoi(value, &worst)) return Fail("--worst needs a number");
+    } else if (absl::ConsumePrefix(&value, "--ability=")) {
+      for (RecomputeAbility one : kAbilities) {
+        if (value == AbilityName(one)) ability = one;
+      }
+    } else if (value == "--no-prior") {
+      prior = Prior::kNone;
+    } else if (value == "--quick") {
+      quick = true;
+    } else if (value == "--deadline") {
+      deadline = true;
+    } else if (value == "--tuning") {
+      options.tuning = true;
+    } else {
+      return Fail(
+          "usage: --traces=DIR [--tuning] [--seed=N] [--contexts=N per trace] [--out=DIR]\n"
+          "or: --quick (one table, one ladder)\n"
+          "or: --worst=N [--ability=NONE|SUFFIX|ANY|FRONT] [--deadline] [--no-prior]");
+    }
+  }
+  const auto traces = ReadTraces(folder);
+  if (!traces.ok()) return Fail(traces.status().ToString());
+  if (worst > 0) {
+    const auto text = Worst(MakeCases(*traces, options), Ladders()[0], ability, prior, deadline,
+                            worst, options.session);
+    if (!text.ok()) return Fail(text.status().ToString());
+    std::cout << *text;
+    return 0;
+  }
+  if (quick) {
+    const std::vector<Case> cases = MakeCases(*traces, options);
+    const auto text = Summary(cases, Ladders()[0], options.session);
+    if (!text.ok()) return Fail(text.status().ToString());
+    std::cout << *text;
+    return 0;
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  int64_t loads = 0;
+  const auto report = Report(*traces, options, &loads);
+  if (!report.ok()) return Fail(report.status().ToString());
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+  std::cout << *report;
+  std::cerr << "simulate: " << loads << " loads in " << took.count() << " s, "
+            << static_cast<double>(loads) / took.count() << " a second\n";
+  if (out.empty()) return 0;
+  const auto curve = DelayCurve(options);
+  if (!curve.ok()) return Fail(curve.status().ToString());
+  std::ofstream(absl::StrCat(out, "/delay.csv")) << *curve;
+  const auto timeline = Timeline(*traces, options);
+  if (!timeline.ok()) return Fail(timeline.status().ToString());
+  std::ofstream(absl::StrCat(out, "/timeline.csv")) << *timeline;
+  return 0;
+}
+
+}  // namespace
+}  // namespace links
+}  // namespace kvstream
+
+int main(int argc, char** argv) { return kvstream::links::Run(argc, argv); }
