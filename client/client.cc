@@ -11,9 +11,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/client_factory.h"
+#include "client/cuda_chunk_decoder.h"
+#include "client/decode_pipeline.h"
 #include "client/decoder_pool.h"
+#include "client/device_decode_executor.h"
+#include "client/device_decoder_pool.h"
 #include "client/health_rpc.h"
 #include "client/load_rpc.h"
+#include "client/monotonic_clock.h"
 #include "client/profile_rpc.h"
 #include "client/put_rpc.h"
 #include "client/rpc_status.h"
@@ -48,8 +54,10 @@ absl::Duration FromProto(const google::protobuf::Duration& duration) {
 
 class ClientImpl final : public Client {
  public:
-  explicit ClientImpl(Options options)
-      : options_(std::move(options)), decoders_(static_cast<size_t>(options_.decode_threads)) {
+  ClientImpl(Options options, DeviceChunkDecoderFactory device_decoders)
+      : options_(std::move(options)),
+        decoders_(static_cast<size_t>(options_.decode_threads)),
+        device_decoders_(std::move(device_decoders)) {
     grpc::ChannelArguments arguments;
     arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
     // A store of caches is not reached through a web proxy, whatever the environment says.
@@ -82,9 +90,17 @@ class ClientImpl final : public Client {
                                   const ContextIdentity& identity, absl::Span<const int32_t> tokens,
                                   const LoadOptions& options, const MutableKvView& out) override;
 
+  absl::StatusOr<LoadResult> LoadToDevice(std::shared_ptr<const Profile> profile,
+                                          const ContextIdentity& identity,
+                                          absl::Span<const int32_t> tokens,
+                                          const LoadOptions& options,
+                                          const DeviceTarget& target) override;
+
   absl::Status WarmUp(std::shared_ptr<const Profile> profile) override {
     return WarmUpDecoder(&decoders_, profile);
   }
+  absl::Status WarmUpDevice(std::shared_ptr<const Profile> profile, int device_ordinal,
+                            const DeviceShard& shard) override;
   absl::StatusOr<uint64_t> Delete(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<ListPage> List(uint32_t page_size, const std::string& page_token,
                                 const absl::optional<ProfileId>& profile) override;
@@ -109,6 +125,9 @@ class ClientImpl final : public Client {
   // lookup of a context.
   absl::Status LookupIds(const ProfileId& profile, absl::Span<const ChunkId> ids,
                          uint64_t context_tokens, v1::LookupResponse* response);
+  // What loads of both kinds have in common; the decoding is still to be said.
+  LoadCall MakeLoadCall(std::shared_ptr<const Profile> profile, const ContextIdentity& identity,
+                        absl::Span<const int32_t> tokens, const LoadOptions& options) const;
   // Stores the profile unless the server has it. Returns the indices of the chunks to send.
   absl::StatusOr<std::vector<uint32_t>> PreparePut(const Profile& profile,
                                                    const std::vector<ChunkId>& ids);
@@ -117,6 +136,7 @@ class ClientImpl final : public Client {
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::KVStream::Stub> stub_;
   DecoderPool decoders_;
+  DeviceDecoderPool device_decoders_;
 };
 
 absl::Status ClientImpl::LookupIds(const ProfileId& profile, absl::Span<const ChunkId> ids,
@@ -237,24 +257,74 @@ absl::StatusOr<PutResult> ClientImpl::Put(std::shared_ptr<const Profile> profile
   return result;
 }
 
+LoadCall ClientImpl::MakeLoadCall(std::shared_ptr<const Profile> profile,
+                                  const ContextIdentity& identity, absl::Span<const int32_t> tokens,
+                                  const LoadOptions& options) const {
+  LoadCall call;
+  call.channel = channel_;
+  call.server = options_.server;
+  call.tokens = static_cast<int64_t>(tokens.size());
+  call.chunk_ids = ContextChunkIds(identity, profile->id(), profile->chunk_tokens(), tokens);
+  call.profile = std::move(profile);
+  call.options = &options;
+  call.silence_max = options_.rpc_timeout;
+  return call;
+}
+
 absl::StatusOr<LoadResult> ClientImpl::Load(std::shared_ptr<const Profile> profile,
                                             const ContextIdentity& identity,
                                             absl::Span<const int32_t> tokens,
                                             const LoadOptions& options, const MutableKvView& out) {
-  if (absl::Status status = ValidateLoad(*profile, tokens.size(), options, out); !status.ok()) {
+  const absl::Duration began = MonotonicNow();
+  absl::Status status = ValidateLoad(*profile, tokens.size(), options);
+  status.Update(ValidateLoadMemory(*profile, tokens.size(), out));
+  if (!status.ok()) return status;
+  LoadCall call = MakeLoadCall(profile, identity, tokens, options);
+  call.began = began;
+  const int threads =
+      std::min<int>(options_.decode_threads, static_cast<int>(call.chunk_ids.size()));
+  call.make_executor = [&](std::function<void()> notify) {
+    return std::make_unique<DecodePipeline>(&decoders_, profile, out, threads, std::move(notify));
+  };
+  return RunLoad(call);
+}
+
+absl::StatusOr<LoadResult> ClientImpl::LoadToDevice(std::shared_ptr<const Profile> profile,
+                                                    const ContextIdentity& identity,
+                                                    absl::Span<const int32_t> tokens,
+                                                    const LoadOptions& options,
+                                                    const DeviceTarget& target) {
+  const absl::Duration began = MonotonicNow();
+  absl::Status status = ValidateLoad(*profile, tokens.size(), options);
+  status.Update(ValidateDeviceTarget(profile->geometry(), tokens.size(), target));
+  if (!status.ok()) return status;
+  DeviceDecoderKey key{profile->id(), target.device_ordinal, target.shard};
+  if (status = ResolveShard(profile->geometry(), &key.shard); !status.ok()) return status;
+  // Before the server hears of it: without a device there is nothing to ask it for.
+  absl::StatusOr<std::unique_ptr<DeviceChunkDecoder>> decoder =
+      device_decoders_.Acquire(profile, key);
+  if (!decoder.ok()) return decoder.status();
+
+  LoadCall call = MakeLoadCall(profile, identity, tokens, options);
+  call.began = began;
+  call.make_executor = [&](std::function<void()> notify) {
+    return std::make_unique<DeviceDecodeExecutor>(&device_decoders_, key, *std::move(decoder),
+                                                  profile, target.kv, target.stream,
+                                                  std::move(notify));
+  };
+  return RunLoad(call);
+}
+
+absl::Status ClientImpl::WarmUpDevice(std::shared_ptr<const Profile> profile, int device_ordinal,
+                                      const DeviceShard& shard) {
+  DeviceDecoderKey key{profile->id(), device_ordinal, shard};
+  if (absl::Status status = ResolveShard(profile->geometry(), &key.shard); !status.ok()) {
     return status;
   }
-  LoadCall call;
-  call.channel = channel_;
-  call.server = options_.server;
-  call.chunk_ids = ContextChunkIds(identity, profile->id(), profile->chunk_tokens(), tokens);
-  call.profile = std::move(profile);
-  call.options = &options;
-  call.out = out;
-  call.decoders = &decoders_;
-  call.decode_threads = options_.decode_threads;
-  call.silence_max = options_.rpc_timeout;
-  return RunLoad(call);
+  absl::StatusOr<std::unique_ptr<DeviceChunkDecoder>> decoder =
+      device_decoders_.Acquire(profile, key);
+  if (decoder.ok()) device_decoders_.Release(key, *std::move(decoder));
+  return decoder.status();
 }
 
 absl::StatusOr<uint64_t> ClientImpl::Delete(absl::Span<const ChunkId> ids) {
@@ -337,6 +407,11 @@ absl::StatusOr<ServerStats> ClientImpl::Stats() {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Create(Options options) {
+  return CreateClient(std::move(options), CreateCudaChunkDecoder);
+}
+
+absl::StatusOr<std::unique_ptr<Client>> CreateClient(Client::Options options,
+                                                     DeviceChunkDecoderFactory device_decoders) {
   const size_t colon = options.server.rfind(':');
   if (colon == std::string::npos || colon == 0 || colon + 1 == options.server.size()) {
     return absl::InvalidArgumentError(
@@ -351,7 +426,7 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Create(Options options) {
           absl::StrCat(threads, " threads is not in 1 to ", kThreadsMax));
     }
   }
-  return std::unique_ptr<Client>(new ClientImpl(std::move(options)));
+  return std::unique_ptr<Client>(new ClientImpl(std::move(options), std::move(device_decoders)));
 }
 
 }  // namespace kvstream

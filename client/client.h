@@ -16,6 +16,7 @@
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
 #include "client/chunk_id.h"
+#include "client/device_target.h"
 #include "codec/kv_view.h"
 #include "codec/profile.h"
 #include "storage/chunk_store.h"
@@ -164,10 +165,40 @@ class Client {
                                           absl::Span<const int32_t> tokens,
                                           const LoadOptions& options, const MutableKvView& out) = 0;
 
+  // As Load, into device memory: received bytes go to the device compressed, are decoded there, and
+  // no KV passes through host memory. Network, copy and decoding overlap.
+  //
+  // Stream order: all writes are put on target.stream behind what it holds when the call is made.
+  // When the call returns they are done, also on an error, so that any stream may read the KV.
+  // Nothing else may write to the chunks' part of the target meanwhile.
+  //
+  // The recompute callback writes into device memory itself, for this shard, by whatever means:
+  // when it returns, its work must be done or stand on target.stream. It runs once the chunks
+  // before its range are complete on the device, so that any stream may read them; with work left
+  // on target.stream, a load that is OK promises the recomputed KV to that stream only.
+  //
+  // Errors: as Load, and before anything is sent: FAILED_PRECONDITION (built without CUDA, or a
+  // device that is too old) or UNAVAILABLE (no driver, no such device), one sentence each;
+  // RESOURCE_EXHAUSTED if the decoder's tables and workspace do not fit the device;
+  // INVALID_ARGUMENT for a target that does not fit, or a block table with an entry outside of its
+  // cache (found while decoding). INTERNAL also if CUDA fails during the load. Host memory as for
+  // Load; device memory as codec/cuda/device_decoder.h says, kept for the next load of the profile.
+  virtual absl::StatusOr<LoadResult> LoadToDevice(std::shared_ptr<const Profile> profile,
+                                                  const ContextIdentity& identity,
+                                                  absl::Span<const int32_t> tokens,
+                                                  const LoadOptions& options,
+                                                  const DeviceTarget& target) = 0;
+
   // Sets up a decoder and measures it on one chunk of noise, so that the first load under a
   // deadline can already tell the server how long the last chunk's decode takes. Costs one encode
   // and one decode; worth it once per profile, at start.
   virtual absl::Status WarmUp(std::shared_ptr<const Profile> profile) = 0;
+
+  // Sets up a device's decoder, so that the first LoadToDevice need not. Nothing is measured: the
+  // first load's server counts with no time for decoding. Errors: as LoadToDevice before anything
+  // is sent.
+  virtual absl::Status WarmUpDevice(std::shared_ptr<const Profile> profile, int device_ordinal,
+                                    const DeviceShard& shard) = 0;
 
   // Returns how many of them existed.
   virtual absl::StatusOr<uint64_t> Delete(absl::Span<const ChunkId> ids) = 0;

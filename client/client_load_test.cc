@@ -475,7 +475,7 @@ TEST_F(ClientLoadTest, RefusesArgumentsThatDoNotFit) {
   MutableKvView view = out.mutable_view();
   view.values.pop_back();
   ExpectError(client_->Load(context_.profile, {}, context_.tokens, {}, view),
-              absl::StatusCode::kInvalidArgument, "2 and 1 layers of 2");
+              absl::StatusCode::kInvalidArgument, "2 layers of keys (or latents) and 1 of values");
   view = out.mutable_view();
   view.keys[1].data = nullptr;
   ExpectError(client_->Load(context_.profile, {}, context_.tokens, {}, view),

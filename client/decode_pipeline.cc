@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "client/monotonic_clock.h"
+#include "client/segment_check.h"
 #include "codec/decoder.h"
 
 namespace kvstream {
@@ -87,19 +88,8 @@ void DecodePipeline::Work() {
 }
 
 absl::Status DecodePipeline::Decode(ChunkDecoder* decoder, const DecodeJob& job) const {
-  for (int level = job.first_unchecked_level; level <= job.level; ++level) {
-    const absl::StatusOr<SegmentInfo> info = ValidateSegment(*profile_, job.segments[level]);
-    if (!info.ok()) return info.status();
-    // A segment that is whole but another chunk's would decode to wrong KV.
-    if (info->level != level || info->tokens != job.tokens ||
-        info->first_position != job.first_token) {
-      return absl::DataLossError(
-          absl::StrCat("a segment of level ", info->level, ", ", info->tokens,
-                       " tokens at position ", info->first_position, " in place of level ", level,
-                       ", ", job.tokens, " tokens at position ", job.first_token));
-    }
-  }
-  return decoder->Decode(job.segments, out_.Slice(job.first_token, job.tokens));
+  if (absl::Status status = CheckSegments(*profile_, job); !status.ok()) return status;
+  return DamageAsDataLoss(decoder->Decode(job.segments, out_.Slice(job.first_token, job.tokens)));
 }
 
 }  // namespace kvstream

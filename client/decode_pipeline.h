@@ -1,4 +1,4 @@
-// The threads that decode a load's chunks into the caller's memory while more chunks arrive.
+// Decodes into host memory, on threads.
 #ifndef KVSTREAM_CLIENT_DECODE_PIPELINE_H_
 #define KVSTREAM_CLIENT_DECODE_PIPELINE_H_
 
@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/optional.h"
+#include "client/decode_executor.h"
 #include "client/decoder_pool.h"
 #include "client/load_assembler.h"
 #include "codec/kv_view.h"
@@ -19,34 +20,23 @@
 
 namespace kvstream {
 
-struct DecodeResult {
-  uint32_t chunk = 0;
-  int level = 0;
-  absl::Status status;
-};
-
-// Submit and TakeResults belong to one thread. Order of jobs and exclusion between them are the
-// caller's business (LoadAssembler): there is no queue here beyond one job a thread, so that the
-// newest state decides what is decoded next.
-class DecodePipeline {
+// There is no queue here beyond one job a thread.
+class DecodePipeline final : public DecodeExecutor {
  public:
-  // `pool` is borrowed; `out` describes memory that must live as long as this object. `notify` is
-  // called, on any thread and with no lock held, after results have become available.
+  // `pool` is borrowed; `out` describes memory that must live as long as this object. `notify`: see
+  // DecodeExecutorFactory.
   DecodePipeline(DecoderPool* pool, std::shared_ptr<const Profile> profile, MutableKvView out,
                  int threads, std::function<void()> notify);
-  // Waits for the jobs under way.
-  ~DecodePipeline();
+  ~DecodePipeline() override;
   DecodePipeline(const DecodePipeline&) = delete;
 
-  bool has_room() const { return under_way_ < threads_max_; }
-  // Precondition: has_room(). The job's segments stay valid until its result is taken.
-  void Submit(DecodeJob job);
-  std::vector<DecodeResult> TakeResults();
+  bool has_room() const override { return under_way_ < threads_max_; }
+  void Submit(DecodeJob job) override;
+  std::vector<DecodeResult> TakeResults() override;
+  double seconds_per_token() const override { return pool_->SecondsPerToken(profile_->id()); }
 
  private:
   void Work();
-  // Checks the segments that are new (header and checksum, and that they are this chunk's), then
-  // decodes.
   absl::Status Decode(ChunkDecoder* decoder, const DecodeJob& job) const;
 
   DecoderPool* const pool_;

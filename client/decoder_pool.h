@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <vector>
 
@@ -12,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "client/decode_speed.h"
 #include "codec/decoder.h"
 #include "codec/profile.h"
 
@@ -28,18 +28,18 @@ class DecoderPool {
       const std::shared_ptr<const Profile>& profile);
   void Release(const Profile& profile, std::unique_ptr<ChunkDecoder> decoder);
 
-  // Exponentially weighted mean over the decodes recorded: each moves it an eighth of the way. It
-  // follows a change of level or machine load within some ten chunks and is not thrown by one chunk
-  // that was preempted. 0: none recorded yet.
-  double SecondsPerToken(const ProfileId& profile) const;
-  void RecordDecode(const ProfileId& profile, int64_t tokens, absl::Duration took);
+  // As DecodeSpeed.
+  double SecondsPerToken(const ProfileId& profile) const { return speed_.SecondsPerToken(profile); }
+  void RecordDecode(const ProfileId& profile, int64_t tokens, absl::Duration took) {
+    speed_.Record(profile, tokens, took);
+  }
 
  private:
   const size_t idle_max_;
-  mutable absl::Mutex mutex_;
+  DecodeSpeed<ProfileId> speed_;
+  absl::Mutex mutex_;
   ProfileId idle_profile_ ABSL_GUARDED_BY(mutex_) = {};
   std::vector<std::unique_ptr<ChunkDecoder>> idle_ ABSL_GUARDED_BY(mutex_);
-  std::map<ProfileId, double> seconds_per_token_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace kvstream

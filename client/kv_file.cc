@@ -16,8 +16,9 @@ TensorDtype TensorDtypeOf(KvDtype dtype) {
   return dtype == KvDtype::kF16 ? TensorDtype::kF16 : TensorDtype::kBF16;
 }
 
-std::string TensorName(int layer, bool is_key) {
-  return absl::StrCat("layers.", layer, is_key ? ".key" : ".value");
+std::string TensorName(const KvGeometry& geometry, int layer, int plane) {
+  return absl::StrCat("layers.", layer,
+                      !geometry.has_values() ? ".latent" : (plane == 0 ? ".key" : ".value"));
 }
 
 std::string ShapeText(absl::Span<const int64_t> shape) {
@@ -99,14 +100,14 @@ absl::StatusOr<std::unique_ptr<KvFile>> KvFile::Open(const std::string& path,
 
   int64_t tokens = -1;
   for (int layer = 0; layer < geometry.layers; ++layer) {
-    for (const bool is_key : {true, false}) {
+    for (int plane = 0; plane < geometry.planes; ++plane) {
       absl::StatusOr<KvTensor> tensor =
-          FindKv(mapped, TensorName(layer, is_key), geometry, &tokens);
+          FindKv(mapped, TensorName(geometry, layer, plane), geometry, &tokens);
       if (!tensor.ok()) return tensor.status();
-      (is_key ? out->kv_.keys : out->kv_.values).push_back(*tensor);
+      (plane == 0 ? out->kv_.keys : out->kv_.values).push_back(*tensor);
     }
   }
-  const std::string beyond = TensorName(geometry.layers, true);
+  const std::string beyond = TensorName(geometry, geometry.layers, 0);
   if (mapped.Find(beyond) != nullptr) {
     return Wrong(mapped, beyond,
                  absl::StrCat("is one too many: the model has ", geometry.layers, " layers"));
@@ -129,8 +130,12 @@ absl::StatusOr<std::unique_ptr<KvFile>> KvFile::Open(const std::string& path,
 absl::StatusOr<KvDtype> KvFileDtype(const std::string& path) {
   absl::StatusOr<std::unique_ptr<SafetensorsFile>> file = SafetensorsFile::Open(path);
   if (!file.ok()) return file.status();
-  const std::string name = TensorName(0, true);
+  std::string name = "layers.0.key";
   const TensorEntry* entry = (*file)->Find(name);
+  if (const TensorEntry* latent = (*file)->Find("layers.0.latent"); entry == nullptr && latent) {
+    name = latent->name;
+    entry = latent;
+  }
   if (entry == nullptr) return Wrong(**file, name, "is missing");
   if (entry->dtype == TensorDtype::kF16) return KvDtype::kF16;
   if (entry->dtype == TensorDtype::kBF16) return KvDtype::kBF16;
@@ -167,12 +172,12 @@ absl::StatusOr<KvBuffer> KvBuffer::Create(const KvGeometry& geometry, int64_t to
   uint16_t* next = buffer.memory_.get();
   buffer.view_.tokens = tokens;
   for (int layer = 0; layer < geometry.layers; ++layer) {
-    for (auto* tensors : {&buffer.view_.keys, &buffer.view_.values}) {
+    for (int plane = 0; plane < geometry.planes; ++plane) {
       MutableKvTensor tensor;
       tensor.data = next;
       tensor.head_stride = geometry.head_size;
       tensor.token_stride = row;
-      tensors->push_back(tensor);
+      (plane == 0 ? buffer.view_.keys : buffer.view_.values).push_back(tensor);
       next += tokens * row;
     }
   }
@@ -198,18 +203,19 @@ absl::Status WriteKvFile(const std::string& path, const KvGeometry& geometry, co
   const int64_t row = int64_t{geometry.kv_heads} * geometry.head_size;
   const size_t bytes = static_cast<size_t>(kv.tokens * row) * sizeof(uint16_t);
   std::vector<TensorToWrite> tensors;
-  if (kv.keys.size() != geometry.layers || kv.values.size() != geometry.layers) {
+  const size_t values = geometry.has_values() ? static_cast<size_t>(geometry.layers) : 0;
+  if (kv.keys.size() != geometry.layers || kv.values.size() != values) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, ": KV has ", kv.keys.size(), " layers, must have ", geometry.layers));
   }
   for (int layer = 0; layer < geometry.layers; ++layer) {
-    for (const bool is_key : {true, false}) {
-      const KvTensor& tensor = is_key ? kv.keys[layer] : kv.values[layer];
+    for (int plane = 0; plane < geometry.planes; ++plane) {
+      const KvTensor& tensor = plane == 0 ? kv.keys[layer] : kv.values[layer];
       if (tensor.head_stride != geometry.head_size || tensor.token_stride != row) {
-        return absl::InvalidArgumentError(
-            absl::StrCat(path, ": ", TensorName(layer, is_key), " is not dense in memory"));
+        return absl::InvalidArgumentError(absl::StrCat(
+            path, ": ", TensorName(geometry, layer, plane), " is not dense in memory"));
       }
-      tensors.push_back({TensorName(layer, is_key),
+      tensors.push_back({TensorName(geometry, layer, plane),
                          TensorDtypeOf(geometry.dtype),
                          {kv.tokens, geometry.kv_heads, geometry.head_size},
                          {absl::string_view(reinterpret_cast<const char*>(tensor.data), bytes)}});
@@ -237,7 +243,7 @@ void CopyKv(const KvGeometry& geometry, const KvView& from, const MutableKvView&
   };
   for (int layer = 0; layer < geometry.layers; ++layer) {
     copy(from.keys[layer], to.keys[layer]);
-    copy(from.values[layer], to.values[layer]);
+    if (geometry.has_values()) copy(from.values[layer], to.values[layer]);
   }
 }
 

@@ -1,5 +1,6 @@
-// KV caches as safetensors files: per layer `layers.{i}.key` and `layers.{i}.value`, shape [tokens,
-// kv_heads, head_size], F16 or BF16, keys after RoPE; and `tokens`, shape [tokens], I32 or I64.
+// KV caches as safetensors files: per layer `layers.{i}.key` and `layers.{i}.value`, or
+// `layers.{i}.latent` of a model with latent attention, shape [tokens, kv_heads, head_size], F16 or
+// BF16, keys after RoPE; and `tokens`, shape [tokens], I32 or I64.
 #ifndef KVSTREAM_CLIENT_KV_FILE_H_
 #define KVSTREAM_CLIENT_KV_FILE_H_
 
@@ -23,8 +24,8 @@ namespace kvstream {
 class KvFile {
  public:
   // INVALID_ARGUMENT if a tensor is missing, or has another shape or dtype than `geometry` (of
-  // which only layers, kv_heads, head_size and dtype are read), if the file holds more layers, or
-  // if a tensor does not begin at an even address. `tokens` may be missing.
+  // which only layers, planes, kv_heads, head_size and dtype are read), if the file holds more
+  // layers, or if a tensor does not begin at an even address. `tokens` may be missing.
   static absl::StatusOr<std::unique_ptr<KvFile>> Open(const std::string& path,
                                                       const KvGeometry& geometry);
 
@@ -44,14 +45,15 @@ class KvFile {
   std::vector<int32_t> tokens_;
 };
 
-// The dtype of layers.0.key. INVALID_ARGUMENT if it is missing or neither F16 nor BF16.
+// The dtype of layers.0.key or layers.0.latent. INVALID_ARGUMENT if it is missing or neither F16
+// nor BF16.
 absl::StatusOr<KvDtype> KvFileDtype(const std::string& path);
 
 // Only `tokens` of a file, which need not hold any KV. INVALID_ARGUMENT if there are none.
 absl::StatusOr<std::vector<int32_t>> ReadTokens(const std::string& path);
 
-// Owns zeroed memory for the KV of `tokens` tokens, laid out as [layer][key,
-// value][token][head][channel].
+// Owns zeroed memory for the KV of `tokens` tokens, laid out as
+// [layer][plane][token][head][channel], planes being keys and values or one latent.
 class KvBuffer {
  public:
   // RESOURCE_EXHAUSTED if the memory is not there. Precondition: geometry.Validate().ok(), tokens

@@ -74,6 +74,35 @@ TEST(KvFileTest, ReadsBackWhatItWrote) {
   EXPECT_EQ(*KvFileDtype(path), KvDtype::kF16);
 }
 
+TEST(KvFileTest, LatentsHaveOneTensorALayer) {
+  KvGeometry geometry = Geometry();
+  geometry.planes = 1;
+  geometry.kv_heads = 1;
+  auto buffer = KvBuffer::Create(geometry, 5);
+  ASSERT_TRUE(buffer.ok());
+  EXPECT_TRUE(buffer->view().values.empty());
+  for (int i = 0; i < 20; ++i) buffer->view().keys[1].data[i] = static_cast<uint16_t>(i + 1);
+  const std::string path = TempPath("latent.safetensors");
+  ASSERT_TRUE(WriteKvFile(path, geometry, buffer->const_view(), {}).ok());
+  const auto raw = SafetensorsFile::Open(path);
+  ASSERT_TRUE(raw.ok()) << raw.status();
+  ASSERT_NE((*raw)->Find("layers.1.latent"), nullptr);
+  EXPECT_THAT((*raw)->Find("layers.1.latent")->shape, ElementsAre(5, 1, 4));
+  EXPECT_EQ(*KvFileDtype(path), KvDtype::kF16);
+  const auto file = KvFile::Open(path, geometry);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_TRUE((*file)->kv().values.empty());
+  EXPECT_EQ(*(*file)->kv().keys[1].at(4, 0), 17);
+  auto copy = KvBuffer::Create(geometry, 5);
+  CopyKv(geometry, (*file)->kv(), copy->view(), 0, 5);
+  EXPECT_EQ(*copy->view().keys[1].at(4, 0), 17);
+
+  KvGeometry two = geometry;
+  two.planes = 2;
+  EXPECT_THAT(ErrorOf(path, two), HasSubstr("tensor layers.0.key is missing"));
+  EXPECT_FALSE(WriteKvFile(path, two, buffer->const_view(), {}).ok());
+}
+
 TEST(KvFileTest, WritesASliceOfTokens) {
   const KvGeometry geometry = Geometry();
   const KvBuffer buffer = Filled(geometry, 5);

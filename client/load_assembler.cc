@@ -16,18 +16,6 @@ constexpr uint64_t kDataBytesMax = 256 << 10;
 // For a segment's headers and coder states, whatever its tokens.
 constexpr int64_t kSegmentOverheadBytes = 64 << 10;
 
-bool IsDamage(const absl::Status& status) {
-  switch (status.code()) {
-    case absl::StatusCode::kDataLoss:
-    case absl::StatusCode::kInvalidArgument:
-    case absl::StatusCode::kFailedPrecondition:
-    case absl::StatusCode::kOutOfRange:
-      return true;
-    default:
-      return false;
-  }
-}
-
 }  // namespace
 
 LoadAssembler::LoadAssembler(LoadShape shape)
@@ -302,7 +290,7 @@ absl::Status LoadAssembler::OnDecoded(uint32_t chunk, int level, const absl::Sta
   --decodes_under_way_;
   if (status.ok()) {
     state.decoded_level = level;
-  } else if (IsDamage(status)) {
+  } else if (absl::IsDataLoss(status)) {
     state.damaged = true;
     unreported_damage_.push_back(chunk);
     if (first_damage_.ok()) {
@@ -312,7 +300,7 @@ absl::Status LoadAssembler::OnDecoded(uint32_t chunk, int level, const absl::Sta
     }
   }
   Update(chunk);
-  if (status.ok() || IsDamage(status)) return absl::OkStatus();
+  if (status.ok() || absl::IsDataLoss(status)) return absl::OkStatus();
   return absl::Status(status.code(),
                       absl::StrCat("decoding chunk ", chunk, " (",
                                    ShortChunkId(shape_.chunk_ids[chunk]), "): ", status.message()));

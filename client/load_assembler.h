@@ -82,9 +82,8 @@ class LoadAssembler {
   absl::Status OnMessage(const v1::LoadResponse& message);
 
   // Local work. Next...() hand out a job that is then under way until it is reported done. Errors:
-  // those of the work that end the load. Damage (DATA_LOSS, INVALID_ARGUMENT, FAILED_PRECONDITION,
-  // OUT_OF_RANGE from decoding) does not: the next progress message reports it, and the server
-  // decides.
+  // those of the work that end the load. Damage (DATA_LOSS from decoding) does not: the next
+  // progress message reports it, and the server decides.
   absl::optional<DecodeJob> NextDecode();
   absl::Status OnDecoded(uint32_t chunk, int level, const absl::Status& status);
   absl::optional<RecomputeJob> NextRecompute();

@@ -368,7 +368,7 @@ TEST(LoadAssemblerTest, ARefinementThatFailsToDecodeTakesTheChunkBack) {
   ASSERT_TRUE(load.Decode().ok());
   EXPECT_EQ(load.assembler.chunks_ready(), 1);
   ASSERT_TRUE(load.Send(0, 1, 1).ok());
-  ASSERT_TRUE(load.Decode(absl::InvalidArgumentError("table")).ok());
+  ASSERT_TRUE(load.Decode(absl::DataLossError("table")).ok());
   EXPECT_EQ(load.assembler.chunks_ready(), 0);
 }
 
@@ -387,9 +387,12 @@ TEST(LoadAssemblerTest, ALoadWithADamagedChunkNeverFinishes) {
 }
 
 TEST(LoadAssemblerTest, ADecodeErrorThatIsNotTheBytesFaultEndsTheLoad) {
-  Load load(Shape(1));
-  ASSERT_TRUE(load.Send(0, 0, 0).ok());
-  EXPECT_EQ(load.Decode(absl::InternalError("bug")).code(), absl::StatusCode::kInternal);
+  for (const absl::Status& error :
+       {absl::InternalError("bug"), absl::InvalidArgumentError("block table")}) {
+    Load load(Shape(1));
+    ASSERT_TRUE(load.Send(0, 0, 0).ok());
+    EXPECT_EQ(load.Decode(error).code(), error.code());
+  }
 }
 
 // ------------------------------------------------------------------ hostile servers

@@ -10,7 +10,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "client/decode_pipeline.h"
 #include "client/load_assembler.h"
 #include "client/load_transport.h"
 #include "client/monotonic_clock.h"
@@ -67,7 +66,7 @@ v1::RecomputeAbility ToProto(ClientRecomputeAbility ability) {
 LoadShape ShapeOf(const LoadCall& call) {
   LoadShape shape;
   shape.chunk_ids = call.chunk_ids;
-  shape.tokens = call.out.tokens;
+  shape.tokens = call.tokens;
   shape.chunk_tokens = call.profile->chunk_tokens();
   shape.levels = call.profile->levels();
   shape.values_per_token = call.profile->geometry().values_per_token();
@@ -88,12 +87,10 @@ class LoadRpc {
   explicit LoadRpc(const LoadCall& call)
       : call_(call),
         options_(*call.options),
-        began_(MonotonicNow()),
+        began_(call.began),
         assembler_(ShapeOf(call)),
         transport_(call.channel),
-        decoders_(call.decoders, call.profile, call.out,
-                  std::min<int>(call.decode_threads, static_cast<int>(call.chunk_ids.size())),
-                  [this] { transport_.Wake(); }),
+        decoders_(call.make_executor([this] { transport_.Wake(); })),
         recompute_(options_.recompute, [this] { transport_.Wake(); }) {}
 
   absl::StatusOr<LoadResult> Run();
@@ -130,12 +127,12 @@ class LoadRpc {
   LoadAssembler assembler_;
   // In this order: the workers are gone before the transport that they wake.
   LoadTransport transport_;
-  DecodePipeline decoders_;
+  std::unique_ptr<DecodeExecutor> decoders_;
   RecomputeRunner recompute_;
 };
 
 absl::StatusOr<LoadResult> LoadRpc::Run() {
-  last_heard_ = began_;
+  last_heard_ = MonotonicNow();
   transport_.Start();
   grpc::ByteBuffer message;
   // After the call's end local work may go on: a summary may come before the last decode is done.
@@ -206,7 +203,7 @@ void LoadRpc::SendStart() {
   start->set_recompute_ability(ToProto(options_.ability));
   start->set_prefill_seconds_per_token(options_.prefill_seconds_per_token);
   start->set_prefill_seconds_per_token_pair(options_.prefill_seconds_per_token_pair);
-  start->set_decode_seconds_per_token(call_.decoders->SecondsPerToken(call_.profile->id()));
+  start->set_decode_seconds_per_token(decoders_->seconds_per_token());
   start->set_bandwidth_hint_bytes_per_second(options_.bandwidth_hint_bytes_per_second);
   transport_.Write(request);
 }
@@ -241,7 +238,7 @@ absl::Status LoadRpc::OnMessage(const grpc::ByteBuffer& message) {
 
 void LoadRpc::TakeLocalResults() {
   const uint32_t ready_before = assembler_.chunks_ready();
-  for (const DecodeResult& result : decoders_.TakeResults()) {
+  for (const DecodeResult& result : decoders_->TakeResults()) {
     Fail(assembler_.OnDecoded(result.chunk, result.level, result.status));
     progress_due_ = true;
     last_local_work_ = MonotonicNow();
@@ -268,10 +265,10 @@ void LoadRpc::GiveOutWork() {
       recompute_.Submit(*job);
     }
   }
-  while (decoders_.has_room()) {
+  while (decoders_->has_room()) {
     absl::optional<DecodeJob> job = assembler_.NextDecode();
     if (!job.has_value()) break;
-    decoders_.Submit(*std::move(job));
+    decoders_->Submit(*std::move(job));
   }
 }
 
@@ -341,27 +338,32 @@ absl::Status LoadRpc::FinalStatus() const {
 
 absl::StatusOr<LoadResult> RunLoad(const LoadCall& call) { return LoadRpc(call).Run(); }
 
-absl::Status ValidateLoad(const Profile& profile, size_t tokens, const LoadOptions& options,
-                          const MutableKvView& out) {
-  if (tokens == 0) return absl::InvalidArgumentError("load: no tokens");
-  const size_t chunk_tokens = static_cast<size_t>(profile.chunk_tokens());
-  if ((tokens - 1) / chunk_tokens >= kChunksMax) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("load: ", tokens, " tokens are more than ", kChunksMax, " chunks"));
-  }
+absl::Status ValidateLoadMemory(const Profile& profile, size_t tokens, const MutableKvView& out) {
   if (out.tokens != static_cast<int64_t>(tokens)) {
     return absl::InvalidArgumentError(
         absl::StrCat("load: memory for ", out.tokens, " tokens of ", tokens));
   }
   const size_t layers = static_cast<size_t>(profile.geometry().layers);
-  if (out.keys.size() != layers || out.values.size() != layers) {
-    return absl::InvalidArgumentError(absl::StrCat("load: memory of ", out.keys.size(), " and ",
-                                                   out.values.size(), " layers of ", layers));
+  const size_t values = profile.geometry().has_values() ? layers : 0;
+  if (out.keys.size() != layers || out.values.size() != values) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("load: memory of ", out.keys.size(), " layers of keys (or latents) and ",
+                     out.values.size(), " of values, the profile has ", layers, " and ", values));
   }
   for (const auto* tensors : {&out.keys, &out.values}) {
     for (const MutableKvTensor& tensor : *tensors) {
       if (tensor.data == nullptr) return absl::InvalidArgumentError("load: memory without data");
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateLoad(const Profile& profile, size_t tokens, const LoadOptions& options) {
+  if (tokens == 0) return absl::InvalidArgumentError("load: no tokens");
+  const size_t chunk_tokens = static_cast<size_t>(profile.chunk_tokens());
+  if ((tokens - 1) / chunk_tokens >= kChunksMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("load: ", tokens, " tokens are more than ", kChunksMax, " chunks"));
   }
   for (int level : {options.level, options.floor_level}) {
     if (level < 0 || level >= profile.levels()) {

@@ -1,9 +1,11 @@
-// One Load call: transport, assembler, decode threads and recompute thread put together.
+// One Load call: transport, assembler, decode executor and recompute thread put together.
 #ifndef KVSTREAM_CLIENT_LOAD_RPC_H_
 #define KVSTREAM_CLIENT_LOAD_RPC_H_
 
 #include <grpcpp/channel.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,7 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "client/client.h"
-#include "client/decoder_pool.h"
+#include "client/decode_executor.h"
 #include "codec/kv_view.h"
 #include "codec/profile.h"
 
@@ -21,11 +23,11 @@ struct LoadCall {
   std::shared_ptr<grpc::Channel> channel;
   std::string server;  // for messages
   std::shared_ptr<const Profile> profile;
+  int64_t tokens = 0;
   std::vector<ChunkId> chunk_ids;
   const LoadOptions* options = nullptr;
-  MutableKvView out;
-  DecoderPool* decoders = nullptr;
-  int decode_threads = 1;
+  DecodeExecutorFactory make_executor;
+  absl::Duration began;  // MonotonicNow() when the caller called: the deadline counts from it
   // The server may be silent for so long while nothing is left to do here.
   absl::Duration silence_max;
 };
@@ -34,9 +36,10 @@ struct LoadCall {
 // thread.
 absl::StatusOr<LoadResult> RunLoad(const LoadCall& call);
 
-// INVALID_ARGUMENT naming the option or the part of `out` that does not fit.
-absl::Status ValidateLoad(const Profile& profile, size_t tokens, const LoadOptions& options,
-                          const MutableKvView& out);
+// INVALID_ARGUMENT naming the option that does not fit.
+absl::Status ValidateLoad(const Profile& profile, size_t tokens, const LoadOptions& options);
+// INVALID_ARGUMENT naming the part of `out` that does not fit.
+absl::Status ValidateLoadMemory(const Profile& profile, size_t tokens, const MutableKvView& out);
 
 }  // namespace kvstream
 

@@ -20,8 +20,8 @@ BasicKvView<T> ViewOf(const KvGeometry& geometry, int64_t tokens, T* data) {
   view.tokens = tokens;
   const ptrdiff_t row = ptrdiff_t{1} * geometry.kv_heads * geometry.head_size;
   for (int layer = 0; layer < geometry.layers; ++layer) {
-    for (auto* tensors : {&view.keys, &view.values}) {
-      tensors->push_back({data, row, geometry.head_size});
+    for (int plane = 0; plane < geometry.planes; ++plane) {
+      (plane == 0 ? view.keys : view.values).push_back({data, row, geometry.head_size});
       data += tokens * row;
     }
   }

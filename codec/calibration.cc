@@ -25,6 +25,10 @@ constexpr double kQueryWeightMax = 10;
 // counts the means' power for at most this many times the variance: layers with large offsets stand
 // more noise, yet an offset must not swallow the signal.
 constexpr double kMeanPowerMax = 3;
+// Sensitivities count as no less than this share of their mean: what calibration found to be
+// harmless is coded with steps of at most six times those without sensitivities, for texts that use
+// the model differently.
+constexpr double kSensitivityFloor = 0.03;
 // Standard deviation that stands in for that of a tensor that never changes.
 constexpr double kScaleMin = 1e-8;
 
@@ -60,13 +64,25 @@ absl::Status CheckOptions(const KvGeometry& geometry, const QueryRms& query_rms,
                    " layers");
   }
   if (!query_rms.empty()) {
-    if (query_rms.size() != static_cast<size_t>(geometry.values_per_token() / 2)) {
-      return Invalid("query_rms has ", query_rms.size(), " entries, must be ",
-                     geometry.values_per_token() / 2);
+    const int64_t wanted = int64_t{geometry.layers} * geometry.tensor_channels();
+    if (query_rms.size() != static_cast<size_t>(wanted)) {
+      return Invalid("query_rms has ", query_rms.size(), " entries, must be ", wanted);
     }
     for (float value : query_rms) {
       if (!(value >= 0 && value < 1e9f)) return Invalid("query_rms has a value out of range");
     }
+  }
+  if (!options.sensitivity.empty()) {
+    if (options.sensitivity.size() != static_cast<size_t>(geometry.values_per_token())) {
+      return Invalid("sensitivity has ", options.sensitivity.size(), " entries, must be ",
+                     geometry.values_per_token());
+    }
+    bool positive = false;
+    for (float value : options.sensitivity) {
+      if (!(value >= 0 && value < 1e30f)) return Invalid("sensitivity has a value out of range");
+      positive |= value > 1e-30f;
+    }
+    if (!positive) return Invalid("sensitivity has no positive value");
   }
   return absl::OkStatus();
 }
@@ -74,7 +90,7 @@ absl::Status CheckOptions(const KvGeometry& geometry, const QueryRms& query_rms,
 int32_t GroupChannels(const KvGeometry& geometry, const CalibrationOptions& options,
                       int32_t first_channel) {
   const int32_t left = static_cast<int32_t>(geometry.values_per_token()) - first_channel;
-  const int64_t per_layer = int64_t{2} * geometry.kv_heads * geometry.head_size;
+  const int64_t per_layer = int64_t{geometry.planes} * geometry.tensor_channels();
   switch (options.group) {
     case CalibrationOptions::Group::kHead:
       return geometry.head_size;
@@ -128,10 +144,10 @@ class Calibrator {
   void Fallback() {
     ProfileData& data = fields_.data;
     const KvGeometry& geometry = data.geometry;
-    const int32_t per_tensor = geometry.kv_heads * geometry.head_size;
+    const int32_t per_tensor = geometry.tensor_channels();
     data.mean.assign(data.channels(), 0.0f);
     for (int32_t first = 0; first < data.channels(); first += per_tensor) {
-      const bool values = first / per_tensor % 2 == 1;
+      const bool values = first / per_tensor % geometry.planes == 1;
       data.unit.insert(
           data.unit.end(), per_tensor,
           static_cast<float>(options_.steps[0] * (values ? options_.value_step_ratio : 1)));
@@ -199,7 +215,7 @@ class Calibrator {
   absl::Status MeasureChannels(const QueryRms& query_rms) {
     ProfileData& data = fields_.data;
     const KvGeometry& geometry = data.geometry;
-    const int32_t per_tensor = geometry.kv_heads * geometry.head_size;
+    const int32_t per_tensor = geometry.tensor_channels();
     data.mean.assign(data.channels(), 0.0f);
     data.unit.assign(data.channels(), 1.0f);
     for (int32_t first = 0; first < data.channels(); first += per_tensor) {
@@ -216,52 +232,100 @@ class Calibrator {
             }
           });
       if (!status.ok()) return status;
-      double variance = 0;
-      double mean_power = 0;
-      for (int32_t c = 0; c < per_tensor; ++c) {
-        const double mean = sum[c] / tokens_;
-        data.mean[first + c] = static_cast<float>(mean);
-        variance += std::max(0.0, square[c] / tokens_ - mean * mean) / per_tensor;
-        mean_power += mean * mean / per_tensor;
+      double deviation[2];
+      for (int part = 0; part < geometry.parts(); ++part) {
+        double variance = 0;
+        double mean_power = 0;
+        int32_t count = 0;
+        for (int32_t c = 0; c < per_tensor; ++c) count += geometry.PartOf(c) == part ? 1 : 0;
+        for (int32_t c = 0; c < per_tensor; ++c) {
+          if (geometry.PartOf(c) != part) continue;
+          const double mean = sum[c] / tokens_;
+          data.mean[first + c] = static_cast<float>(mean);
+          variance += std::max(0.0, square[c] / tokens_ - mean * mean) / count;
+          mean_power += mean * mean / count;
+        }
+        variance += std::min(mean_power, kMeanPowerMax * variance);
+        deviation[part] = std::sqrt(variance);
+        if (deviation[part] < kScaleMin) deviation[part] = 1;
       }
-      variance += std::min(mean_power, kMeanPowerMax * variance);
-      double deviation = std::sqrt(variance);
-      if (deviation < kScaleMin) deviation = 1;
-      const bool values = first / per_tensor % 2 == 1;
-      const int layer = first / (2 * per_tensor);
+      const bool values = first / per_tensor % geometry.planes == 1;
+      const int layer = first / (geometry.planes * per_tensor);
       std::vector<double> weight(per_tensor, 1.0);
       if (!values && !query_rms.empty())
         weight = QueryWeights(&query_rms[static_cast<size_t>(layer) * per_tensor]);
       for (int32_t c = 0; c < per_tensor; ++c) {
         const double step = options_.steps[0] * (values ? options_.value_step_ratio : 1);
-        data.unit[first + c] = static_cast<float>(deviation * step / weight[c]);
+        data.unit[first + c] = static_cast<float>(deviation[geometry.PartOf(c)] * step / weight[c]);
       }
     }
+    if (!options_.sensitivity.empty()) ApplySensitivity();
     return absl::OkStatus();
   }
 
-  // Weights of a layer's key channels: root mean square of the queries over each RoPE pair,
-  // normalised to a root mean square of 1.
-  std::vector<double> QueryWeights(const float* query_rms) const {
+  // Scales the units by 1 / sqrt(the damage that a channel does with its unit, relative to the mean
+  // over all channels).
+  void ApplySensitivity() {
+    ProfileData& data = fields_.data;
+    const int32_t per_layer = data.geometry.planes * data.geometry.tensor_channels();
+    std::vector<double> damage(options_.sensitivity.begin(), options_.sensitivity.end());
+    for (int32_t first = 0; first < data.channels(); first += per_layer)
+      AverageOverPairs(&damage[first]);
+    double mean = 0;
+    for (int32_t c = 0; c < data.channels(); ++c) {
+      damage[c] *= double{data.unit[c]} * data.unit[c];
+      mean += damage[c] / data.channels();
+    }
+    if (!(mean > 0)) return;
+    for (int32_t c = 0; c < data.channels(); ++c) {
+      data.unit[c] =
+          static_cast<float>(data.unit[c] / std::sqrt((damage[c] / mean + kSensitivityFloor) /
+                                                      (1 + kSensitivityFloor)));
+    }
+  }
+
+  // Replaces squares of a layer's key channels by their mean over each RoPE pair: that commutes
+  // with the rotation.
+  void AverageOverPairs(double* of_keys) const {
     const KvGeometry& geometry = fields_.data.geometry;
-    const int32_t count = geometry.kv_heads * geometry.head_size;
     const int pairs = static_cast<int>(geometry.rope.inverse_frequency.size());
-    std::vector<double> power(count);
-    for (int32_t c = 0; c < count; ++c) power[c] = double{query_rms[c]} * query_rms[c];
+    const bool half_split = geometry.rope.layout == RopeParameters::Layout::kHalfSplit;
     for (int head = 0; head < geometry.kv_heads; ++head) {
-      double* of_head = power.data() + head * geometry.head_size;
+      double* of_head = of_keys + head * geometry.head_size + geometry.rope.rotary_offset;
       for (int pair = 0; pair < pairs; ++pair) {
-        const bool half_split = geometry.rope.layout == RopeParameters::Layout::kHalfSplit;
         double& a = of_head[half_split ? pair : 2 * pair];
         double& b = of_head[half_split ? pair + pairs : 2 * pair + 1];
         a = b = (a + b) / 2;
       }
     }
-    const double mean = std::accumulate(power.begin(), power.end(), 0.0) / count;
-    for (double& value : power) {
-      value = mean > 0
-                  ? std::max(kQueryWeightMin, std::min(kQueryWeightMax, std::sqrt(value / mean)))
-                  : 1;
+  }
+
+  // Weights of a layer's key channels: root mean square of the queries over each RoPE pair,
+  // normalised to a root mean square of 1. Of a latent only the rotated part is weighted: the rest
+  // is read as values too.
+  std::vector<double> QueryWeights(const float* query_rms) const {
+    const KvGeometry& geometry = fields_.data.geometry;
+    const int32_t count = geometry.tensor_channels();
+    std::vector<double> power(count);
+    for (int32_t c = 0; c < count; ++c) power[c] = double{query_rms[c]} * query_rms[c];
+    AverageOverPairs(power.data());
+    const auto weighted = [&](int32_t c) {
+      const int in_head = c % geometry.head_size - geometry.rope.rotary_offset;
+      return geometry.has_values() || (in_head >= 0 && in_head < geometry.rope.rotary_size());
+    };
+    double mean = 0;
+    int32_t number = 0;
+    for (int32_t c = 0; c < count; ++c) {
+      if (!weighted(c)) continue;
+      mean += power[c];
+      ++number;
+    }
+    mean /= std::max(number, 1);
+    for (int32_t c = 0; c < count; ++c) {
+      power[c] =
+          mean > 0 && weighted(c)
+              ? std::max(kQueryWeightMin, std::min(kQueryWeightMax, std::sqrt(power[c] / mean)))
+              : 1;
     }
     return power;
   }

@@ -26,11 +26,24 @@ struct CalibrationOptions {
   double value_step_ratio = 1.2;
   int chunk_tokens = 256;
   int sink_tokens = 4;
+  // How much the model minds an error of a channel: the mean square of the gradient of the
+  // log-likelihood of what the model predicts with respect to the cached value, by channel as
+  // profile_data.h numbers them: [layer][plane][kv_head][channel]. Keys before or after RoPE
+  // (only the mean over a pair is used); the scale does not matter. Empty: unknown, all layers
+  // count alike.
+  //
+  // With errors e independent of each other, the expected divergence of the model's output is
+  // 1/2 sum of sensitivity x e^2 to second order, so that for a given rate the step of a channel
+  // goes with 1 / sqrt(sensitivity). Steps are scaled such that this sum at a given level is what
+  // it is without sensitivities.
+  std::vector<float> sensitivity;
 };
 
 // Root mean square of the queries per layer, KV head and channel (before or after RoPE makes no
 // difference to a pair's RMS), over the query heads that read the KV head: element
-// [layer][kv_head][channel]. Empty: no query weights.
+// [layer][kv_head][channel]. Empty: no query weights. Of a latent's queries (absorbed ones, as long
+// as the latent) only the rotated part is read: attention reads the rest both as keys and as
+// values, which queries do not tell.
 using QueryRms = std::vector<float>;
 
 // samples: contexts' KV from position 0 on, in the geometry's dtype. No sample at all gives the

@@ -14,6 +14,10 @@ constexpr double kSmallestScaleInFinestSteps = 0.12;
 constexpr double kLargestScaleInBaseSteps = 400;
 // Symbols rarer than this stay out of the alphabet: they cost an exception instead.
 constexpr double kAlphabetTail = 3e-5;
+// Cells less probable than this do not count for where a decoder puts values.
+constexpr double kShrinkTail = 1e-9;
+// Cells of a level that count for it; beyond, they are small against the scale and need none.
+constexpr int64_t kShrinkCells = 1000;
 // A coordinate of which fewer symbols than this are not zero is not coded.
 constexpr double kNullTail = 3e-6;
 
@@ -22,6 +26,16 @@ double Tail(const ParametricLadder& ladder, int klass, double x) {
   const double sigma = ladder.scale[klass / 2];
   if (klass % 2 == 0) return 0.5 * std::exp(-x / (sigma / std::sqrt(2.0)));
   return 0.5 * std::erfc(x / (sigma * std::sqrt(2.0)));
+}
+
+// Integral of t f(t) from x on, x >= 0.
+double TailMoment(const ParametricLadder& ladder, int klass, double x) {
+  const double sigma = ladder.scale[klass / 2];
+  if (klass % 2 == 0) {
+    const double scale = sigma / std::sqrt(2.0);
+    return 0.5 * std::exp(-x / scale) * (x + scale);
+  }
+  return sigma * std::exp(-0.5 * x * x / (sigma * sigma)) / std::sqrt(2 * M_PI);
 }
 
 double Interval(const ParametricLadder& ladder, int klass, double low, double high) {
@@ -35,6 +49,26 @@ double CellProbability(const ParametricLadder& ladder, int klass, int level, int
   const double high = Unwarp((v + 0.5) / power);
   return v == 0 ? Interval(ladder, klass, -high, high)
                 : Interval(ladder, klass, Unwarp((v - 0.5) / power), high);
+}
+
+// How far below the centres of cells first to last (all positive) their mean lies.
+double MeanShrink(const ParametricLadder& ladder, int klass, int level, int64_t first,
+                  int64_t last) {
+  const double power = PowerOf3(level);
+  double probability = 0;
+  double below = 0;
+  for (int64_t v = first; v <= last; ++v) {
+    const double low = Unwarp((v - 0.5) / power);
+    const double high = Unwarp((v + 0.5) / power);
+    // The moment of a cell is a difference of two, which says nothing about a cell far out.
+    const double inside = Tail(ladder, klass, low) - Tail(ladder, klass, high);
+    if (inside < kShrinkTail) break;
+    probability += inside;
+    below += inside * Unwarp(v / power) -
+             (TailMoment(ladder, klass, low) - TailMoment(ladder, klass, high));
+  }
+  const double half_cell = 0.6 / power;
+  return probability > 0 ? std::max(-half_cell, std::min(half_cell, below / probability)) : 0;
 }
 
 }  // namespace
@@ -133,6 +167,11 @@ ClassTables ParametricTables(const ParametricLadder& ladder, int levels) {
         ++last;
       base.max_symbol = static_cast<uint8_t>(last);
       base.frequency = FrequenciesFromWeights(ParametricBase(ladder, klass, base.shift, last));
+    }
+    for (int level = 0; level < levels; ++level) {
+      tables.ShrinkOf(level, klass) = {
+          static_cast<float>(MeanShrink(ladder, klass, level, 1, 1)),
+          static_cast<float>(MeanShrink(ladder, klass, level, 2, kShrinkCells))};
     }
     for (int level = 1; level < levels; ++level) {
       RefineTable& refine = tables.Refine(level, klass);

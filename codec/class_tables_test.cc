@@ -51,6 +51,37 @@ TEST(ClassTablesTest, EveryTableOfEveryLadderIsWhole) {
   }
 }
 
+TEST(ClassTablesTest, ParametricValuesLieAtTheMeanOfTheirCells) {
+  const ParametricLadder ladder = MakeLadder(4);
+  const ClassTables tables = ParametricTables(ladder, 4);
+  for (int klass = 0; klass < tables.classes; klass += 7) {
+    const double sigma = ladder.scale[klass / 2];
+    const double scale = sigma / std::sqrt(2.0);
+    const auto density = [&](double x) {
+      return klass % 2 == 0 ? std::exp(-x / scale) / (2 * scale)
+                            : std::exp(-0.5 * x * x / sigma / sigma) / sigma / std::sqrt(2 * M_PI);
+    };
+    for (int level = 0; level < 4; ++level) {
+      const double power = PowerOf3(level);
+      double mass = 0;
+      double moment = 0;
+      const double low = Unwarp(0.5 / power);
+      const double high = Unwarp(1.5 / power);
+      for (int i = 0; i < 1000; ++i) {
+        const double x = low + (high - low) * (i + 0.5) / 1000;
+        mass += density(x);
+        moment += x * density(x);
+      }
+      const float shrink = tables.ShrinkOf(level, klass)[0];
+      if (mass * (high - low) / 1000 < 1e-6) continue;  // too rare to matter
+      EXPECT_NEAR(Unwarp(1 / power) - shrink, moment / mass, 1e-3 / power)
+          << "class " << klass << " level " << level;
+      // Farther out the density falls too, so that values lie below the centres.
+      EXPECT_GE(tables.ShrinkOf(level, klass)[1], 0);
+    }
+  }
+}
+
 TEST(ClassTablesTest, WiderClassesSpendMoreOnZero) {
   const ParametricLadder ladder = MakeLadder(4);
   const ClassTables tables = ParametricTables(ladder, 4);

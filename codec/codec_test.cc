@@ -6,6 +6,7 @@
 #include "codec/calibration.h"
 #include "codec/decoder.h"
 #include "codec/encoder.h"
+#include "codec/profile_data.h"
 #include "codec/test_kv.h"
 #include "gtest/gtest.h"
 
@@ -70,6 +71,7 @@ TEST_P(CodecTest, EveryLevelComesBackCloserThanTheOneBefore) {
         for (int64_t i = 0; i < exact; ++i) {
           ASSERT_EQ(decoded.keys(layer)[i], const_cast<TestKv&>(kv).keys(layer)[i])
               << "a sink's key changed";
+          if (!geometry.has_values()) continue;
           ASSERT_EQ(decoded.values(layer)[i], const_cast<TestKv&>(kv).values(layer)[i])
               << "a sink's value changed";
         }
@@ -97,12 +99,15 @@ INSTANTIATE_TEST_SUITE_P(
              Group::kLayers, 1},
         Case{"InterleavedPartialOdd",
              TestGeometry(2, 2, 33, KvDtype::kF16, Layout::kInterleaved, 32), Group::kHead, 1},
+        Case{"Latent", TestLatentGeometry(3, 48, 16), Group::kLayers, 2},
+        Case{"LatentPerHeadF16", TestLatentGeometry(2, 40, 8, KvDtype::kF16), Group::kHead, 1},
         Case{"NoRope", TestGeometry(2, 2, 32, KvDtype::kF16, Layout::kNone), Group::kModel, 1}),
     [](const testing::TestParamInfo<Case>& info) { return info.param.name; });
 
-TEST(CodecTest, ErrorsInTheTransformedDomainStayWithinHalfACell) {
+TEST(CodecTest, ErrorsInTheTransformedDomainStayWithinACell) {
   // Without calibration the transform is the identity, so that each value's error is visible: at
-  // most 0.6 steps of 3^-level of its layer's scale, plus rounding to 16 bits.
+  // most a step of 3^-level of its layer's scale, since cells are no wider and values are put at
+  // the mean of what falls into a cell, plus rounding to 16 bits.
   const KvGeometry geometry = TestGeometry(2, 2, 32, KvDtype::kF16, Layout::kNone);
   const std::shared_ptr<const Profile> profile = *BuildProfile(geometry, {}, {}, {});
   EXPECT_FALSE(profile->calibrated());
@@ -123,7 +128,7 @@ TEST(CodecTest, ErrorsInTheTransformedDomainStayWithinHalfACell) {
           profile->step(level) * (tensor % 2 == 1 ? 1.2 : 1.0) * std::sqrt(mean_power);
       for (size_t i = 0; i < per_tensor; ++i) {
         const size_t at = tensor * per_tensor + i;
-        ASSERT_LE(std::abs(a[at] - b[at]), 0.6 * step + std::abs(a[at]) * 0x1p-10 + 1e-3)
+        ASSERT_LE(std::abs(a[at] - b[at]), step + std::abs(a[at]) * 0x1p-10 + 1e-3)
             << "level " << level;
       }
     }
@@ -300,6 +305,15 @@ TEST(CalibrationErrorTest, RejectsOptionsAndSamplesOutOfRange) {
   EXPECT_EQ(code({}, QueryRms(63, 1.0f)), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code({}, QueryRms(64, std::nanf(""))), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code({}, QueryRms(64, 0.0f)), absl::StatusCode::kOk);
+  options = {};
+  options.sensitivity.assign(127, 1.0f);
+  EXPECT_EQ(code(options), absl::StatusCode::kInvalidArgument);
+  options.sensitivity.assign(128, 0.0f);
+  EXPECT_EQ(code(options), absl::StatusCode::kInvalidArgument);
+  options.sensitivity[5] = std::nanf("");
+  EXPECT_EQ(code(options), absl::StatusCode::kInvalidArgument);
+  options.sensitivity[5] = 1e-20f;
+  EXPECT_EQ(code(options), absl::StatusCode::kOk);
   TestKv bad = kv;
   bad.keys(1)[9 * 32] = 0x7c00;
   EXPECT_EQ(BuildProfile(geometry, std::vector<KvView>{bad.view()}, {}, {}).status().code(),
@@ -332,6 +346,69 @@ TEST(CalibrationTest, QueryWeightsMakeTheKeysThatQueriesReadFiner) {
   };
   EXPECT_LT(error(rms, 2), 0.5 * error({}, 2));
   EXPECT_GT(error(rms, 3), error({}, 3));
+}
+
+TEST(CalibrationTest, QueriesOfALatentWeighItsRotatedPartOnly) {
+  const KvGeometry geometry = TestLatentGeometry(2, 12, 4, KvDtype::kF16);
+  const TestKv sample = MakeTestKv(geometry, 600, 4, 8);
+  const std::vector<KvView> samples = {sample.view()};
+  QueryRms rms(2 * 16, 1.0f);
+  for (int i = 0; i < 12; ++i) rms[16 + i] = 50;  // of the latent itself: no matter
+  rms[16 + 12] = 4;                               // one channel of the first interleaved pair
+  const std::shared_ptr<const Profile> plain = *BuildProfile(geometry, samples, {}, {});
+  const std::shared_ptr<const Profile> weighted = *BuildProfile(geometry, samples, rms, {});
+  // Mean squares of the pairs are 8.5 and 1, of the part 4.75.
+  const double expected[4] = {std::sqrt(8.5 / 4.75), std::sqrt(8.5 / 4.75), std::sqrt(1 / 4.75),
+                              std::sqrt(1 / 4.75)};
+  for (int c = 0; c < 32; ++c) {
+    const double ratio = plain->data().unit[c] / weighted->data().unit[c];
+    EXPECT_NEAR(ratio, c >= 28 ? expected[c - 28] : 1, 1e-5) << c;
+  }
+  // Both parts have scales of their own.
+  EXPECT_EQ(plain->data().unit[0], plain->data().unit[11]);
+  EXPECT_EQ(plain->data().unit[12], plain->data().unit[15]);
+  EXPECT_NE(plain->data().unit[0], plain->data().unit[12]);
+  EXPECT_EQ(BuildProfile(geometry, samples, QueryRms(16, 1.0f), {}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST(CalibrationTest, SensitivityMovesErrorToWhereItDoesLittleHarm) {
+  const KvGeometry geometry = TestGeometry(2, 1, 16, KvDtype::kF16, Layout::kHalfSplit);
+  const TestKv sample = MakeTestKv(geometry, 600, 4, 8);
+  const std::vector<KvView> samples = {sample.view()};
+  const TestKv kv = MakeTestKv(geometry, 256, 4, 9);
+  // Squared error per layer at the coarsest level.
+  const auto errors = [&](const std::vector<float>& sensitivity) {
+    CalibrationOptions options;
+    options.sensitivity = sensitivity;
+    const std::shared_ptr<const Profile> profile = *BuildProfile(geometry, samples, {}, options);
+    const EncodedChunk chunk = *(*ChunkEncoder::Create(profile))->Encode(kv.view(), 4);
+    TestKv decoded(geometry, 256);
+    EXPECT_TRUE(
+        (*ChunkDecoder::Create(profile))->Decode(Views(chunk, 1), decoded.mutable_view()).ok());
+    const std::vector<float> a = kv.Floats();
+    const std::vector<float> b = decoded.Floats();
+    std::vector<double> sum(2, 0.0);
+    for (size_t i = 0; i < a.size(); ++i) sum[i / (a.size() / 2)] += std::pow(a[i] - b[i], 2);
+    return sum;
+  };
+  const std::vector<double> plain = errors({});
+  std::vector<float> sensitivity(64, 1e-8f);
+  std::fill(sensitivity.begin() + 32, sensitivity.end(), 1e-6f);
+  const std::vector<double> moved = errors(sensitivity);
+  EXPECT_GT(moved[0], 2 * plain[0]);
+  EXPECT_LT(moved[1], plain[1]);
+  // Only ratios count.
+  for (float& value : sensitivity) value *= 1024;
+  EXPECT_EQ(errors(sensitivity), moved);
+  // The mean over a RoPE pair is what counts, so that it does not matter on which side of the
+  // rotation it was measured.
+  std::vector<float> turned(64, 1.0f);
+  std::vector<float> upright(64, 1.0f);
+  turned[3] = 9;
+  turned[11] = 1;
+  upright[3] = upright[11] = 5;
+  EXPECT_EQ(errors(turned), errors(upright));
 }
 
 TEST(CalibrationTest, DescribesItsGroupsAndDropsCoordinatesThatAreAlwaysZero) {

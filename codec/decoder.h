@@ -27,8 +27,9 @@ struct SegmentInfo {
 // field out of range); each names the field. Cost: one pass of XXH3 over the bytes.
 absl::StatusOr<SegmentInfo> ValidateSegment(const Profile& profile, absl::string_view segment);
 
-// Not thread-safe: holds scratch memory, some 12 bytes a value of a chunk, reused by the next
-// chunk. One per thread. Starts no threads and uses no BLAS.
+// Not thread-safe: holds scratch memory, some 4 bytes a value of a chunk and 8 a value of the
+// largest group, reused by the next chunk: after the first, a chunk without exact tokens allocates
+// nothing. One per thread. Starts no threads and uses no BLAS.
 class ChunkDecoder {
  public:
   static absl::StatusOr<std::unique_ptr<ChunkDecoder>> Create(

@@ -11,6 +11,7 @@
 #include "codec/exact_tokens.h"
 #include "codec/float16.h"
 #include "codec/format.h"
+#include "codec/forward_kernels.h"
 #include "codec/kv_panels.h"
 #include "codec/level_coder.h"
 #include "codec/panel_multiply.h"
@@ -47,7 +48,7 @@ class ChunkEncoder::Impl {
   std::vector<float> normalised_;   // panels of a group's channels
   std::vector<float> transformed_;  // panels of its coordinates
   std::vector<int32_t> rows_;
-  std::vector<std::vector<int32_t>> cells_;  // by level, [coordinate][token]
+  std::vector<int32_t> cells_;  // of the finest level, [coordinate][token]
 };
 
 absl::Status ChunkEncoder::Impl::CheckShape(const KvView& kv, int64_t first_position) const {
@@ -65,7 +66,7 @@ absl::Status ChunkEncoder::Impl::CheckShape(const KvView& kv, int64_t first_posi
 absl::Status ChunkEncoder::Impl::Measure(const KvView& kv, int64_t first_position,
                                          std::string* section) {
   const KvGeometry& geometry = data_.geometry;
-  const int32_t per_tensor = geometry.kv_heads * geometry.head_size;
+  const int32_t per_tensor = geometry.tensor_channels();
   const std::vector<float> zero(data_.channels(), 0.0f);
   const std::vector<float> one(data_.channels(), 1.0f);
   mean_.assign(data_.channels(), 0.0f);
@@ -76,8 +77,11 @@ absl::Status ChunkEncoder::Impl::Measure(const KvView& kv, int64_t first_positio
     if (!panels_.Load(kv, first_position, first, per_tensor, zero, one, normalised_.data())) {
       return absl::InvalidArgumentError("kv: a value is not finite");
     }
-    double power = 0;
+    double power[2] = {0, 0};
+    int64_t count[2] = {0, 0};
     for (int32_t c = 0; c < per_tensor; ++c) {
+      const int part = geometry.PartOf(c);
+      count[part] += kv.tokens;
       const auto at = [&](int64_t token) {
         return double{normalised_[((token / kPanelColumns) * per_tensor + c) * kPanelColumns +
                                   token % kPanelColumns]};
@@ -89,13 +93,16 @@ absl::Status ChunkEncoder::Impl::Measure(const KvView& kv, int64_t first_positio
       AppendLe(mean, &means);
       mean_[first + c] = FloatFromBfloat(mean);
       for (int64_t token = 0; token < kv.tokens; ++token)
-        power += std::pow(at(token) - mean_[first + c], 2);
+        power[part] += std::pow(at(token) - mean_[first + c], 2);
     }
-    const double scale =
-        std::sqrt(power / std::max<double>(1, static_cast<double>(kv.tokens) * per_tensor));
-    const float stored = scale > 1e-9 && scale < 1e9 ? static_cast<float>(scale) : 1.0f;
-    AppendLe(stored, section);
-    for (int32_t c = first; c < first + per_tensor; ++c) unit_[c] = stored * data_.unit[c];
+    float stored[2];
+    for (int part = 0; part < geometry.parts(); ++part) {
+      const double scale = std::sqrt(power[part] / std::max<int64_t>(1, count[part]));
+      stored[part] = scale > 1e-9 && scale < 1e9 ? static_cast<float>(scale) : 1.0f;
+      AppendLe(stored[part], section);
+    }
+    for (int32_t c = 0; c < per_tensor; ++c)
+      unit_[first + c] = stored[geometry.PartOf(c)] * data_.unit[first + c];
   }
   *section += means;
   return absl::OkStatus();
@@ -105,8 +112,7 @@ absl::Status ChunkEncoder::Impl::Quantise(const KvView& kv, int64_t first_positi
   const int64_t tokens = kv.tokens;
   const int64_t panels = PanelCount(tokens);
   const float power = static_cast<float>(PowerOf3(data_.levels - 1));
-  std::vector<int32_t>& finest = cells_[data_.levels - 1];
-  finest.resize(static_cast<size_t>(data_.coordinates) * tokens);
+  cells_.resize(static_cast<size_t>(data_.coordinates) * tokens);
   for (const ProfileGroup& group : data_.groups) {
     normalised_.resize(PanelFloats(group.channels, tokens));
     if (!panels_.Load(kv, first_position, group.first_channel, group.channels,
@@ -127,11 +133,10 @@ absl::Status ChunkEncoder::Impl::Quantise(const KvView& kv, int64_t first_positi
       const int64_t columns = std::min<int64_t>(kPanelColumns, tokens - panel * kPanelColumns);
       for (int32_t i = 0; i < group.rank; ++i) {
         const float* source = coordinates + (panel * group.rank + i) * kPanelColumns;
-        int32_t* target = finest.data() +
+        int32_t* target = cells_.data() +
                           static_cast<int64_t>(group.first_coordinate + i) * tokens +
                           panel * kPanelColumns;
-        for (int64_t column = 0; column < columns; ++column)
-          target[column] = CellOf(source[column], power);
+        QuantiseRow(source, columns, power, target);
       }
     }
   }
@@ -156,25 +161,20 @@ absl::StatusOr<EncodedChunk> ChunkEncoder::Impl::Encode(const KvView& kv, int64_
     status = Measure(coded, coded_position, &sections[0].statistics);
     if (!status.ok()) return status;
   }
-  cells_.resize(data_.levels);
   status = Quantise(coded, coded_position);
   if (!status.ok()) return status;
-  for (int level = data_.levels - 2; level >= 0; --level) {
-    const std::vector<int32_t>& finer = cells_[level + 1];
-    cells_[level].resize(finer.size());
-    std::transform(finer.begin(), finer.end(), cells_[level].begin(), ParentCell);
-  }
 
   EncodedChunk chunk;
   std::vector<uint8_t> classes = data_.classes;
   for (int level = 0; level < data_.levels; ++level) {
-    levels_.Encode(level, cells_[level].data(), level == 0 ? nullptr : cells_[level - 1].data(),
-                   static_cast<int>(coded.tokens), &classes, &sections[level]);
+    levels_.EncodeFinest(level, cells_.data(), static_cast<int>(coded.tokens), &classes,
+                         &sections[level]);
     header.level = level;
     header.flags =
         static_cast<uint8_t>((sections[level].class_override.empty() ? 0 : kSegmentHasOverride) |
                              (sections[level].statistics.empty() ? 0 : kSegmentHasStatistics));
     chunk.segments.push_back(WriteSegment(data_, header, sections[level]));
+    sections[level] = SegmentSections();
     if (level == 0)
       header.base_checksum =
           LoadLe<uint64_t>(chunk.segments[0].data() + chunk.segments[0].size() - kChecksumBytes);

@@ -27,8 +27,9 @@ uint16_t FromOrdered(int ordered, bool negative_zero) {
 template <typename View, typename Use>
 void ForEachRow(const KvGeometry& geometry, const View& kv, int64_t token, Use use) {
   for (int layer = 0; layer < geometry.layers; ++layer) {
-    for (const auto* tensor : {&kv.keys[layer], &kv.values[layer]}) {
-      for (int head = 0; head < geometry.kv_heads; ++head) use(tensor->at(token, head));
+    for (int plane = 0; plane < geometry.planes; ++plane) {
+      const auto& tensor = plane == 0 ? kv.keys[layer] : kv.values[layer];
+      for (int head = 0; head < geometry.kv_heads; ++head) use(tensor.at(token, head));
     }
   }
 }

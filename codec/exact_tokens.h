@@ -1,8 +1,8 @@
 // Tokens whose KV is kept bit for bit: the first ones of a context ("sinks"), which attention leans
 // on most.
 //
-// Values of a token are numbered [layer][keys, values][head][channel]. A token is stored in one of
-// three ways.
+// Values of a token are numbered [layer][plane: keys, values][head][channel]. A token is stored in
+// one of three ways.
 //
 // 0, raw: its 16-bit values.
 //

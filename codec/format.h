@@ -11,7 +11,10 @@ namespace kvstream {
 constexpr uint32_t kProfileMagic = 0x5053564b;
 constexpr uint32_t kSegmentMagic = 0x4753564b;
 constexpr uint32_t kChunkFileMagic = 0x4653564b;
+// Of segments and .kvs files.
 constexpr uint16_t kFormatVersion = 1;
+// Of profiles that are written; version 1, which has neither planes nor a rotary offset, is read.
+constexpr uint16_t kProfileVersion = 2;
 
 constexpr size_t kChecksumBytes = 8;  // XXH3-64 of everything before it, seed 0
 constexpr size_t kProfileIdBytes = 32;

@@ -30,9 +30,11 @@ absl::Status ValidateRope(const RopeParameters& rope, int head_size) {
         return absl::InvalidArgumentError(
             "geometry: rope.inverse_frequency is given although rope.layout is none");
       }
-      if (rope.attention_factor != 1) {
+      if (rope.attention_factor != 1 || rope.rotary_offset != 0) {
         return absl::InvalidArgumentError(
-            "geometry: rope.attention_factor must be 1 where rope.layout is none");
+            "geometry: rope.attention_factor must be 1 and rope.rotary_offset 0 where rope.layout "
+            "is "
+            "none");
       }
       return absl::OkStatus();
     case RopeParameters::Layout::kHalfSplit:
@@ -47,6 +49,11 @@ absl::Status ValidateRope(const RopeParameters& rope, int head_size) {
     return absl::InvalidArgumentError(
         absl::StrCat("geometry: rope.inverse_frequency has ", rope.inverse_frequency.size(),
                      " entries, must be 1 to ", pairs_max, " (head_size / 2)"));
+  }
+  if (rope.rotary_offset < 0 || rope.rotary_offset > head_size - rope.rotary_size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("geometry: rope.rotary_offset is ", rope.rotary_offset, ", must be 0 to ",
+                     head_size - rope.rotary_size(), " (head_size - rotary_size)"));
   }
   for (size_t i = 0; i < rope.inverse_frequency.size(); ++i) {
     const double frequency = rope.inverse_frequency[i];
@@ -72,6 +79,10 @@ absl::Status KvGeometry::Validate() const {
        {CheckRange("layers", layers, kLayersMax), CheckRange("kv_heads", kv_heads, kKvHeadsMax),
         CheckRange("head_size", head_size, kHeadSizeMax)}) {
     if (!status.ok()) return status;
+  }
+  if (planes != 1 && planes != 2) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("geometry: planes is ", planes, ", must be 1 (latent) or 2 (keys, values)"));
   }
   if (dtype != KvDtype::kF16 && dtype != KvDtype::kBF16) {
     return absl::InvalidArgumentError(absl::StrCat("geometry: dtype is ", static_cast<int>(dtype),

@@ -46,10 +46,6 @@ absl::StatusOr<ConfigObject> LanguageModel(const json& root) {
 // Refuses what this version cannot describe with one shape and one rotary embedding for all layers.
 absl::Status CheckLayersAreAlike(const ConfigObject& config, absl::string_view model_type) {
   constexpr absl::string_view kDiffer = "its layers differ in their KV caches or rotary embeddings";
-  if (config.Has("kv_lora_rank")) {
-    return NotSupported(config, "kv_lora_rank",
-                        "multi-head latent attention (MLA) has no plain KV cache");
-  }
   if (IsOneOf(model_type,
               {"gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "gemma4", "gemma4_text",
                "modernbert", "modernbert-decoder", "cohere2", "mllama", "mllama_text_model"})) {
@@ -150,6 +146,63 @@ absl::StatusOr<int> HeadSize(const ConfigObject& config, int heads) {
   return size;
 }
 
+// Whether the model caches a latent (MLA). Some files of the family switch it off.
+absl::StatusOr<bool> IsLatent(const ConfigObject& config) {
+  CONFIG_ASSIGN_OR_RETURN(const auto switched, config.Bool("use_mla"));
+  return config.Has("kv_lora_rank") && switched.value_or(true);
+}
+
+// Fills the shape and the rotation of a latent.
+absl::Status ReadLatent(const ConfigObject& config, absl::string_view model_type,
+                        KvGeometry& geometry) {
+  // What is refused here has more caches than one latent a layer, or is cached otherwise by
+  // engines.
+  for (const absl::string_view key : {"index_topk", "index_head_dim", "compress_ratios"}) {
+    if (config.Has(key)) {
+      return NotSupported(config, key, "sparse attention keeps a cache beside the latent");
+    }
+  }
+  if (IsOneOf(model_type,
+              {"longcat_flash", "longcat_flash_ngram", "kimi_linear", "bailing_hybrid"})) {
+    return NotSupported(config, "model_type", "its layers have more than one latent, or none");
+  }
+  if (model_type == "minicpm3") {
+    return NotSupported(config, "model_type",
+                        "engines cache its expanded keys and values, whose head sizes differ");
+  }
+  CONFIG_ASSIGN_OR_RETURN(const int rank, config.RequiredInt({"kv_lora_rank"}, 1, kDimensionMax));
+  CONFIG_ASSIGN_OR_RETURN(const int rotated,
+                          config.RequiredInt({"qk_rope_head_dim"}, 2, kDimensionMax));
+  if (rotated % 2 != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "config.json: ", config.PathOf("qk_rope_head_dim"), " is ", rotated, ", must be even"));
+  }
+  geometry.planes = 1;
+  geometry.kv_heads = 1;
+  geometry.head_size = rank + rotated;
+  CONFIG_ASSIGN_OR_RETURN(geometry.rope,
+                          RopeFromConfig(config, model_type, rotated, /*latent=*/true));
+  if (geometry.rope.rotary_size() > 0) geometry.rope.rotary_offset = rank;
+  return absl::OkStatus();
+}
+
+// Fills the shape and the rotation of keys and values.
+absl::Status ReadKeysAndValues(const ConfigObject& config, absl::string_view model_type,
+                               KvGeometry& geometry) {
+  CONFIG_ASSIGN_OR_RETURN(
+      const int heads,
+      config.RequiredInt({"num_attention_heads", "n_head", "n_heads", "num_heads"}, 1, kHeadsMax));
+  CONFIG_ASSIGN_OR_RETURN(geometry.kv_heads, KvHeads(config, model_type, heads));
+  if (heads % geometry.kv_heads != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("config.json: ", config.PathOf("num_attention_heads"), " is ", heads,
+                     ", which is no multiple of the ", geometry.kv_heads, " KV heads"));
+  }
+  CONFIG_ASSIGN_OR_RETURN(geometry.head_size, HeadSize(config, heads));
+  CONFIG_ASSIGN_OR_RETURN(geometry.rope, RopeFromConfig(config, model_type, geometry.head_size));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<KvDtype> DtypeOf(const ConfigObject& config, const ConfigObject& outer) {
   for (const ConfigObject* object : {&config, &outer}) {
     CONFIG_ASSIGN_OR_RETURN(const auto name, object->String({"torch_dtype", "dtype"}));
@@ -181,18 +234,11 @@ absl::StatusOr<KvGeometry> GeometryFromConfigJson(absl::string_view text) {
   CONFIG_ASSIGN_OR_RETURN(geometry.layers, config.RequiredInt({"num_hidden_layers", "n_layer",
                                                                "num_layers", "n_layers"},
                                                               1, kDimensionMax));
-  CONFIG_ASSIGN_OR_RETURN(
-      const int heads,
-      config.RequiredInt({"num_attention_heads", "n_head", "n_heads", "num_heads"}, 1, kHeadsMax));
-  CONFIG_ASSIGN_OR_RETURN(geometry.kv_heads, KvHeads(config, model_type, heads));
-  if (heads % geometry.kv_heads != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("config.json: ", config.PathOf("num_attention_heads"), " is ", heads,
-                     ", which is no multiple of the ", geometry.kv_heads, " KV heads"));
-  }
-  CONFIG_ASSIGN_OR_RETURN(geometry.head_size, HeadSize(config, heads));
   CONFIG_ASSIGN_OR_RETURN(geometry.dtype, DtypeOf(config, ConfigObject(&root, "")));
-  CONFIG_ASSIGN_OR_RETURN(geometry.rope, RopeFromConfig(config, model_type, geometry.head_size));
+  CONFIG_ASSIGN_OR_RETURN(const bool latent, IsLatent(config));
+  const absl::Status shaped = latent ? ReadLatent(config, model_type, geometry)
+                                     : ReadKeysAndValues(config, model_type, geometry);
+  if (!shaped.ok()) return shaped;
   const absl::Status valid = geometry.Validate();
   if (!valid.ok()) return valid;
   return geometry;

@@ -66,6 +66,12 @@ TEST(GeometryValidateTest, NamesTheFieldThatIsOutOfRange) {
   EXPECT_THAT(error([](KvGeometry& g) { g.kv_heads = -1; }), HasSubstr("kv_heads"));
   EXPECT_THAT(error([](KvGeometry& g) { g.head_size = 1025; }), HasSubstr("head_size"));
   EXPECT_THAT(error([](KvGeometry& g) { g.dtype = static_cast<KvDtype>(2); }), HasSubstr("dtype"));
+  EXPECT_THAT(error([](KvGeometry& g) { g.planes = 0; }), HasSubstr("planes"));
+  EXPECT_THAT(error([](KvGeometry& g) { g.planes = 3; }), HasSubstr("planes"));
+  EXPECT_THAT(error([](KvGeometry& g) { g.rope.rotary_offset = 1; }),
+              HasSubstr("rope.rotary_offset is 1, must be 0 to 0"));
+  EXPECT_THAT(error([](KvGeometry& g) { g.rope.rotary_offset = -1; }),
+              HasSubstr("rope.rotary_offset"));
   EXPECT_THAT(error([](KvGeometry& g) { g.rope.layout = static_cast<Layout>(3); }),
               HasSubstr("rope.layout"));
   EXPECT_THAT(error([](KvGeometry& g) { g.rope.layout = Layout::kNone; }),
@@ -326,8 +332,79 @@ TEST(GeometryConfigTest, Float32ModelsKeepTheirKvInF16) {
   EXPECT_THAT(ErrorOf(shape + R"(,"dtype":"float8_e4m3fn"})"), HasSubstr("dtype must be"));
 }
 
+// The keys of DeepSeek-V3's file that matter, with `more`.
+std::string DeepSeek(const std::string& more) {
+  return absl::StrCat(
+      R"({"model_type":"deepseek_v3","num_hidden_layers":61,"num_attention_heads":128,)",
+      R"("num_key_value_heads":128,"hidden_size":7168,"torch_dtype":"bfloat16",)",
+      R"("kv_lora_rank":512,"q_lora_rank":1536,"qk_nope_head_dim":128,"qk_rope_head_dim":64,)",
+      R"("v_head_dim":128,"max_position_embeddings":163840,"rope_theta":10000)", more, "}");
+}
+
+TEST(GeometryConfigTest, ReadsTheLatentOfDeepSeek) {
+  const KvGeometry geometry = Read(DeepSeek(
+      R"(,"rope_scaling":{"type":"yarn","factor":40,"beta_fast":32,"beta_slow":1,"mscale":1.0,
+          "mscale_all_dim":1.0,"original_max_position_embeddings":4096})"));
+  EXPECT_EQ(geometry.layers, 61);
+  EXPECT_EQ(geometry.planes, 1);
+  EXPECT_FALSE(geometry.has_values());
+  EXPECT_EQ(geometry.kv_heads, 1);
+  EXPECT_EQ(geometry.head_size, 576);
+  EXPECT_EQ(geometry.values_per_token(), 61 * 576);
+  EXPECT_EQ(geometry.rope.layout, Layout::kInterleaved);
+  EXPECT_EQ(geometry.rope.rotary_size(), 64);
+  EXPECT_EQ(geometry.rope.rotary_offset, 512);
+  EXPECT_EQ(geometry.parts(), 2);
+  EXPECT_EQ(geometry.PartOf(511), 0);
+  EXPECT_EQ(geometry.PartOf(512), 1);
+  EXPECT_EQ(geometry.PartOf(575), 1);
+  // Pairs up to 10 are kept, from 23 on slowed 40 times.
+  ExpectFrequency(geometry, 10, std::pow(10000, -10.0 / 32));
+  ExpectFrequency(geometry, 23, std::pow(10000, -23.0 / 32) / 40);
+  EXPECT_NEAR(geometry.rope.attention_factor, 1, kRelative);
+}
+
+TEST(GeometryConfigTest, OnlyTheQuotientOfTheMscalesIsInALatent) {
+  const auto factor = [](const std::string& keys) {
+    return Read(DeepSeek(absl::StrCat(
+                    R"(,"rope_scaling":{"type":"yarn","factor":40,
+                        "original_max_position_embeddings":4096)",
+                    keys, "}")))
+        .rope.attention_factor;
+  };
+  EXPECT_NEAR(factor(R"(,"mscale":0.707,"mscale_all_dim":0.707)"), 1, kRelative);
+  EXPECT_NEAR(factor(R"(,"mscale":0.707,"mscale_all_dim":1.0)"), 0.9210423553163399, kRelative);
+  EXPECT_NEAR(factor(R"(,"mscale":0.707)"), 0.0707 * std::log(40.0) + 1, kRelative);
+  EXPECT_NEAR(factor(""), 0.1 * std::log(40.0) + 1, kRelative);
+}
+
+TEST(GeometryConfigTest, ReadsLatentsOfOtherFamilies) {
+  const KvGeometry kimi = Read(absl::StrReplaceAll(DeepSeek(""), {{"deepseek_v3", "kimi_k2"}}));
+  EXPECT_EQ(kimi.head_size, 576);
+  EXPECT_EQ(kimi.rope.layout, Layout::kInterleaved);
+  const KvGeometry nested = Read(absl::StrCat(R"({"model_type":"kimi_vl","text_config":)",
+                                              DeepSeek(R"(,"rope_interleave":false)"), "}"));
+  EXPECT_EQ(nested.rope.layout, Layout::kHalfSplit);
+  EXPECT_EQ(nested.rope.rotary_offset, 512);
+  const KvGeometry plain = Read(Llama(R"(,"kv_lora_rank":null,"qk_rope_head_dim":64)"));
+  EXPECT_EQ(plain.planes, 2);
+  EXPECT_EQ(Read(Llama(R"(,"kv_lora_rank":512,"use_mla":false)")).planes, 2);
+}
+
+TEST(GeometryConfigTest, RefusesLatentsThatAreNotTheWholeCache) {
+  EXPECT_THAT(ErrorOf(DeepSeek(R"(,"index_topk":2048)")), HasSubstr("index_topk is not supported"));
+  EXPECT_THAT(ErrorOf(absl::StrReplaceAll(DeepSeek(""), {{"deepseek_v3", "minicpm3"}})),
+              HasSubstr("expanded keys and values"));
+  EXPECT_THAT(ErrorOf(absl::StrReplaceAll(DeepSeek(""), {{"deepseek_v3", "longcat_flash"}})),
+              HasSubstr("model_type is not supported"));
+  EXPECT_THAT(ErrorOf(Llama(R"(,"kv_lora_rank":512)")), HasSubstr("qk_rope_head_dim"));
+  EXPECT_THAT(ErrorOf(Llama(R"(,"kv_lora_rank":512,"qk_rope_head_dim":63)")),
+              HasSubstr("must be even"));
+  EXPECT_THAT(ErrorOf(Llama(R"(,"kv_lora_rank":1000,"qk_rope_head_dim":64)")),
+              HasSubstr("head_size"));
+}
+
 TEST(GeometryConfigTest, RefusesModelsWhoseLayersDiffer) {
-  EXPECT_THAT(ErrorOf(Llama(R"(,"kv_lora_rank":512)")), HasSubstr("kv_lora_rank is not supported"));
   EXPECT_THAT(ErrorOf(Llama(R"(,"rope_local_base_freq":10000)")),
               HasSubstr("rope_local_base_freq is not supported"));
   EXPECT_THAT(ErrorOf(Llama(R"(,"layer_types":["full_attention","linear_attention"])")),

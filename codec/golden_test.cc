@@ -1,11 +1,12 @@
 // Bytes that format version 1 wrote once must stay readable, mean the same KV, and be what the
 // encoder writes.
 //
-// testdata/v1_NAME.kvprofile is a profile, .kvs the encoded context, .input the KV that it was
-// encoded from and .kv the KV that it decodes to at the finest level, as uint16 in the order
-// [layer][keys, values][token][head][channel]. The calibrated input lies in the middle of its
-// cells, so that no machine's rounding moves it. A new format version gets files of its own, and
-// these stay. To write them: KVSTREAM_WRITE_GOLDEN=codec/testdata bazel-bin/codec/golden_test
+// testdata/vN_NAME.kvprofile is a profile of version N, .kvs the encoded context, .input the KV
+// that it was encoded from and .kv the KV that it decodes to at the finest level, as uint16 in the
+// order [layer][plane][token][head][channel]. The calibrated input lies in the middle of its cells,
+// so that no machine's rounding moves it. A new format version gets files of its own, and these
+// stay. To write those of the version that this build writes: KVSTREAM_WRITE_GOLDEN=codec/testdata
+// bazel-bin/codec/golden_test --gtest_filter='Version2*'
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -30,8 +31,9 @@ constexpr int kTokens = 40;
 constexpr int kChunkTokens = 32;
 
 struct Golden {
-  const char* name;
+  const char* name;  // with the version
   bool calibrated;
+  int planes;
   const char* profile_id;  // hexadecimal
 };
 
@@ -75,8 +77,9 @@ std::string Bytes(const TestKv& kv) {
 }
 
 void Write(const Golden& golden, const std::string& directory) {
+  const KvDtype dtype = golden.calibrated ? KvDtype::kF16 : KvDtype::kBF16;
   const KvGeometry geometry =
-      TestGeometry(2, 1, 8, golden.calibrated ? KvDtype::kF16 : KvDtype::kBF16);
+      golden.planes == 2 ? TestGeometry(2, 1, 8, dtype) : TestLatentGeometry(2, 12, 4, dtype);
   CalibrationOptions options;
   options.chunk_tokens = kChunkTokens;
   options.group = CalibrationOptions::Group::kModel;
@@ -91,7 +94,7 @@ void Write(const Golden& golden, const std::string& directory) {
   if (golden.calibrated) {
     input = Decode(profile, *ParseChunkFile(Encode(profile, input, tokens)), 2);
   }
-  const std::string base = directory + "/v1_" + golden.name;
+  const std::string base = directory + "/" + golden.name;
   const std::string kvs = Encode(profile, input, tokens);
   std::ofstream(base + ".kvprofile", std::ios::binary) << profile->serialized();
   std::ofstream(base + ".kvs", std::ios::binary) << kvs;
@@ -104,7 +107,7 @@ class GoldenTest : public testing::TestWithParam<Golden> {
   void SetUp() override {
     const char* const directory = std::getenv("KVSTREAM_WRITE_GOLDEN");
     if (directory != nullptr) Write(GetParam(), directory);
-    const std::string base = std::string("codec/testdata/v1_") + GetParam().name;
+    const std::string base = std::string("codec/testdata/") + GetParam().name;
     absl::StatusOr<std::shared_ptr<const Profile>> profile =
         Profile::Parse(ReadFile(base + ".kvprofile"));
     ASSERT_TRUE(profile.ok()) << profile.status();
@@ -126,6 +129,8 @@ TEST_P(GoldenTest, ProfileKeepsItsId) {
   EXPECT_EQ(absl::BytesToHexString(std::string(id.begin(), id.end())), GetParam().profile_id);
   EXPECT_EQ(profile_->levels(), 3);
   EXPECT_EQ(profile_->calibrated(), GetParam().calibrated);
+  EXPECT_EQ(profile_->geometry().planes, GetParam().planes);
+  EXPECT_EQ(profile_->geometry().rope.rotary_offset, GetParam().planes == 2 ? 0 : 12);
 }
 
 TEST_P(GoldenTest, DecodesToTheStoredKv) {
@@ -154,9 +159,10 @@ TEST_P(GoldenTest, EncodesToTheStoredBytes) {
   TestKv kv(profile_->geometry(), kTokens);
   size_t at = 0;
   for (int layer = 0; layer < profile_->geometry().layers; ++layer) {
-    for (std::vector<uint16_t>* tensor : {&kv.keys(layer), &kv.values(layer)}) {
-      std::memcpy(tensor->data(), &input_[at], tensor->size() * 2);
-      at += tensor->size() * 2;
+    for (int plane = 0; plane < profile_->geometry().planes; ++plane) {
+      std::vector<uint16_t>& tensor = plane == 0 ? kv.keys(layer) : kv.values(layer);
+      std::memcpy(tensor.data(), &input_[at], tensor.size() * 2);
+      at += tensor.size() * 2;
     }
   }
   EXPECT_TRUE(Encode(profile_, kv, ParseChunkFile(kvs_)->tokens) == kvs_);
@@ -175,13 +181,25 @@ TEST_P(GoldenTest, CoarserLevelsComeCloserWithEachSegment) {
   }
 }
 
+std::string NameOf(const testing::TestParamInfo<Golden>& info) { return info.param.name; }
+
 INSTANTIATE_TEST_SUITE_P(
     Version1, GoldenTest,
-    testing::Values(Golden{"klt", true,
+    testing::Values(Golden{"v1_klt", true, 2,
                            "0b9423779955c1f68cd524f3e9455ce1fa37c9556b7abb88a8a2f55dc094a6db"},
-                    Golden{"identity", false,
+                    Golden{"v1_identity", false, 2,
                            "04e44bfa4a3dc159d0421512da01ac7d8fa423416f7e1b25311569581d18c08c"}),
-    [](const testing::TestParamInfo<Golden>& info) { return std::string(info.param.name); });
+    NameOf);
+
+INSTANTIATE_TEST_SUITE_P(
+    Version2, GoldenTest,
+    testing::Values(Golden{"v2_klt", true, 2,
+                           "d18507260fa634b91433922800e2b1ad52a5f20533443e50723664d546592094"},
+                    Golden{"v2_latent", true, 1,
+                           "0eb6dfc22b9725d4499b7c99bc5d1d5cc6b4dadbb35251aeac4642d41cd5622a"},
+                    Golden{"v2_latent_identity", false, 1,
+                           "412fd06e55ada67efb015da30668c8fdbcf6546ca1fd363872c9fb67f35fec8e"}),
+    NameOf);
 
 }  // namespace
 }  // namespace kvstream

@@ -21,12 +21,13 @@ struct BasicKvTensor {
 };
 
 // KV of `tokens` consecutive tokens of a context, in host memory that the caller owns and keeps for
-// as long as the view is used. Keys are after RoPE, as serving engines cache them.
+// as long as the view is used. Keys are after RoPE, as serving engines cache them. Where a layer
+// has one latent tensor (KvGeometry::planes 1), it stands in `keys`, and `values` is empty.
 template <typename T>
 struct BasicKvView {
   int64_t tokens = 0;
   std::vector<BasicKvTensor<T>> keys;    // one per layer
-  std::vector<BasicKvTensor<T>> values;  // one per layer
+  std::vector<BasicKvTensor<T>> values;  // one per layer, or none
 
   // The view of tokens [first, first + count). Precondition: first + count <= tokens.
   BasicKvView Slice(int64_t first, int64_t count) const {

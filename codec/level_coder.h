@@ -15,13 +15,16 @@
 #ifndef KVSTREAM_CODEC_LEVEL_CODER_H_
 #define KVSTREAM_CODEC_LEVEL_CODER_H_
 
+#include <array>
 #include <cstdint>
-#include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "codec/profile_data.h"
 #include "codec/rans.h"
+#include "codec/rans_encode_kernels.h"
+#include "codec/rans_kernels.h"
 #include "codec/segment.h"
 
 namespace kvstream {
@@ -44,6 +47,8 @@ class CodeLengths {
     std::vector<int32_t> far;            // cells beyond the reach
     void Clear();
     void Add(int32_t cell);
+    // Adds each of tokens cells. Precondition: nothing was added since Clear.
+    void AddRow(const int32_t* cells, int tokens);
   };
   struct Refine {
     int32_t count[kRefineContexts][3] = {};
@@ -51,6 +56,9 @@ class CodeLengths {
 
   double BaseBits(int klass, const Base& base) const;
   double RefineBits(int level, int klass, const Refine& refine) const;
+  // The same of classes [first, first + count) at once, into bits[count].
+  void BaseBits(int first, int count, const Base& base, double* bits) const;
+  void RefineBits(int level, int first, int count, const Refine& refine, double* bits) const;
 
  private:
   double CellBits(int klass, int32_t cell) const;
@@ -58,6 +66,8 @@ class CodeLengths {
   const ClassTables& tables_;
   std::vector<std::vector<float>> base_;  // [class][symbol + max_symbol]
   std::vector<std::array<std::array<float, 3>, kRefineContexts>> refine_;  // [level - 1][class]
+  std::vector<float> cells_;                                               // [cell + kReach][class]
+  std::vector<float> symbols_;  // [level - 1][context][r + 1][class]
 };
 
 // Not thread-safe: holds scratch memory. `profile` is borrowed.
@@ -65,46 +75,70 @@ class LevelEncoder {
  public:
   explicit LevelEncoder(const ProfileData& profile);
 
-  // cells: of this level. parents: of the level below, unused at level 0. classes: in effect at the
-  // level below, replaced by those of this level where the override pays.
+  // cells: of the profile's finest level, [coordinate][token]; those of `level` and of the one
+  // below are made from them row by row. classes: in effect at the level below, replaced by those
+  // of this level where the override pays.
+  void EncodeFinest(int level, const int32_t* cells, int tokens, std::vector<uint8_t>* classes,
+                    SegmentSections* out);
+  // The same from cells of this level and parents, of the level below (unused at level 0).
   void Encode(int level, const int32_t* cells, const int32_t* parents, int tokens,
               std::vector<uint8_t>* classes, SegmentSections* out);
 
  private:
-  void ChooseClasses(int level, const int32_t* cells, const int32_t* parents, int tokens,
-                     std::vector<uint8_t>* classes, std::string* out);
-  void EncodeBlock(int level, const int32_t* cells, const int32_t* parents, int tokens,
-                   const std::vector<uint8_t>& classes, size_t first, size_t last,
+  // One coordinate's cells and their parents (null at level 0). What they point to stays until the
+  // next call.
+  struct Rows {
+    const int32_t* cells;
+    const int32_t* parents;
+  };
+  Rows RowsOf(int32_t coordinate);
+  // Rows of a block lie scattered: fetches the next one's cells while one is coded.
+  void FetchRow(int32_t coordinate) const;
+  void EncodeRows(std::vector<uint8_t>* classes, SegmentSections* out);
+  void ChooseClasses(std::vector<uint8_t>* classes, std::string* out);
+  void EncodeExceptions(const std::vector<uint8_t>& classes, std::string* out);
+  void EncodeBlock(const std::vector<uint8_t>& classes, size_t first, size_t last,
                    std::string* payload);
 
   const ProfileData& profile_;
   const CodeLengths lengths_;
-  RansEncoder rans_;
-  std::vector<double> bits_;  // by coordinate, under the chosen classes
+  std::vector<BaseEncodeTable> tables_;  // by class
+  RansRowEncoder rans_;
+  // The chunk at work.
+  int level_ = 0;
+  int tokens_ = 0;
+  const int32_t* cells_ = nullptr;
+  const int32_t* parents_ = nullptr;
+  int steps_ = 0;  // levels from cells_ down to level_
+  std::vector<int32_t> row_;
+  std::vector<int32_t> parent_row_;
+  std::vector<float> candidates_;
+  std::vector<std::array<int32_t, 2>> range_;  // of each coordinate's cells
+  std::vector<double> bits_;                   // by coordinate, under the chosen classes
   std::vector<int32_t> order_;
 };
 
 // Not thread-safe: holds scratch memory. `profile` is borrowed.
 class LevelDecoder {
  public:
-  explicit LevelDecoder(const ProfileData& profile)
-      : profile_(profile), slots_(profile.tables.classes) {}
+  // Makes the tables of all classes: some 16 KiB for each that is not null.
+  explicit LevelDecoder(const ProfileData& profile);
 
   // cells: parents on entry (unused at level 0), this level's cells on return. classes: in effect
   // at the level below, updated. Errors: DATA_LOSS for payload that does not decode,
-  // INVALID_ARGUMENT for an impossible override or exception. Cost: some nanoseconds a coded
-  // symbol.
+  // INVALID_ARGUMENT for an impossible override or exception. Allocates nothing once it has decoded
+  // as large a chunk. Cost: half a nanosecond a coded symbol with AVX-512, see docs/codec.md.
   absl::Status Decode(const SegmentView& segment, int tokens, std::vector<uint8_t>* classes,
                       int32_t* cells);
 
  private:
   absl::Status DecodeOverride(absl::string_view bytes, std::vector<uint8_t>* classes);
   absl::Status DecodeExceptions(int level, absl::string_view bytes, int tokens, int32_t* cells);
-  // Slot -> symbol + 128 (8 bits), frequency (12), slot - start (12).
-  const uint32_t* Slots(int klass);
 
   const ProfileData& profile_;
-  std::vector<std::unique_ptr<uint32_t[]>> slots_;  // by class, made on first use
+  std::vector<BaseDecodeTable> base_;  // by class; of null classes unused
+  std::vector<uint32_t> slots_;        // of all of them
+  std::vector<RansBlock> blocks_;
   std::vector<int32_t> order_;
   std::vector<uint8_t> override_;
 };

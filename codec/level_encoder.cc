@@ -2,6 +2,7 @@
 #include <array>
 #include <cmath>
 #include <cstdlib>
+#include <limits>
 
 #include "codec/byte_io.h"
 #include "codec/level_coder.h"
@@ -27,8 +28,8 @@ float Bits(uint16_t frequency) {
   return kProbabilityBits - std::log2(static_cast<float>(frequency));
 }
 
-int ContextOf(int32_t parent) { return parent == 0 ? 0 : (parent == 1 || parent == -1 ? 1 : 2); }
-int Mirrored(int32_t parent, int32_t r) { return parent < 0 ? -r : r; }
+// Up to so many values a row's cells are counted by comparing all of them with each value.
+constexpr int kComparedValues = 12;
 
 }  // namespace
 
@@ -65,6 +66,23 @@ void CodeLengths::Base::Add(int32_t cell) {
   ++count[cell + kReach];
 }
 
+void CodeLengths::Base::AddRow(const int32_t* cells, int tokens) {
+  int32_t smallest = 0;
+  int32_t largest = 0;
+  CellRange(cells, tokens, &smallest, &largest);
+  if (smallest < -kReach || largest > kReach) {
+    for (int t = 0; t < tokens; ++t) Add(cells[t]);
+    return;
+  }
+  low = std::min(0, smallest);
+  high = std::max(0, largest);
+  if (largest - smallest < kComparedValues) {
+    CountCells(cells, tokens, smallest, largest - smallest + 1, count + smallest + kReach);
+    return;
+  }
+  for (int t = 0; t < tokens; ++t) ++count[cells[t] + kReach];
+}
+
 CodeLengths::CodeLengths(const ClassTables& tables) : tables_(tables) {
   for (const BaseTable& table : tables.base) {
     std::vector<float> bits;
@@ -80,6 +98,21 @@ CodeLengths::CodeLengths(const ClassTables& tables) : tables_(tables) {
       }
     }
     refine_.push_back(bits);
+  }
+  const int classes = tables.classes;
+  cells_.resize((2 * Base::kReach + 1) * static_cast<size_t>(classes));
+  for (int32_t cell = -Base::kReach; cell <= Base::kReach; ++cell) {
+    for (int klass = 0; klass < classes; ++klass) {
+      cells_[(cell + Base::kReach) * static_cast<size_t>(classes) + klass] =
+          static_cast<float>(CellBits(klass, cell));
+    }
+  }
+  symbols_.resize(refine_.size() * kRefineContexts * 3);
+  for (size_t i = 0; i < refine_.size(); ++i) {
+    for (int k = 0; k < kRefineContexts * 3; ++k) {
+      symbols_[(i / classes * kRefineContexts * 3 + k) * classes + i % classes] =
+          refine_[i][k / 3][k % 3];
+    }
   }
 }
 
@@ -110,35 +143,84 @@ double CodeLengths::RefineBits(int level, int klass, const Refine& refine) const
   return bits;
 }
 
-LevelEncoder::LevelEncoder(const ProfileData& profile)
-    : profile_(profile), lengths_(profile.tables) {}
+void CodeLengths::BaseBits(int first, int count, const Base& base, double* bits) const {
+  std::fill(bits, bits + count, 0.0);
+  for (int32_t cell = base.low; cell <= base.high; ++cell) {
+    const int32_t n = base.count[cell + Base::kReach];
+    if (n == 0) continue;
+    AddBits(n, &cells_[(cell + Base::kReach) * static_cast<size_t>(tables_.classes) + first], count,
+            bits);
+  }
+  for (int32_t cell : base.far) {
+    for (int k = 0; k < count; ++k) bits[k] += CellBits(first + k, cell);
+  }
+}
 
-void LevelEncoder::ChooseClasses(int level, const int32_t* cells, const int32_t* parents,
-                                 int tokens, std::vector<uint8_t>* classes, std::string* out) {
+void CodeLengths::RefineBits(int level, int first, int count, const Refine& refine,
+                             double* bits) const {
+  std::fill(bits, bits + count, 0.0);
+  const float* lengths =
+      &symbols_[static_cast<size_t>(level - 1) * kRefineContexts * 3 * tables_.classes + first];
+  for (int k = 0; k < kRefineContexts * 3; ++k, lengths += tables_.classes)
+    AddBits(refine.count[k / 3][k % 3], lengths, count, bits);
+}
+
+LevelEncoder::LevelEncoder(const ProfileData& profile)
+    : profile_(profile), lengths_(profile.tables), tables_(profile.tables.classes) {
+  for (int klass = 0; klass < profile.tables.classes; ++klass)
+    PrepareBaseTable(profile.tables.base[klass], &tables_[klass]);
+}
+
+LevelEncoder::Rows LevelEncoder::RowsOf(int32_t coordinate) {
+  const int64_t at = static_cast<int64_t>(coordinate) * tokens_;
+  if (parents_ != nullptr) return {cells_ + at, parents_ + at};
+  if (level_ == 0 && steps_ == 0) return {cells_ + at, nullptr};
+  ParentRow(cells_ + at, tokens_, steps_, row_.data(), level_ > 0 ? parent_row_.data() : nullptr);
+  return {row_.data(), level_ > 0 ? parent_row_.data() : nullptr};
+}
+
+void LevelEncoder::FetchRow(int32_t coordinate) const {
+  constexpr int kLine = 64 / sizeof(int32_t);
+  const int64_t at = static_cast<int64_t>(coordinate) * tokens_;
+  for (int t = 0; t < tokens_; t += kLine) {
+    __builtin_prefetch(cells_ + at + t);
+    if (parents_ != nullptr) __builtin_prefetch(parents_ + at + t);
+  }
+}
+
+void LevelEncoder::ChooseClasses(std::vector<uint8_t>* classes, std::string* out) {
   const int32_t coordinates = profile_.coordinates;
   const int all = profile_.tables.classes;
-  const int reach = profile_.calibrated || level > 0 ? kOverrideReach : all;
-  const int width = 2 * reach + 1;
+  const int reach = profile_.calibrated ? kOverrideReach : all;
+  // Rows of candidates: [reach below .. reference .. reach above], padded.
+  const int width = (2 * reach + 1 + 15) / 16 * 16;
   // Bits of every coordinate under every class in reach of its reference.
-  std::vector<float> candidates(static_cast<size_t>(coordinates) * width);
+  std::vector<float>& candidates = candidates_;
+  candidates.resize(static_cast<size_t>(coordinates) * width);
+  range_.resize(coordinates);
+  std::vector<double> bits(all);
   CodeLengths::Base base;
   for (int32_t i = 0; i < coordinates; ++i) {
     const int reference = (*classes)[i];
-    const int32_t* row = cells + static_cast<int64_t>(i) * tokens;
-    CodeLengths::Refine refine;
-    if (level == 0) {
+    const Rows rows = RowsOf(i);
+    const int first = std::max(0, reference - reach);
+    const int count = std::min(all - 1, reference + reach) - first + 1;
+    if (level_ == 0) {
       base.Clear();
-      for (int t = 0; t < tokens; ++t) base.Add(row[t]);
+      base.AddRow(rows.cells, tokens_);
+      range_[i] = {base.low, base.high};
+      for (int32_t cell : base.far)
+        range_[i] = {std::min(range_[i][0], cell), std::max(range_[i][1], cell)};
+      lengths_.BaseBits(first, count, base, bits.data());
     } else {
-      const int32_t* parent = parents + static_cast<int64_t>(i) * tokens;
-      for (int t = 0; t < tokens; ++t) {
-        ++refine.count[ContextOf(parent[t])][Mirrored(parent[t], row[t] - 3 * parent[t]) + 1];
-      }
+      CodeLengths::Refine refine;
+      CountRefine(rows.cells, rows.parents, tokens_, refine.count);
+      lengths_.RefineBits(level_, first, count, refine, bits.data());
     }
-    for (int k = std::max(0, reference - reach); k <= std::min(all - 1, reference + reach); ++k) {
-      candidates[static_cast<size_t>(i) * width + k - reference + reach] = static_cast<float>(
-          level == 0 ? lengths_.BaseBits(k, base) : lengths_.RefineBits(level, k, refine));
-    }
+    float* const row = &candidates[static_cast<size_t>(i) * width];
+    std::fill(row, row + width, std::numeric_limits<float>::infinity());
+    for (int k = 0; k < count; ++k)
+      row[first + k - reference + reach] = static_cast<float>(bits[k]);
   }
 
   bits_.resize(coordinates);
@@ -154,20 +236,15 @@ void LevelEncoder::ChooseClasses(int level, const int32_t* cells, const int32_t*
   price[0] = 0.3f;
   std::vector<uint8_t> chosen(coordinates);
   std::array<double, 256> count;
+  // Prices in the order of a row of candidates.
+  std::vector<float> window(width);
   for (int round = 0; round < kOverrideRounds; ++round) {
     count.fill(0);
+    for (int k = 0; k <= 2 * reach; ++k) window[k] = price[(k - reach) & 255];
     for (int32_t i = 0; i < coordinates; ++i) {
       const int reference = (*classes)[i];
       const float* row = &candidates[static_cast<size_t>(i) * width];
-      int best = reference;
-      float best_bits = row[reach] + price[0];
-      for (int k = std::max(0, reference - reach); k <= std::min(all - 1, reference + reach); ++k) {
-        const float bits = row[k - reference + reach] + price[(k - reference) & 255];
-        if (bits < best_bits) {
-          best = k;
-          best_bits = bits;
-        }
-      }
+      const int best = CheapestIndex(row, window.data(), width, reach) + reference - reach;
       chosen[i] = static_cast<uint8_t>(best);
       count[(best - reference) & 255] += 1;
     }
@@ -197,97 +274,95 @@ void LevelEncoder::ChooseClasses(int level, const int32_t* cells, const int32_t*
   *classes = chosen;
 }
 
-void LevelEncoder::EncodeBlock(int level, const int32_t* cells, const int32_t* parents, int tokens,
-                               const std::vector<uint8_t>& classes, size_t first, size_t last,
-                               std::string* payload) {
-  std::array<uint16_t, 2 * kMaxBaseSymbolInTable + 2> start;
-  int started = -1;
-  for (size_t i = last; i > first; --i) {
-    const int32_t coordinate = order_[i - 1];
-    const int klass = classes[coordinate];
-    const int32_t* row = cells + static_cast<int64_t>(coordinate) * tokens;
-    const int32_t* parent =
-        level == 0 ? nullptr : parents + static_cast<int64_t>(coordinate) * tokens;
-    if (level == 0 && klass != started) {
+void LevelEncoder::EncodeExceptions(const std::vector<uint8_t>& classes, std::string* out) {
+  int64_t previous = -1;
+  const auto append = [&](int64_t index, int32_t symbol) {
+    AppendVarint(index - previous - 1, out);
+    AppendVarint(ZigZag(symbol), out);
+    previous = index;
+  };
+  for (int32_t i = 0; i < profile_.coordinates; ++i) {
+    const int klass = classes[i];
+    const int64_t first = static_cast<int64_t>(i) * tokens_;
+    if (level_ == 0) {
       const BaseTable& table = profile_.tables.base[klass];
-      start[0] = 0;
-      for (size_t s = 0; s < table.frequency.size(); ++s)
-        start[s + 1] = start[s] + table.frequency[s];
-      started = klass;
-    }
-    for (int step = (tokens - 1) / kLanes * kLanes; step >= 0; step -= kLanes) {
-      const int lanes = std::min(kLanes, tokens - step);
-      if (level == 0) {
-        const BaseTable& table = profile_.tables.base[klass];
-        uint16_t symbols[kLanes];
-        uint32_t low[kLanes];
-        for (int lane = 0; lane < lanes; ++lane) {
-          int32_t cell = row[step + lane];
-          if (std::abs(cell >> table.shift) > table.max_symbol) cell = 0;  // an exception
-          symbols[lane] = static_cast<uint16_t>((cell >> table.shift) + table.max_symbol);
-          low[lane] = cell & ((1 << table.shift) - 1);
-        }
-        for (int lane = lanes - 1; table.shift > 0 && lane >= 0; --lane)
-          rans_.PutBits(lane, low[lane], table.shift);
-        for (int lane = lanes - 1; lane >= 0; --lane)
-          rans_.Put(lane, start[symbols[lane]], table.frequency[symbols[lane]]);
-      } else {
-        const RefineTable& table = profile_.tables.Refine(level, klass);
-        for (int lane = lanes - 1; lane >= 0; --lane) {
-          const int32_t p = parent[step + lane];
-          const auto& frequency = table.frequency[ContextOf(p)];
-          const int index = Mirrored(p, row[step + lane] - 3 * p) + 1;
-          rans_.Put(lane,
-                    index == 0 ? 0 : (index == 1 ? frequency[0] : frequency[0] + frequency[1]),
-                    frequency[index]);
-        }
+      const auto outside = [&](int32_t cell) {
+        return table.null() ? cell != 0 : std::abs(cell >> table.shift) > table.max_symbol;
+      };
+      if (!outside(range_[i][0]) && !outside(range_[i][1])) continue;
+      const int32_t* row = RowsOf(i).cells;
+      for (int t = 0; t < tokens_; ++t) {
+        if (outside(row[t])) append(first + t, row[t]);
+      }
+    } else if (profile_.tables.Null(level_, klass)) {
+      const Rows rows = RowsOf(i);
+      for (int t = 0; t < tokens_; ++t) {
+        const int32_t symbol = rows.cells[t] - 3 * rows.parents[t];
+        if (symbol != 0) append(first + t, symbol);
       }
     }
   }
-  rans_.Finish(std::min(kLanes, tokens), payload);
+}
+
+void LevelEncoder::EncodeBlock(const std::vector<uint8_t>& classes, size_t first, size_t last,
+                               std::string* payload) {
+  for (size_t i = last; i > first; --i) {
+    const int32_t coordinate = order_[i - 1];
+    const int klass = classes[coordinate];
+    const Rows rows = RowsOf(coordinate);
+    if (i - 1 > first) FetchRow(order_[i - 2]);
+    if (level_ == 0) {
+      rans_.PutBase(tables_[klass], rows.cells, tokens_);
+    } else {
+      rans_.PutRefine(profile_.tables.Refine(level_, klass), rows.cells, rows.parents, tokens_);
+    }
+  }
+  rans_.Finish(std::min(kLanes, tokens_), payload);
+}
+
+void LevelEncoder::EncodeFinest(int level, const int32_t* cells, int tokens,
+                                std::vector<uint8_t>* classes, SegmentSections* out) {
+  level_ = level;
+  tokens_ = tokens;
+  cells_ = cells;
+  parents_ = nullptr;
+  steps_ = profile_.levels - 1 - level;
+  row_.resize(tokens);
+  parent_row_.resize(tokens);
+  EncodeRows(classes, out);
 }
 
 void LevelEncoder::Encode(int level, const int32_t* cells, const int32_t* parents, int tokens,
                           std::vector<uint8_t>* classes, SegmentSections* out) {
-  if (tokens == 0) return;
-  ChooseClasses(level, cells, parents, tokens, classes, &out->class_override);
+  level_ = level;
+  tokens_ = tokens;
+  cells_ = cells;
+  parents_ = level == 0 ? nullptr : parents;
+  steps_ = 0;
+  EncodeRows(classes, out);
+}
 
-  // Exceptions, in order of coordinate and token.
-  int64_t previous = -1;
-  for (int32_t i = 0; i < profile_.coordinates; ++i) {
-    const int klass = (*classes)[i];
-    const bool null = profile_.tables.Null(level, klass);
-    if (level > 0 && !null) continue;
-    const int32_t* row = cells + static_cast<int64_t>(i) * tokens;
-    for (int t = 0; t < tokens; ++t) {
-      int32_t symbol = row[t];
-      if (level == 0) {
-        const BaseTable& table = profile_.tables.base[klass];
-        if (null ? symbol == 0 : std::abs(symbol >> table.shift) <= table.max_symbol) continue;
-      } else {
-        symbol -= 3 * parents[static_cast<int64_t>(i) * tokens + t];
-        if (symbol == 0) continue;
-      }
-      const int64_t index = static_cast<int64_t>(i) * tokens + t;
-      AppendVarint(index - previous - 1, &out->exceptions);
-      AppendVarint(ZigZag(symbol), &out->exceptions);
-      previous = index;
-    }
-  }
-
-  CodingOrder(profile_, level, *classes, &order_);
+void LevelEncoder::EncodeRows(std::vector<uint8_t>* classes, SegmentSections* out) {
+  if (tokens_ == 0) return;
+  ChooseClasses(classes, &out->class_override);
+  // 3/8 of the chunk's size, not needed while the payload grows.
+  std::vector<float>().swap(candidates_);
+  EncodeExceptions(*classes, &out->exceptions);
+  CodingOrder(profile_, level_, *classes, &order_);
   size_t first = 0;
   double bits = 0;
   double bits_left = 0;
   for (int32_t coordinate : order_) bits_left += bits_[coordinate];
+  // Not by doubling, which would take three times the payload for a moment. States take up to 2 %.
+  out->payload.reserve(static_cast<size_t>(bits_left / 8 * 1.025) + 4 * kLanes + 64);
   for (size_t i = 0; i < order_.size(); ++i) {
     bits += bits_[order_[i]];
     bits_left -= bits_[order_[i]];
-    const int64_t symbols = static_cast<int64_t>(i + 1 - first) * tokens;
+    const int64_t symbols = static_cast<int64_t>(i + 1 - first) * tokens_;
     const bool full = bits >= kBlockBitsMax || (bits >= kBlockBitsMin && symbols >= kBlockSymbols);
     if (i + 1 < order_.size() && !(full && bits_left >= kBlockBitsMin / 2)) continue;
     const size_t before = out->payload.size();
-    EncodeBlock(level, cells, parents, tokens, *classes, first, i + 1, &out->payload);
+    EncodeBlock(*classes, first, i + 1, &out->payload);
     out->blocks.push_back({static_cast<uint32_t>(i + 1 - first),
                            static_cast<uint32_t>(out->payload.size() - before)});
     first = i + 1;

@@ -29,7 +29,7 @@ absl::Status Invalid(const T&... parts) {
 }
 
 // Fixed part of the header, in the order of docs/format.md.
-absl::Status ParseHeader(ByteReader& in, ProfileData& data) {
+absl::Status ParseHeader(ByteReader& in, uint16_t version, ProfileData& data) {
   KvGeometry& geometry = data.geometry;
   const uint32_t layers = in.Read<uint32_t>();
   const uint32_t kv_heads = in.Read<uint32_t>();
@@ -40,12 +40,16 @@ absl::Status ParseHeader(ByteReader& in, ProfileData& data) {
   geometry.rope.attention_factor = in.Read<double>();
   for (int i = 0; i < pairs && in.ok(); ++i)
     geometry.rope.inverse_frequency.push_back(in.Read<double>());
+  const uint16_t planes = version >= 2 ? in.Read<uint16_t>() : 2;
+  const uint16_t rotary_offset = version >= 2 ? in.Read<uint16_t>() : 0;
   if (!in.ok()) return Invalid("truncated in the geometry");
   if (layers > (1u << 20) || kv_heads > (1u << 20) || head_size > (1u << 20))
     return Invalid("a dimension of the geometry is out of range");
   geometry.layers = static_cast<int>(layers);
   geometry.kv_heads = static_cast<int>(kv_heads);
   geometry.head_size = static_cast<int>(head_size);
+  geometry.planes = planes;
+  geometry.rope.rotary_offset = rotary_offset;
   if (dtype > 1) return Invalid("dtype is ", dtype, ", must be 0 or 1");
   geometry.dtype = static_cast<KvDtype>(dtype);
   if (layout > 2) return Invalid("rope layout is ", layout, ", must be 0 to 2");
@@ -238,8 +242,8 @@ absl::Status ParseAll(ProfileData& data) {
   if (!in.ok() || in.remaining() < kChecksumBytes)
     return Invalid("truncated, only ", bytes.size(), " bytes");
   if (magic != kProfileMagic) return Invalid("magic is wrong, this is no profile");
-  if (version != kFormatVersion)
-    return Invalid("version is ", version, ", this build reads ", kFormatVersion);
+  if (version < 1 || version > kProfileVersion)
+    return Invalid("version is ", version, ", this build reads 1 to ", kProfileVersion);
   if (reserved != 0) return Invalid("reserved field is not zero");
   if (size != bytes.size())
     return absl::DataLossError(
@@ -249,7 +253,7 @@ absl::Status ParseAll(ProfileData& data) {
     return absl::DataLossError("profile: checksum does not match");
 
   ByteReader fields(bytes.substr(16, body - 16));
-  absl::Status status = ParseHeader(fields, data);
+  absl::Status status = ParseHeader(fields, version, data);
   if (status.ok()) status = ParseReferences(fields, data);
   if (status.ok()) status = ParseChannels(fields, data);
   if (status.ok()) status = ParseGroups(fields, data);
@@ -267,7 +271,7 @@ std::string SerializeProfile(const ProfileFields& fields) {
   const ProfileData& data = fields.data;
   std::string out;
   AppendLe(kProfileMagic, &out);
-  AppendLe(kFormatVersion, &out);
+  AppendLe(kProfileVersion, &out);
   AppendLe(uint16_t{0}, &out);
   AppendLe(uint64_t{0}, &out);  // size, known below
   const KvGeometry& geometry = data.geometry;
@@ -279,6 +283,8 @@ std::string SerializeProfile(const ProfileFields& fields) {
   AppendLe<uint16_t>(static_cast<uint16_t>(geometry.rope.inverse_frequency.size()), &out);
   AppendLe<double>(geometry.rope.attention_factor, &out);
   for (double frequency : geometry.rope.inverse_frequency) AppendLe(frequency, &out);
+  AppendLe<uint16_t>(static_cast<uint16_t>(geometry.planes), &out);
+  AppendLe<uint16_t>(static_cast<uint16_t>(geometry.rope.rotary_offset), &out);
   AppendLe<uint16_t>(data.chunk_tokens, &out);
   AppendLe<uint16_t>(data.sink_tokens, &out);
   AppendLe<uint8_t>(data.levels, &out);

@@ -1,6 +1,7 @@
 // Parsed fields of a profile. Internal to the codec.
 //
-// Channels are numbered [layer][keys, values][head][channel of the head]. In the normalised domain,
+// Channels are numbered [layer][plane][head][channel of the head]; planes are keys and values, or
+// one latent. In the normalised domain,
 // channel c of a token (keys before RoPE) is (x - mean[c]) / unit[c]; the unit holds the layer's
 // standard deviation, the query weight, the ratio of value to key step and the base step, so that
 // level 0 has step 1 for every coordinate. A group is a run of consecutive channels with one

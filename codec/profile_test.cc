@@ -44,7 +44,8 @@ class ProfileTest : public testing::Test {
   // Offsets of docs/format.md for this geometry: 4 RoPE pairs, 32 channels, 2 groups.
   const size_t geometry_at_ = 16;
   const size_t frequencies_at_ = geometry_at_ + 24;
-  const size_t options_at_ = frequencies_at_ + 4 * 8;
+  const size_t planes_at_ = frequencies_at_ + 4 * 8;
+  const size_t options_at_ = planes_at_ + 4;
   const size_t steps_at_ = options_at_ + 8;
   const size_t references_at_ = steps_at_ + 2 * 8;
   const size_t means_at_ = references_at_ + 2;
@@ -114,7 +115,8 @@ TEST_F(ProfileTest, RejectsTrailingBytes) {
 
 TEST_F(ProfileTest, RejectsHeaderFieldsOutOfRange) {
   ExpectInvalid<uint32_t>(0, 7, "magic");
-  ExpectInvalid<uint16_t>(4, kFormatVersion + 1, "version");
+  ExpectInvalid<uint16_t>(4, kProfileVersion + 1, "version");
+  ExpectInvalid<uint16_t>(4, 0, "version");
   ExpectInvalid<uint16_t>(6, 1, "reserved");
   EXPECT_EQ(StatusWith<uint64_t>(8, 5).code(), absl::StatusCode::kDataLoss);
   ExpectInvalid<uint32_t>(geometry_at_, 0, "layers");
@@ -128,6 +130,10 @@ TEST_F(ProfileTest, RejectsHeaderFieldsOutOfRange) {
   ExpectInvalid<double>(frequencies_at_, std::nan(""), "inverse_frequency");
   ExpectInvalid<double>(frequencies_at_ + 8, std::numeric_limits<double>::infinity(),
                         "inverse_frequency");
+  ExpectInvalid<uint16_t>(planes_at_, 0, "planes");
+  ExpectInvalid<uint16_t>(planes_at_, 3, "planes");
+  ExpectInvalid<uint16_t>(planes_at_, 1, "");  // other fields no longer fit
+  ExpectInvalid<uint16_t>(planes_at_ + 2, 1, "rotary_offset");
   ExpectInvalid<uint16_t>(options_at_, 0, "chunk_tokens");
   ExpectInvalid<uint16_t>(options_at_, 5000, "chunk_tokens");
   ExpectInvalid<uint16_t>(options_at_ + 2, 65, "sink_tokens");

@@ -31,7 +31,7 @@ void RopeTable::Rotate(int64_t token, float* head, float direction, float scale)
   const int step = half_split ? 1 : 2;
   const int partner = half_split ? pairs : 1;
   for (int pair = 0; pair < pairs; ++pair) {
-    float* first = head + pair * step;
+    float* first = head + rope_.rotary_offset + pair * step;
     float* second = first + partner;
     const float c = cosine[pair] * scale;
     const float s = sine[pair] * direction * scale;

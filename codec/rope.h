@@ -18,11 +18,20 @@ class RopeTable {
   // rotary_size / 2 sines, nothing if the table already covers them. Angles are computed in double.
   void Prepare(int64_t first_position, int64_t tokens);
 
-  // Turns the channels of one head of the token at first_position + token. head: at least
-  // rotary_size floats.
+  // Turns the channels of one head of the token at first_position + token. head: its first channel;
+  // at least rotary_offset + rotary_size floats.
   void Apply(int64_t token, float* head) const { Rotate(token, head, 1.0f, scale_); }
   // The inverse of Apply.
   void Undo(int64_t token, float* head) const { Rotate(token, head, -1.0f, inverse_scale_); }
+
+  // cos and sin of the pairs of the token at first_position + token, attention_factor left out.
+  const float* Cosines(int64_t token) const {
+    return cos_.data() + token * rope_.inverse_frequency.size();
+  }
+  const float* Sines(int64_t token) const {
+    return sin_.data() + token * rope_.inverse_frequency.size();
+  }
+  const RopeParameters& parameters() const { return rope_; }
 
  private:
   void Rotate(int64_t token, float* head, float direction, float scale) const;

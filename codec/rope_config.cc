@@ -72,11 +72,12 @@ absl::StatusOr<bool> HasNoRope(const ConfigObject& config, absl::string_view mod
 }
 
 absl::StatusOr<RopeParameters::Layout> LayoutOf(const ConfigObject& config,
-                                                absl::string_view model_type) {
+                                                absl::string_view model_type, bool latent) {
   CONFIG_ASSIGN_OR_RETURN(const auto interleave, config.Bool("rope_interleave"));
   CONFIG_ASSIGN_OR_RETURN(const auto neox, config.Bool("is_neox_style"));
   bool interleaved = IsOneOf(model_type, {"gptj", "codegen", "chatglm", "glm", "glm4", "cohere",
-                                          "helium", "ernie4_5", "ernie4_5_moe"});
+                                          "helium", "ernie4_5", "ernie4_5_moe"}) ||
+                     latent;
   if (neox.has_value()) interleaved = !*neox;
   if (interleave.has_value()) interleaved = *interleave;
   return interleaved ? RopeParameters::Layout::kInterleaved : RopeParameters::Layout::kHalfSplit;
@@ -230,7 +231,7 @@ absl::Status ApplyLlama3(const ConfigObject& config, const ConfigObject& scaling
 }
 
 absl::Status ApplyYarn(const ConfigObject& config, const ConfigObject& scaling, int size,
-                       double base, RopeParameters& rope) {
+                       double base, bool latent, RopeParameters& rope) {
   YarnScaling numbers;
   CONFIG_ASSIGN_OR_RETURN(const auto original, OriginalPositions(config, scaling));
   CONFIG_ASSIGN_OR_RETURN(const auto factor, scaling.Number({"factor"}, 1e-3, kFactorMax));
@@ -262,7 +263,9 @@ absl::Status ApplyYarn(const ConfigObject& config, const ConfigObject& scaling, 
   CONFIG_ASSIGN_OR_RETURN(const auto mscale, scaling.Number({"mscale"}, 0, 1e3));
   CONFIG_ASSIGN_OR_RETURN(const auto mscale_all_dim, scaling.Number({"mscale_all_dim"}, 0, 1e3));
   rope.inverse_frequency = YarnInverseFrequency(size, base, numbers);
-  rope.attention_factor = YarnAttentionFactor(numbers.factor, attention, mscale, mscale_all_dim);
+  rope.attention_factor =
+      latent ? LatentYarnAttentionFactor(numbers.factor, mscale, mscale_all_dim)
+             : YarnAttentionFactor(numbers.factor, attention, mscale, mscale_all_dim);
   return absl::OkStatus();
 }
 
@@ -296,14 +299,18 @@ absl::Status ApplyLongRope(const ConfigObject& config, const ConfigObject& scali
 }  // namespace
 
 absl::StatusOr<RopeParameters> RopeFromConfig(const ConfigObject& config,
-                                              absl::string_view model_type, int head_size) {
+                                              absl::string_view model_type, int head_size,
+                                              bool latent) {
   RopeParameters rope;
   CONFIG_ASSIGN_OR_RETURN(const bool no_rope, HasNoRope(config, model_type));
   if (no_rope) return rope;
-  CONFIG_ASSIGN_OR_RETURN(rope.layout, LayoutOf(config, model_type));
+  CONFIG_ASSIGN_OR_RETURN(rope.layout, LayoutOf(config, model_type, latent));
   CONFIG_ASSIGN_OR_RETURN(const auto scaling, ScalingObject(config));
   CONFIG_ASSIGN_OR_RETURN(const double base, BaseOf(config, scaling));
-  CONFIG_ASSIGN_OR_RETURN(const int size, RotarySize(config, scaling, model_type, head_size));
+  int size = head_size;
+  if (!latent) {
+    CONFIG_ASSIGN_OR_RETURN(size, RotarySize(config, scaling, model_type, head_size));
+  }
   rope.inverse_frequency = DefaultInverseFrequency(size, base);
   if (!scaling.has_value()) return rope;
 
@@ -316,8 +323,8 @@ absl::StatusOr<RopeParameters> RopeFromConfig(const ConfigObject& config,
     applied = ApplyLinear(*scaling, rope);
   } else if (kind == "llama3") {
     applied = ApplyLlama3(config, *scaling, size, base, rope);
-  } else if (kind == "yarn") {
-    applied = ApplyYarn(config, *scaling, size, base, rope);
+  } else if (kind == "yarn" || kind == "deepseek_yarn") {
+    applied = ApplyYarn(config, *scaling, size, base, latent, rope);
   } else if (kind == "longrope" || kind == "su") {
     applied = ApplyLongRope(config, *scaling, size, base, rope);
   } else {

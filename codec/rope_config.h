@@ -10,8 +10,11 @@
 
 namespace kvstream {
 
-// config: the object that describes the language model. head_size: of its keys. model_type: "" if
-// the file does not say. Errors: INVALID_ARGUMENT naming the key.
+// config: the object that describes the language model. head_size: of its keys; for latent
+// attention
+// (`latent`) of their rotated part alone, all of whose channels turn, and which is interleaved
+// unless the file says otherwise. model_type: "" if the file does not say. Errors: INVALID_ARGUMENT
+// naming the key.
 //
 // Choices where a configuration leaves one:
 // - a model type that is not known, without any key about positions, is taken to have half-split
@@ -24,7 +27,8 @@ namespace kvstream {
 // A wrong choice costs compression, never correctness: the codec undoes and redoes the same
 // rotation.
 absl::StatusOr<RopeParameters> RopeFromConfig(const ConfigObject& config,
-                                              absl::string_view model_type, int head_size);
+                                              absl::string_view model_type, int head_size,
+                                              bool latent = false);
 
 }  // namespace kvstream
 

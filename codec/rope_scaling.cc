@@ -69,6 +69,11 @@ double YarnAttentionFactor(double factor, absl::optional<double> attention_facto
   return Mscale(factor, 1);
 }
 
+double LatentYarnAttentionFactor(double factor, absl::optional<double> mscale,
+                                 absl::optional<double> mscale_all_dim) {
+  return Mscale(factor, mscale.value_or(1)) / Mscale(factor, mscale_all_dim.value_or(0));
+}
+
 std::vector<double> LongRopeInverseFrequency(int size, double base,
                                              const std::vector<double>& factors) {
   std::vector<double> frequency = DefaultInverseFrequency(size, base);

@@ -45,6 +45,13 @@ std::vector<double> YarnInverseFrequency(int size, double base, const YarnScalin
 double YarnAttentionFactor(double factor, absl::optional<double> attention_factor,
                            absl::optional<double> mscale, absl::optional<double> mscale_all_dim);
 
+// The same for latent attention, as vLLM and SGLang have it for DeepSeek: the quotient with the
+// defaults mscale 1 and mscale_all_dim 0, whatever is given. This is all of YaRN's temperature that
+// is in the cached key; the rest (the square of mscale_all_dim's) they put into the softmax's
+// scale.
+double LatentYarnAttentionFactor(double factor, absl::optional<double> mscale,
+                                 absl::optional<double> mscale_all_dim);
+
 // LongRoPE (Ding et al., 2402.13753): pair i is slowed by factors[i]. Precondition: size / 2
 // factors, all positive.
 std::vector<double> LongRopeInverseFrequency(int size, double base,

@@ -70,6 +70,22 @@ TEST(RopeTest, PartialRotationLeavesTheOtherChannelsAlone) {
   for (int i = 8; i < 12; ++i) EXPECT_EQ(head[i], i + 1);
 }
 
+TEST(RopeTest, RotationMayBeginWithinTheHead) {
+  RopeParameters parameters = Parameters(RopeParameters::Layout::kInterleaved, 4);
+  std::vector<float> rotated = {7, 8, 9, 10};
+  RopeTable plain(parameters);
+  plain.Prepare(5, 1);
+  plain.Apply(0, rotated.data());
+  parameters.rotary_offset = 6;
+  RopeTable rope(parameters);
+  rope.Prepare(5, 1);
+  std::vector<float> head = Ramp(12);
+  rope.Apply(0, head.data());
+  for (int i = 0; i < 12; ++i) EXPECT_EQ(head[i], i < 6 || i >= 10 ? i + 1 : rotated[i - 6]);
+  rope.Undo(0, head.data());
+  for (int i = 0; i < 12; ++i) EXPECT_NEAR(head[i], i + 1, 1e-5);
+}
+
 TEST(RopeTest, AttentionFactorScalesTheRotatedChannels) {
   RopeTable rope(Parameters(RopeParameters::Layout::kHalfSplit, 4, 2));
   rope.Prepare(9, 1);

@@ -52,11 +52,12 @@ std::string WriteSegment(const ProfileData& profile, const SegmentHeader& header
   return out;
 }
 
-absl::StatusOr<SegmentView> ParseSegment(const ProfileData& profile, absl::string_view bytes) {
+absl::Status ParseSegmentInto(const ProfileData& profile, absl::string_view bytes,
+                              SegmentView* out) {
   if (bytes.size() < kSegmentHeaderBytes + kChecksumBytes) {
     return absl::DataLossError(absl::StrCat("segment: truncated, only ", bytes.size(), " bytes"));
   }
-  SegmentView view;
+  SegmentView& view = *out;
   ByteReader in(bytes.substr(0, bytes.size() - kChecksumBytes));
   const uint32_t magic = in.Read<uint32_t>();
   const uint16_t version = in.Read<uint16_t>();
@@ -146,6 +147,13 @@ absl::StatusOr<SegmentView> ParseSegment(const ProfileData& profile, absl::strin
   view.payload = in.Take(payload_bytes);
   if (!in.ok() || in.remaining() != 0)
     return absl::DataLossError("segment: sections do not fill it");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SegmentView> ParseSegment(const ProfileData& profile, absl::string_view bytes) {
+  SegmentView view;
+  absl::Status status = ParseSegmentInto(profile, bytes, &view);
+  if (!status.ok()) return status;
   return view;
 }
 

@@ -29,7 +29,7 @@ struct BlockEntry {
 
 // Sections in the order in which they are stored.
 struct SegmentSections {
-  std::string statistics;  // level 0 without calibration: [layer][keys, values] scale as float32,
+  std::string statistics;  // level 0 without calibration: [layer][plane][part] scale as float32,
                            // then [channel] mean as bfloat16
   std::string sinks;       // level 0: coded exact tokens, exact_tokens.h
   std::string class_override;  // level_coder.h
@@ -52,7 +52,8 @@ struct SegmentView {
 
 // Size of the statistics section where there is one.
 inline uint64_t StatisticsBytes(const KvGeometry& geometry) {
-  return uint64_t{8} * geometry.layers + uint64_t{2} * geometry.values_per_token();
+  return uint64_t{4} * geometry.layers * geometry.planes * geometry.parts() +
+         uint64_t{2} * geometry.values_per_token();
 }
 
 std::string WriteSegment(const ProfileData& profile, const SegmentHeader& header,
@@ -62,6 +63,10 @@ std::string WriteSegment(const ProfileData& profile, const SegmentHeader& header
 // segment exactly. Errors: DATA_LOSS (checksum, truncation), FAILED_PRECONDITION (another profile),
 // INVALID_ARGUMENT (field out of range).
 absl::StatusOr<SegmentView> ParseSegment(const ProfileData& profile, absl::string_view bytes);
+
+// The same into *view, whose vector keeps its memory. On an error *view is unspecified.
+absl::Status ParseSegmentInto(const ProfileData& profile, absl::string_view bytes,
+                              SegmentView* view);
 
 // Recomputes the checksum at the end of a segment, profile or chunk file; for tests that damage
 // one. Bytes too short to have one stay.

@@ -20,7 +20,7 @@ View MakeView(const KvGeometry& geometry, int64_t tokens, Tensors& tensors) {
     tensor.data = tensors[i].data();
     tensor.token_stride = static_cast<ptrdiff_t>(geometry.kv_heads) * geometry.head_size;
     tensor.head_stride = geometry.head_size;
-    (i % 2 == 0 ? view.keys : view.values).push_back(tensor);
+    (i % geometry.planes == 0 ? view.keys : view.values).push_back(tensor);
   }
   return view;
 }
@@ -30,7 +30,7 @@ View MakeView(const KvGeometry& geometry, int64_t tokens, Tensors& tensors) {
 TestKv::TestKv(const KvGeometry& geometry, int64_t tokens)
     : geometry_(geometry),
       tokens_(tokens),
-      tensors_(2 * geometry.layers,
+      tensors_(geometry.planes * geometry.layers,
                std::vector<uint16_t>(tokens * geometry.kv_heads * geometry.head_size)) {}
 
 KvView TestKv::view() const { return MakeView<KvView>(geometry_, tokens_, tensors_); }
@@ -75,6 +75,14 @@ KvGeometry TestGeometry(int layers, int kv_heads, int head_size, KvDtype dtype,
   return geometry;
 }
 
+KvGeometry TestLatentGeometry(int layers, int latent, int rotated, KvDtype dtype) {
+  KvGeometry geometry = TestGeometry(layers, 1, latent + rotated, dtype,
+                                     RopeParameters::Layout::kInterleaved, rotated);
+  geometry.planes = 1;
+  geometry.rope.rotary_offset = latent;
+  return geometry;
+}
+
 TestKv MakeTestKv(const KvGeometry& geometry, int64_t tokens, uint64_t model_seed,
                   uint64_t context_seed) {
   // A hidden state of a few dimensions with falling variance, seen through a random matrix, plus
@@ -91,7 +99,8 @@ TestKv MakeTestKv(const KvGeometry& geometry, int64_t tokens, uint64_t model_see
   rope.Prepare(0, tokens);
   std::vector<float> row(geometry.head_size);
   for (int layer = 0; layer < geometry.layers; ++layer) {
-    for (const bool values : {false, true}) {
+    for (int plane = 0; plane < geometry.planes; ++plane) {
+      const bool values = plane == 1;
       std::vector<uint16_t>& tensor = values ? out.values(layer) : out.keys(layer);
       const double scale = 0.3 + 2 * model.Uniform();
       for (int head = 0; head < geometry.kv_heads; ++head) {

@@ -14,7 +14,8 @@
 
 namespace kvstream {
 
-// Owns KV, one array [token][head][channel] per layer of keys and of values.
+// Owns KV, one array [token][head][channel] per layer of keys and of values, or of latents, which
+// stand as keys.
 class TestKv {
  public:
   // All zero.
@@ -22,9 +23,10 @@ class TestKv {
 
   KvView view() const;
   MutableKvView mutable_view();
-  // Every value in the order [layer][keys, values][token][head][channel].
+  // Every value in the order [layer][plane][token][head][channel].
   std::vector<float> Floats() const;
-  std::vector<uint16_t>& keys(int layer) { return tensors_[2 * layer]; }
+  std::vector<uint16_t>& keys(int layer) { return tensors_[geometry_.planes * layer]; }
+  // Precondition: the geometry has values.
   std::vector<uint16_t>& values(int layer) { return tensors_[2 * layer + 1]; }
   const std::vector<std::vector<uint16_t>>& tensors() const { return tensors_; }
 
@@ -50,6 +52,9 @@ class TestRandom {
  private:
   uint64_t state_;
 };
+
+// A latent of `latent` unrotated and then `rotated` interleaved channels (MLA).
+KvGeometry TestLatentGeometry(int layers, int latent, int rotated, KvDtype dtype = KvDtype::kBF16);
 
 KvGeometry TestGeometry(int layers, int kv_heads, int head_size, KvDtype dtype = KvDtype::kF16,
                         RopeParameters::Layout layout = RopeParameters::Layout::kHalfSplit,

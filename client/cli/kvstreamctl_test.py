@@ -132,6 +132,39 @@ class KvstreamctlTest(unittest.TestCase):
         self.assertFalse(built["calibrated"])
         self.assertEqual(built["dtype"], "BF16")
 
+    def test_profile_build_warns_of_too_few_tokens(self):
+        short = self.write_context("short.safetensors", 30)
+        out = self.path("short.kvprofile")
+        arguments = ("profile", "build", "--config", self.config, "--kv", short, "--group", "model", "--out", out)
+        warnings = self.ok(*arguments)["warnings"]
+        self.assertEqual(len(warnings), 1)
+        self.assertIn("lost at every level", warnings[0])
+        self.assertIn("Warning: " + warnings[0], run(*arguments).stdout)
+        self.assertEqual(self.built["warnings"], [])
+
+    def test_latents_of_mla_travel_through_files(self):
+        config, kv = self.path("deepseek.json"), self.path("latent.safetensors")
+        with open(config, "w") as f:
+            json.dump({"model_type": "deepseek_v3", "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 64, "kv_lora_rank": 24,
+                       "qk_rope_head_dim": 8, "torch_dtype": "bfloat16"}, f)
+        tokens = 200
+        latents = {f"layers.{i}.latent": ("F16", [tokens, 1, 32], struct.pack(f"<{32 * tokens}e", *(self.rng.gauss(0, 1) for _ in range(32 * tokens))))
+                   for i in range(2)}
+        write_safetensors(kv, {**latents, "tokens": ("I32", [tokens], struct.pack(f"<{tokens}i", *range(tokens)))})
+        profile, kvs, back = self.path("latent.kvprofile"), self.path("latent.kvs"), self.path("latent-back.safetensors")
+        built = self.ok("profile", "build", "--config", config, "--kv", kv, "--out", profile)
+        self.assertEqual([built[k] for k in ("planes", "kv_heads", "head_size", "dtype", "values_per_token")], [1, 1, 32, "F16", 64])
+        self.assertEqual(built["rope"]["rotary_offset"], 24)
+        self.assertIn("2 layers x a latent of 32", run("describe", "--profile", profile).stdout)
+        self.ok("encode", "--profile", profile, "--in", kv, "--out", kvs)
+        self.ok("decode", "--profile", profile, "--in", kvs, "--out", back)
+        decoded = read_safetensors(back)
+        self.assertEqual(set(decoded), set(latents) | {"tokens"})
+        for name, (dtype, shape, data) in latents.items():
+            self.assertEqual(decoded[name][:2], (dtype, shape))
+            self.assertLess(max(abs(a - b) for a, b in zip(floats(data), floats(decoded[name][2]))), 0.1)
+        self.fails("encode", "--profile", profile, "--in", self.context, "--out", kvs, naming="layers.0.latent is missing")
+
     def test_profile_build_errors(self):
         out = self.path("never.kvprofile")
         self.fails("profile", naming="subcommand is required")

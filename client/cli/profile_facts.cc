@@ -31,6 +31,7 @@ Json ProfileJson(const Profile& profile) {
   return {{"profile_id", HexOf(profile.id())},
           {"bytes", profile.serialized().size()},
           {"layers", geometry.layers},
+          {"planes", geometry.planes},
           {"kv_heads", geometry.kv_heads},
           {"head_size", geometry.head_size},
           {"dtype", DtypeName(geometry.dtype)},
@@ -38,6 +39,7 @@ Json ProfileJson(const Profile& profile) {
           {"rope",
            {{"layout", LayoutName(geometry.rope.layout)},
             {"rotary_size", geometry.rope.rotary_size()},
+            {"rotary_offset", geometry.rope.rotary_offset},
             {"attention_factor", geometry.rope.attention_factor}}},
           {"chunk_tokens", profile.chunk_tokens()},
           {"sink_tokens", profile.sink_tokens()},
@@ -50,14 +52,18 @@ Json ProfileJson(const Profile& profile) {
 
 std::string ProfileText(const Profile& profile) {
   const KvGeometry& geometry = profile.geometry();
+  const std::string shape =
+      geometry.has_values()
+          ? absl::StrFormat("%d KV heads x %d", geometry.kv_heads, geometry.head_size)
+          : absl::StrFormat("a latent of %d", geometry.tensor_channels());
   std::string text = absl::StrFormat(
       "profile      %s (%s)\n"
-      "model        %d layers x %d KV heads x %d, %s, %d values a token\n"
-      "RoPE         %s, %d channels, attention factor %g\n"
+      "model        %d layers x %s, %s, %d values a token\n"
+      "RoPE         %s, %d channels from %d on, attention factor %g\n"
       "chunks       %d tokens, the first %d tokens of a context exact\n",
-      HexOf(profile.id()), FormatBytes(profile.serialized().size()), geometry.layers,
-      geometry.kv_heads, geometry.head_size, DtypeName(geometry.dtype), geometry.values_per_token(),
-      LayoutName(geometry.rope.layout), geometry.rope.rotary_size(), geometry.rope.attention_factor,
+      HexOf(profile.id()), FormatBytes(profile.serialized().size()), geometry.layers, shape,
+      DtypeName(geometry.dtype), geometry.values_per_token(), LayoutName(geometry.rope.layout),
+      geometry.rope.rotary_size(), geometry.rope.rotary_offset, geometry.rope.attention_factor,
       profile.chunk_tokens(), profile.sink_tokens());
   if (profile.calibrated()) {
     absl::StrAppendFormat(&text, "transform    per %s: %d groups, %d coordinates of %d\n",

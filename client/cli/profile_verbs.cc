@@ -13,9 +13,11 @@
 #include "client/cli/command.h"
 #include "client/cli/profile_facts.h"
 #include "client/cli/query_rms.h"
+#include "client/cli/sensitivity.h"
 #include "client/cli/status_macros.h"
 #include "client/kv_file.h"
 #include "codec/calibration.h"
+#include "codec/calibration_advice.h"
 #include "codec/geometry.h"
 
 namespace kvstream::cli {
@@ -27,6 +29,7 @@ struct BuildOptions {
   std::string config;
   std::vector<std::string> kv;
   std::string queries;
+  std::string sensitivity;
   std::string group = "layer";
   std::string out;
   CalibrationOptions calibration;
@@ -90,12 +93,17 @@ absl::Status Build(const BuildOptions& options, Format format) {
   if (!options.queries.empty()) {
     CLI_ASSIGN_OR_RETURN(query_rms, ReadQueryRms(options.queries, geometry));
   }
+  if (!options.sensitivity.empty()) {
+    CLI_ASSIGN_OR_RETURN(calibration.sensitivity, ReadSensitivity(options.sensitivity, geometry));
+  }
   CLI_ASSIGN_OR_RETURN(const std::shared_ptr<const Profile> profile,
                        BuildProfile(geometry, samples, query_rms, calibration));
   CLI_RETURN_IF_ERROR(WriteFileAtomically(options.out, profile->serialized()));
 
   const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
+  const std::vector<std::string> warnings = CalibrationWarnings(geometry, samples, calibration);
   Json json = ProfileJson(*profile);
+  json["warnings"] = warnings;
   json["sample_tokens"] = tokens;
   json["seconds"] = seconds;
   json["out"] = options.out;
@@ -105,6 +113,7 @@ absl::Status Build(const BuildOptions& options, Format format) {
         &text,
         "Without --kv there is no calibration: bits per value will be several times higher.\n");
   }
+  for (const std::string& warning : warnings) absl::StrAppend(&text, "Warning: ", warning, "\n");
   absl::StrAppendFormat(&text, "Built from %d tokens in %.1f s: %s\n", tokens, seconds,
                         options.out);
   return Print(format, json, text);
@@ -125,6 +134,9 @@ void AddProfileVerbs(CLI::App& app, Command& command) {
                     "KV caches of sample contexts (safetensors); none: no calibration");
   build->add_option("--queries", options->queries,
                     "queries of the same contexts: layers.{i}.query or layers.{i}.query_rms");
+  build->add_option("--sensitivity", options->sensitivity,
+                    "how much the model minds errors: layers.{i}.key_sensitivity and "
+                    "layers.{i}.value_sensitivity");
   build
       ->add_option("--group", options->group,
                    "what shares a transform: head, layer, N layers or model")

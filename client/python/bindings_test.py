@@ -91,6 +91,35 @@ class BindingsTest(unittest.TestCase):
             self.profile.save(folder + "/p.kvprofile")
             self.assertEqual(kvstream.Profile.load(folder + "/p.kvprofile").id, self.profile.id)
 
+    def test_sensitivity_moves_bits_between_layers(self):
+        geometry = self.profile.geometry
+        sensitivity = np.ones((geometry["layers"], geometry["planes"], geometry["kv_heads"], geometry["head_size"]), np.float32)
+        sensitivity[0] = 1e-3
+        profile = kvstream.build_profile(config(), [self.kv], chunk_tokens=32, sensitivity=sensitivity)
+        self.assertNotEqual(profile.id, self.profile.id)
+        with self.assertRaises(kvstream.KVStreamError):
+            kvstream.build_profile(config(), [self.kv], sensitivity=sensitivity[1:])
+
+    def test_latents_travel(self):
+        """A model with latent attention: one array a layer, no values."""
+        latent = json.dumps(dict(model_type="deepseek_v3", num_hidden_layers=LAYERS, num_attention_heads=4, hidden_size=64,
+                                 kv_lora_rank=24, qk_rope_head_dim=8, torch_dtype="float16", rope_theta=10000.0))
+        random = np.random.default_rng(4)
+        kv = [random.standard_normal((TOKENS, 1, 32)).astype(np.float16) for _ in range(LAYERS)]
+        profile = kvstream.build_profile(latent, [kv], chunk_tokens=32)
+        self.assertEqual([profile.geometry[key] for key in ("planes", "kv_heads", "head_size", "rotary_offset")], [1, 1, 32, 24])
+        self.client.put(profile, self.tokens, np.stack(kv), model=MODEL)
+        for level in range(4):
+            out, _ = self.client.load(profile, self.tokens, model=MODEL, policy="fixed", level=level)
+            chunks = [kvstream.decode(profile, [chunk], level=level) for chunk in kvstream.encode(profile, kv)]
+            self.assertEqual(len(out), LAYERS)
+            for layer in range(LAYERS):
+                want = np.concatenate([chunk[layer] for chunk in chunks])
+                self.assertTrue(np.array_equal(out[layer].view(np.uint16), want.view(np.uint16)))
+        self.assertLess(max(np.abs(np.asarray(a, np.float32) - b).max() for a, b in zip(out, kv)), 0.05)
+        with self.assertRaises((TypeError, ValueError)):
+            kvstream.encode(profile, self.kv)
+
     def test_put_is_idempotent_and_lookup_finds_the_prefix(self):
         self.assertEqual(self.stored, [0, TOKENS])
         again = self.client.put(self.profile, self.tokens, self.kv, model=MODEL)

@@ -15,6 +15,7 @@
 #include "client/client.h"
 #include "client/monotonic_clock.h"
 #include "client/python/bindings.h"
+#include "client/python/device_arrays.h"
 #include "client/python/errors.h"
 #include "client/python/kv_arrays.h"
 
@@ -133,7 +134,7 @@ class PyClient {
                 const py::bytes& tenant_salt, const std::vector<py::bytes>& extra_keys,
                 const py::object& progress) {
     const std::vector<int32_t> ids = TokenIds(tokens);
-    const KvView view = ViewKv(kv, profile->geometry());
+    const Borrowed<KvView> borrowed = ViewKv(kv, profile->geometry());
     const ContextIdentity identity = Identity(model, adapter, tenant_salt, extra_keys);
     Raised raised;
     std::function<void(int64_t)> report;
@@ -143,8 +144,8 @@ class PyClient {
         if (!raised.any()) raised.Run([&] { progress(stored); });
       };
     }
-    absl::StatusOr<PutResult> result =
-        Call([&](Client& client) { return client.Put(profile, identity, ids, view, report); });
+    absl::StatusOr<PutResult> result = Call(
+        [&](Client& client) { return client.Put(profile, identity, ids, borrowed.view, report); });
     raised.Rethrow();
     return ValueOrThrow(std::move(result));
   }
@@ -164,7 +165,8 @@ class PyClient {
                  const std::string& policy, int level, int floor_level, const std::string& ability,
                  const py::object& recompute, double prefill_seconds_per_token,
                  double prefill_seconds_per_token_pair, double bandwidth_hint,
-                 const py::object& out, const py::object& progress) {
+                 const py::object& out, const py::object& progress,
+                 const DeviceArguments& device_arguments) {
     const std::vector<int32_t> ids = TokenIds(tokens);
     const ContextIdentity identity = Identity(model, adapter, tenant_salt, extra_keys);
     if (!recompute.is_none() && out.is_none()) {
@@ -174,7 +176,18 @@ class PyClient {
         out.is_none()
             ? py::object(AllocateKv(profile->geometry(), static_cast<int64_t>(ids.size())))
             : out;
-    const MutableKvView view = ViewMutableKv(kv, profile->geometry());
+    const bool on_device = IsDeviceKv(kv);
+    if (!on_device && device_arguments.any()) {
+      throw py::value_error(
+          "stream, device, first_layer and first_head are for arrays in GPU memory");
+    }
+    DeviceArrays device;
+    Borrowed<MutableKvView> host;
+    if (on_device) {
+      device = ViewDeviceKv(kv, device_arguments, profile->geometry());
+    } else {
+      host = ViewMutableKv(kv, profile->geometry());
+    }
 
     LoadOptions options;
     options.policy = ToPolicy(policy);
@@ -220,8 +233,10 @@ class PyClient {
       }
       return interrupted;
     };
-    absl::StatusOr<LoadResult> result =
-        Call([&](Client& client) { return client.Load(profile, identity, ids, options, view); });
+    absl::StatusOr<LoadResult> result = Call([&](Client& client) {
+      return on_device ? client.LoadToDevice(profile, identity, ids, options, device.target)
+                       : client.Load(profile, identity, ids, options, host.view);
+    });
     raised.Rethrow();
     return py::make_tuple(kv, ValueOrThrow(std::move(result)));
   }
@@ -345,10 +360,22 @@ void RegisterClient(py::module_& module) {
           py::arg("id"), "Reads a profile back by its 32-byte id.")
       .def(
           "warm_up",
-          [](PyClient& self, const std::shared_ptr<Profile>& profile) {
-            ThrowIfError(self.Call([&](Client& client) { return client.WarmUp(profile); }));
+          [](PyClient& self, const std::shared_ptr<Profile>& profile, const py::object& device,
+             int first_layer, int layers, int first_head, int heads) {
+            if (device.is_none()) {
+              ThrowIfError(self.Call([&](Client& client) { return client.WarmUp(profile); }));
+              return;
+            }
+            const int ordinal = device.cast<int>();
+            const DeviceShard shard{first_layer, layers, first_head, heads};
+            ThrowIfError(self.Call(
+                [&](Client& client) { return client.WarmUpDevice(profile, ordinal, shard); }));
           },
-          py::arg("profile"), "Sets up and measures the decoder before the first load.")
+          py::arg("profile"), py::kw_only(), py::arg("device") = py::none(),
+          py::arg("first_layer") = 0, py::arg("layers") = 0, py::arg("first_head") = 0,
+          py::arg("heads") = 0,
+          "Sets up and measures the decoder before the first load; with `device`, sets up that "
+          "GPU's for a part of the model (counts of 0: all).")
       .def("put", &PyClient::Put, py::arg("profile"), py::arg("tokens"), py::arg("kv"),
            py::kw_only(), py::arg("model"), py::arg("adapter") = "",
            py::arg("tenant_salt") = no_salt, py::arg("extra_keys") = no_keys,
@@ -358,16 +385,35 @@ void RegisterClient(py::module_& module) {
            py::arg("model"), py::arg("adapter") = "", py::arg("tenant_salt") = no_salt,
            py::arg("extra_keys") = no_keys, "Finds the longest stored prefix.")
       .def(
-          "load", &PyClient::Load, py::arg("profile"), py::arg("tokens"), py::kw_only(),
-          py::arg("model"), py::arg("adapter") = "", py::arg("tenant_salt") = no_salt,
+          "load",
+          [](PyClient& self, const std::shared_ptr<Profile>& profile, const py::object& tokens,
+             const std::string& model, const std::string& adapter, const py::bytes& tenant_salt,
+             const std::vector<py::bytes>& extra_keys, const py::object& deadline_ms,
+             const std::string& policy, int level, int floor_level, const std::string& ability,
+             const py::object& recompute, double prefill_seconds_per_token,
+             double prefill_seconds_per_token_pair, double bandwidth_hint, const py::object& out,
+             const py::object& progress, const py::object& stream, const py::object& device,
+             const py::object& first_layer, const py::object& first_head) {
+            return self.Load(profile, tokens, model, adapter, tenant_salt, extra_keys, deadline_ms,
+                             policy, level, floor_level, ability, recompute,
+                             prefill_seconds_per_token, prefill_seconds_per_token_pair,
+                             bandwidth_hint, out, progress,
+                             {stream, device, first_layer, first_head});
+          },
+          py::arg("profile"), py::arg("tokens"), py::kw_only(), py::arg("model"),
+          py::arg("adapter") = "", py::arg("tenant_salt") = no_salt,
           py::arg("extra_keys") = no_keys, py::arg("deadline_ms") = py::none(),
           py::arg("policy") = "default", py::arg("level") = 0, py::arg("floor_level") = 0,
           py::arg("ability") = "none", py::arg("recompute") = py::none(),
           py::arg("prefill_seconds_per_token") = 0.0,
           py::arg("prefill_seconds_per_token_pair") = 0.0,
           py::arg("bandwidth_hint_bytes_per_second") = 0.0, py::arg("out") = py::none(),
-          py::arg("progress") = py::none(),
+          py::arg("progress") = py::none(), py::arg("stream") = py::none(),
+          py::arg("device") = py::none(), py::arg("first_layer") = py::none(),
+          py::arg("first_head") = py::none(),
           "Loads the KV of a stored context; returns it with a LoadResult.\n\n"
+          "out may be arrays in GPU memory (DLPack or __cuda_array_interface__) or a PagedKv: then "
+          "the KV is decoded on the GPU, on `stream`, and is in place when this returns.\n\n"
           "recompute(first_token, count) must write those tokens' KV into out; it runs on a thread "
           "of the client's. What it raises ends the load and is raised again here.")
       .def(

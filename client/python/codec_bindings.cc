@@ -21,7 +21,8 @@ namespace py = pybind11;
 
 py::list Encode(const std::shared_ptr<Profile>& profile, const py::object& kv,
                 int64_t first_position) {
-  const KvView view = ViewKv(kv, profile->geometry());
+  const Borrowed<KvView> borrowed = ViewKv(kv, profile->geometry());
+  const KvView& view = borrowed.view;
   if (first_position < 0) throw py::value_error("first_position is negative");
   std::vector<EncodedChunk> chunks;
   {
@@ -83,7 +84,8 @@ py::object Decode(const std::shared_ptr<Profile>& profile, const py::sequence& c
     tokens += chunk_tokens.back();
   }
   const py::object kv = out.is_none() ? py::object(AllocateKv(profile->geometry(), tokens)) : out;
-  const MutableKvView view = ViewMutableKv(kv, profile->geometry());
+  const Borrowed<MutableKvView> borrowed = ViewMutableKv(kv, profile->geometry());
+  const MutableKvView& view = borrowed.view;
   if (view.tokens != tokens) {
     throw py::value_error(
         absl::StrCat("out has ", view.tokens, " tokens, the chunks have ", tokens));

@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 
 #include "client/python/bindings.h"
+#include "client/python/device_arrays.h"
 #include "client/python/errors.h"
 
 PYBIND11_MODULE(_kvstream, module) {
@@ -9,5 +10,6 @@ PYBIND11_MODULE(_kvstream, module) {
   kvstream::RegisterErrors(module);
   kvstream::RegisterProfile(module);
   kvstream::RegisterCodec(module);
+  kvstream::RegisterDevice(module);
   kvstream::RegisterClient(module);
 }

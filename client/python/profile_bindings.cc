@@ -1,3 +1,4 @@
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -15,6 +16,7 @@
 #include "client/python/errors.h"
 #include "client/python/kv_arrays.h"
 #include "codec/calibration.h"
+#include "codec/calibration_advice.h"
 #include "codec/geometry.h"
 #include "codec/profile.h"
 
@@ -54,7 +56,9 @@ py::dict GeometryDict(const Profile& profile) {
   out["kv_heads"] = geometry.kv_heads;
   out["head_size"] = geometry.head_size;
   out["dtype"] = geometry.dtype == KvDtype::kF16 ? "float16" : "bfloat16";
+  out["planes"] = geometry.planes;
   out["rotary_size"] = geometry.rope.rotary_size();
+  out["rotary_offset"] = geometry.rope.rotary_offset;
   return out;
 }
 
@@ -85,10 +89,17 @@ void SetGroup(py::handle group, CalibrationOptions* options) {
   }
 }
 
+// Elements of an array in C order; none of None.
+std::vector<float> Floats(const py::object& object) {
+  if (object.is_none()) return {};
+  const auto array = py::array_t<float, py::array::c_style | py::array::forcecast>(object);
+  return std::vector<float>(array.data(), array.data() + array.size());
+}
+
 std::shared_ptr<const Profile> Build(const std::string& config_json, const py::sequence& samples,
-                                     const py::object& query_rms, const py::object& group,
-                                     std::vector<double> steps, double value_step_ratio,
-                                     int chunk_tokens, int sink_tokens) {
+                                     const py::object& query_rms, const py::object& sensitivity,
+                                     const py::object& group, std::vector<double> steps,
+                                     double value_step_ratio, int chunk_tokens, int sink_tokens) {
   const KvGeometry geometry = ValueOrThrow(GeometryFromConfigJson(config_json));
   CalibrationOptions options;
   SetGroup(group, &options);
@@ -96,12 +107,16 @@ std::shared_ptr<const Profile> Build(const std::string& config_json, const py::s
   options.value_step_ratio = value_step_ratio;
   options.chunk_tokens = chunk_tokens;
   options.sink_tokens = sink_tokens;
+  std::vector<Borrowed<KvView>> borrowed;
   std::vector<KvView> views;
-  for (const py::handle sample : samples) views.push_back(ViewKv(sample, geometry));
-  QueryRms queries;
-  if (!query_rms.is_none()) {
-    const auto array = py::array_t<float, py::array::c_style | py::array::forcecast>(query_rms);
-    queries.assign(array.data(), array.data() + array.size());
+  for (const py::handle sample : samples) {
+    borrowed.push_back(ViewKv(sample, geometry));
+    views.push_back(borrowed.back().view);
+  }
+  const QueryRms queries = Floats(query_rms);
+  options.sensitivity = Floats(sensitivity);
+  for (const std::string& warning : CalibrationWarnings(geometry, views, options)) {
+    if (PyErr_WarnEx(PyExc_UserWarning, warning.c_str(), 1) != 0) throw py::error_already_set();
   }
   absl::StatusOr<std::shared_ptr<const Profile>> profile;
   {
@@ -144,7 +159,8 @@ void RegisterProfile(py::module_& module) {
       .def_property_readonly("group", &Profile::group_description,
                              "Which values share a transform.")
       .def_property_readonly("geometry", &GeometryDict,
-                             "layers, kv_heads, head_size, dtype and rotary_size of the model.")
+                             "layers, planes (2: keys and values, 1: a latent), kv_heads, "
+                             "head_size, dtype, rotary_size and rotary_offset of the model.")
       .def("__repr__", [](const Profile& profile) {
         return absl::StrCat("<kvstream.Profile ",
                             absl::BytesToHexString(absl::string_view(
@@ -158,19 +174,22 @@ void RegisterProfile(py::module_& module) {
   module.def(
       "build_profile",
       [](const std::string& config_json, const py::sequence& samples, const py::object& query_rms,
-         const py::object& group, std::vector<double> steps, double value_step_ratio,
-         int chunk_tokens, int sink_tokens) {
-        return AsBound(Build(config_json, samples, query_rms, group, std::move(steps),
+         const py::object& sensitivity, const py::object& group, std::vector<double> steps,
+         double value_step_ratio, int chunk_tokens, int sink_tokens) {
+        return AsBound(Build(config_json, samples, query_rms, sensitivity, group, std::move(steps),
                              value_step_ratio, chunk_tokens, sink_tokens));
       },
       py::arg("config_json"), py::arg("samples"), py::kw_only(), py::arg("query_rms") = py::none(),
-      py::arg("group") = "layer", py::arg("steps") = defaults.steps,
-      py::arg("value_step_ratio") = defaults.value_step_ratio,
+      py::arg("sensitivity") = py::none(), py::arg("group") = "layer",
+      py::arg("steps") = defaults.steps, py::arg("value_step_ratio") = defaults.value_step_ratio,
       py::arg("chunk_tokens") = defaults.chunk_tokens,
       py::arg("sink_tokens") = defaults.sink_tokens,
       "Calibrates a profile on the KV of sample contexts, each from its first token on.\n\n"
       "config_json is the text of the model's Hugging Face config.json. No samples give the "
-      "fallback without calibration.");
+      "fallback without calibration. query_rms: [layers, kv_heads, head_size], the root mean "
+      "square of the queries. sensitivity: [layers, planes, kv_heads, head_size], the mean square "
+      "of the "
+      "gradient of the log-likelihood with respect to cached keys (plane 0) and values (1).");
 }
 
 }  // namespace kvstream

@@ -80,6 +80,7 @@ class LoadScript {
   LoadScript(LoadStream* stream, std::vector<EncodedChunk> chunks, const SyntheticContext* context);
 
   const v1::LoadStart& start() const { return start_; }
+  uint64_t bytes_sent() const { return sent_; }
   // All progress messages read so far.
   const std::vector<v1::LoadProgress>& progress() const { return progress_; }
 

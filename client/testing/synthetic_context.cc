@@ -17,12 +17,22 @@ namespace {
 
 constexpr int kChunkTokens = 16;
 
-KvGeometry SmallGeometry() {
+KvGeometry SmallGeometry(bool latent) {
   KvGeometry geometry;
   geometry.layers = 2;
+  geometry.dtype = KvDtype::kF16;
+  if (latent) {
+    geometry.planes = 1;
+    geometry.kv_heads = 1;
+    geometry.head_size = 24 + 8;
+    geometry.rope.rotary_offset = 24;
+    geometry.rope.layout = RopeParameters::Layout::kInterleaved;
+    for (int i = 0; i < 4; ++i)
+      geometry.rope.inverse_frequency.push_back(std::pow(10000.0, -i / 4.0));
+    return geometry;
+  }
   geometry.kv_heads = 2;
   geometry.head_size = 8;
-  geometry.dtype = KvDtype::kF16;
   geometry.rope.layout = RopeParameters::Layout::kHalfSplit;
   for (int i = 0; i < 4; ++i)
     geometry.rope.inverse_frequency.push_back(std::pow(10000.0, -i / 4.0));
@@ -54,8 +64,8 @@ BasicKvView<T> MakeView(const KvGeometry& geometry, int64_t tokens, T* data) {
   view.tokens = tokens;
   const ptrdiff_t token_stride = geometry.kv_heads * geometry.head_size;
   for (int layer = 0; layer < geometry.layers; ++layer) {
-    for (auto* tensors : {&view.keys, &view.values}) {
-      tensors->push_back({data, token_stride, geometry.head_size});
+    for (int plane = 0; plane < geometry.planes; ++plane) {
+      (plane == 0 ? view.keys : view.values).push_back({data, token_stride, geometry.head_size});
       data += tokens * token_stride;
     }
   }
@@ -92,16 +102,17 @@ void KvBlock::CopyTokens(const KvBlock& from, int64_t first, int64_t count) {
   const size_t bytes = static_cast<size_t>(count) * geometry_.kv_heads * geometry_.head_size * 2;
   for (int layer = 0; layer < geometry_.layers; ++layer) {
     std::memcpy(target.keys[layer].at(first, 0), source.keys[layer].at(first, 0), bytes);
+    if (!geometry_.has_values()) continue;
     std::memcpy(target.values[layer].at(first, 0), source.values[layer].at(first, 0), bytes);
   }
 }
 
-SyntheticContext::SyntheticContext(int64_t token_count, uint32_t seed, bool calibrate)
-    : kv(SmallGeometry(), token_count) {
+SyntheticContext::SyntheticContext(int64_t token_count, uint32_t seed, bool calibrate, bool latent)
+    : kv(SmallGeometry(latent), token_count) {
   identity.model = "synthetic@1";
   std::mt19937 random(seed);
   const MutableKvView view = kv.mutable_view();
-  const KvGeometry geometry = SmallGeometry();
+  const KvGeometry geometry = SmallGeometry(latent);
   for (int64_t token = 0; token < token_count; ++token) {
     tokens.push_back(static_cast<int32_t>(random() % 1000));
     for (const auto* tensors : {&view.keys, &view.values}) {

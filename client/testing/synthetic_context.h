@@ -13,7 +13,7 @@
 
 namespace kvstream {
 
-// KV in one block of memory: [layer][key, value][token][head][channel]. Movable; views point into
+// KV in one block of memory: [layer][plane][token][head][channel]. Movable; views point into
 // it.
 class KvBlock {
  public:
@@ -34,9 +34,11 @@ class KvBlock {
 };
 
 // F16, 2 layers of 2 heads of 8, RoPE; chunks of 16 tokens; 4 levels; calibrated on itself unless
-// `calibrate` is false.
+// `calibrate` is false. With `latent`: 2 layers of a latent of 24 channels and 8 that are rotated,
+// as in MLA.
 struct SyntheticContext {
-  explicit SyntheticContext(int64_t tokens, uint32_t seed = 1, bool calibrate = true);
+  explicit SyntheticContext(int64_t tokens, uint32_t seed = 1, bool calibrate = true,
+                            bool latent = false);
 
   ContextIdentity identity;
   std::vector<int32_t> tokens;

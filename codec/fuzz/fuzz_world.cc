@@ -7,7 +7,7 @@
 
 namespace kvstream {
 
-FuzzWorld::FuzzWorld(bool calibrated) : geometry(TestGeometry(2, 1, 6)) {
+FuzzWorld::FuzzWorld(const KvGeometry& model, bool calibrated) : geometry(model) {
   CalibrationOptions options;
   options.steps = {1.2, 0.4};
   options.sink_tokens = 2;
@@ -21,12 +21,17 @@ FuzzWorld::FuzzWorld(bool calibrated) : geometry(TestGeometry(2, 1, 6)) {
 }
 
 const FuzzWorld& CalibratedWorld() {
-  static const FuzzWorld* const world = new FuzzWorld(true);
+  static const FuzzWorld* const world = new FuzzWorld(TestGeometry(2, 1, 6), true);
   return *world;
 }
 
 const FuzzWorld& UncalibratedWorld() {
-  static const FuzzWorld* const world = new FuzzWorld(false);
+  static const FuzzWorld* const world = new FuzzWorld(TestGeometry(2, 1, 6), false);
+  return *world;
+}
+
+const FuzzWorld& LatentWorld() {
+  static const FuzzWorld* const world = new FuzzWorld(TestLatentGeometry(2, 5, 4), false);
   return *world;
 }
 

@@ -15,7 +15,7 @@ namespace kvstream {
 
 // A small model with a profile and one chunk of a context's first tokens and one of later tokens.
 struct FuzzWorld {
-  explicit FuzzWorld(bool calibrated);
+  FuzzWorld(const KvGeometry& geometry, bool calibrated);
 
   KvGeometry geometry;
   std::shared_ptr<const Profile> profile;
@@ -26,6 +26,8 @@ struct FuzzWorld {
 // Made once per process.
 const FuzzWorld& CalibratedWorld();
 const FuzzWorld& UncalibratedWorld();
+// Of a latent, without calibration.
+const FuzzWorld& LatentWorld();
 
 // Joins byte strings so that one fuzz input carries several: each with a 4-byte length before it.
 // Split never fails: lengths are cut to what is left.

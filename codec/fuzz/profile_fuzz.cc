@@ -13,7 +13,8 @@
 namespace kvstream {
 
 std::vector<std::string> FuzzSeeds() {
-  return {CalibratedWorld().profile->serialized(), UncalibratedWorld().profile->serialized()};
+  return {CalibratedWorld().profile->serialized(), UncalibratedWorld().profile->serialized(),
+          LatentWorld().profile->serialized()};
 }
 
 namespace {

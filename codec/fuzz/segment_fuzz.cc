@@ -1,5 +1,6 @@
 // ChunkDecoder and ValidateSegment on any segments, and on any contents under good checksums;
 // finite KV or an error.
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <string>
@@ -13,9 +14,17 @@
 
 namespace kvstream {
 
+namespace {
+
+std::array<const FuzzWorld*, 3> Worlds() {
+  return {&CalibratedWorld(), &UncalibratedWorld(), &LatentWorld()};
+}
+
+}  // namespace
+
 std::vector<std::string> FuzzSeeds() {
   std::vector<std::string> seeds;
-  for (const FuzzWorld* world : {&CalibratedWorld(), &UncalibratedWorld()}) {
+  for (const FuzzWorld* world : Worlds()) {
     for (const EncodedChunk& chunk : world->chunks) seeds.push_back(JoinParts(chunk.segments));
   }
   return seeds;
@@ -24,7 +33,7 @@ std::vector<std::string> FuzzSeeds() {
 namespace {
 
 void TrySegments(const FuzzWorld& world, const std::vector<std::string>& segments) {
-  static TestKv out(world.geometry, FuzzWorld::kTokens);
+  TestKv out(world.geometry, FuzzWorld::kTokens);
   const std::vector<absl::string_view> views(segments.begin(), segments.end());
   for (absl::string_view view : views) ValidateSegment(*world.profile, view).status().IgnoreError();
   auto decoder = *ChunkDecoder::Create(world.profile);
@@ -32,6 +41,19 @@ void TrySegments(const FuzzWorld& world, const std::vector<std::string>& segment
   for (float value : out.Floats()) {
     if (!std::isfinite(value)) std::abort();
   }
+}
+
+// The world that the first segment names; any other choice is as good if it names none.
+const FuzzWorld& WorldOf(const std::vector<std::string>& segments) {
+  const std::array<const FuzzWorld*, 3> worlds = Worlds();
+  if (segments.empty()) return *worlds[0];
+  const absl::string_view first = segments[0];
+  for (const FuzzWorld* world : worlds) {
+    const absl::string_view id(reinterpret_cast<const char*>(world->profile->id().data()),
+                               kSegmentProfileIdBytes);
+    if (first.size() > 8 && first.substr(8, kSegmentProfileIdBytes) == id) return *world;
+  }
+  return *worlds[first.size() % worlds.size()];
 }
 
 // Gives every part the profile, the right size of its payload, the link to level 0 and a good
@@ -61,12 +83,10 @@ void Mend(const FuzzWorld& world, std::vector<std::string>* segments) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string bytes(reinterpret_cast<const char*>(data), size);
   const std::vector<std::string> segments = kvstream::SplitParts(bytes, 3);
-  for (const kvstream::FuzzWorld* world :
-       {&kvstream::CalibratedWorld(), &kvstream::UncalibratedWorld()}) {
-    kvstream::TrySegments(*world, segments);
-    std::vector<std::string> mended = segments;
-    kvstream::Mend(*world, &mended);
-    kvstream::TrySegments(*world, mended);
-  }
+  const kvstream::FuzzWorld& world = kvstream::WorldOf(segments);
+  kvstream::TrySegments(world, segments);
+  std::vector<std::string> mended = segments;
+  kvstream::Mend(world, &mended);
+  kvstream::TrySegments(world, mended);
   return 0;
 }

@@ -236,6 +236,37 @@ TEST_F(LoopbackTest, EveryPolicyDeliversWhatItReports) {
   }
 }
 
+TEST_F(LoopbackTest, LatentsComeBackBitIdenticalToALocalDecode) {
+  for (const bool calibrated : {true, false}) {
+    const SyntheticContext context(16 * 4 + 5, /*seed=*/3, calibrated, /*latent=*/true);
+    const absl::StatusOr<PutResult> put =
+        client_->Put(context.profile, context.identity, context.tokens, context.kv.view());
+    ASSERT_TRUE(put.ok()) << put.status();
+    EXPECT_EQ(put->chunks_stored, 5);
+    ASSERT_TRUE(client_->WarmUp(context.profile).ok());
+    // The profile that the server hands out says that there are no values.
+    const auto profile = client_->GetProfile(context.profile->id());
+    ASSERT_TRUE(profile.ok()) << profile.status();
+    EXPECT_EQ((*profile)->geometry().planes, 1);
+    for (int level = 0; level < 4; ++level) {
+      KvBlock out(context.profile->geometry(), static_cast<int64_t>(context.tokens.size()));
+      LoadOptions options;
+      options.policy = ClientPolicy::kFixed;
+      options.level = level;
+      const absl::StatusOr<LoadResult> result =
+          client_->Load(*profile, context.identity, context.tokens, options, out.mutable_view());
+      ASSERT_TRUE(result.ok()) << result.status();
+      EXPECT_EQ(out.values(), context.Expected(std::vector<int>(5, level)).values());
+    }
+    KvBlock unused = context.kv;
+    MutableKvView two_planes = unused.mutable_view();
+    two_planes.values = two_planes.keys;
+    EXPECT_EQ(
+        client_->Load(*profile, context.identity, context.tokens, {}, two_planes).status().code(),
+        absl::StatusCode::kInvalidArgument);
+  }
+}
+
 TEST_F(LoopbackTest, RecomputesEverythingExactlyWhenAsked) {
   PutContext();
   for (const auto ability : {ClientRecomputeAbility::kSuffix, ClientRecomputeAbility::kAny,

@@ -283,6 +283,50 @@ class ReferenceLM:
         x = _rms_norm(x, w["model.norm.weight"], eps)
         return x @ w["model.embed_tokens.weight"].T, kv
 
+    def read_on(self, suffixes, past_kv):
+        """Several continuations of one cached context, each on its own: what prefill(suffix, past_kv) gives, for all at once.
+
+        suffixes  lists of token ids
+        past_kv   cache of the context, [S, G, hd] a tensor
+        Returns one float32 [len(suffix), V] of logits a suffix.
+        """
+        w, eps, past = self.weights, self.eps, past_kv[0][0].shape[0]
+        count, length, group = len(suffixes), max(map(len, suffixes)), self.num_heads // self.num_kv_heads
+        ids = np.zeros((count, length), np.int64)  # padded at the end, where no token of the suffix looks
+        for row, suffix in zip(ids, suffixes):
+            row[:len(suffix)] = suffix
+        positions = np.tile(past + np.arange(length), count)
+        hidden = np.triu(np.ones((length, length), bool), 1)
+        scale = np.float32(1 / np.sqrt(self.head_dim))
+        keys_t = [np.ascontiguousarray(key.transpose(1, 2, 0), np.float32) for key, _ in past_kv]
+        values_1 = [np.concatenate([value, np.ones_like(value[..., :1])], axis=2).transpose(1, 0, 2).astype(np.float32, order="C") for _, value in past_kv]
+        x = w["model.embed_tokens.weight"][ids.ravel()]
+        for i in range(self.num_layers):
+            p = f"model.layers.{i}."
+            y = _rms_norm(x, w[p + "input_layernorm.weight"], eps)
+            query, key, value = ((y @ w[f"{p}self_attn.{n}_proj.weight"].T).reshape(count * length, -1, self.head_dim) for n in "qkv")
+            query, key = self._rotate(query, positions) * scale, self._rotate(key, positions)
+            out = np.empty((count * length, self.num_heads, self.head_dim), np.float32)
+            for head in range(self.num_heads):
+                g, q = head // group, query[:, head]
+                own_key, own_value = (a[:, g].reshape(count, length, -1) for a in (key, value))
+                own = q.reshape(count, length, -1) @ own_key.transpose(0, 2, 1)
+                own[:, hidden] = -np.inf
+                own = own.reshape(count * length, -1)
+                cached = q @ keys_t[i][g]
+                top = np.maximum(cached.max(axis=1), own.max(axis=1))[:, None]
+                np.exp(np.subtract(cached, top, out=cached), out=cached)
+                own = np.exp(own - top)
+                summed = cached @ values_1[i][g]  # the last column is the sum of the weights
+                total = summed[:, -1:] + own.sum(axis=1, keepdims=True)
+                out[:, head] = (summed[:, :-1] + (own.reshape(count, length, -1) @ own_value).reshape(count * length, -1)) / total
+            x = x + out.reshape(count * length, -1) @ w[p + "self_attn.o_proj.weight"].T
+            y = _rms_norm(x, w[p + "post_attention_layernorm.weight"], eps)
+            gate = y @ w[p + "mlp.gate_proj.weight"].T
+            x = x + (gate / (1 + np.exp(-gate)) * (y @ w[p + "mlp.up_proj.weight"].T)) @ w[p + "mlp.down_proj.weight"].T
+        logits = (_rms_norm(x, w["model.norm.weight"], eps) @ w["model.embed_tokens.weight"].T).reshape(count, length, -1)
+        return [logits[j, :len(suffix)] for j, suffix in enumerate(suffixes)]
+
     def generate(self, tokens, count, past_kv=None):
         """Greedy continuation: returns count token ids after tokens (on top of past_kv)."""
         kv, out, new = past_kv, [], list(tokens)

@@ -9,6 +9,7 @@
 
 KV is a list with a (key, value) pair of NumPy arrays [tokens, heads, head size] for each layer, or one array
 [layers, 2, tokens, heads, head size]; float16, or uint16 holding the bits of float16 or bfloat16. Keys are after RoPE.
+Arrays of other libraries are taken as well (DLPack, __cuda_array_interface__), also in GPU memory for a load's `out`.
 docs/client.md has the whole story.
 """
 
@@ -18,6 +19,7 @@ from ._kvstream import (
     LoadedChunk,
     LoadResult,
     LookupResult,
+    PagedKv,
     Profile,
     PutResult,
     build_profile,
@@ -32,6 +34,7 @@ __all__ = [
     "LoadResult",
     "LoadedChunk",
     "LookupResult",
+    "PagedKv",
     "Profile",
     "PutResult",
     "build_profile",

@@ -1,5 +1,5 @@
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypedDict, Union
+from typing import Any, Literal, Protocol, TypedDict, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -7,10 +7,45 @@ import numpy.typing as npt
 # float16 or uint16 (the bits of float16 or bfloat16); a bfloat16 extension type is taken as well.
 KvArray = npt.NDArray[Any]
 # A (key, value) pair of arrays [tokens, heads, head size] for each layer, or one array [layers, 2, tokens, heads, head size].
-Kv = Union[KvArray, Sequence[tuple[KvArray, KvArray]]]
+# Of a model with latents: an array [tokens, 1, size] for each layer, or one array [layers, tokens, 1, size].
+# Other libraries' arrays in host memory are taken by DLPack.
+HostArray = Union[KvArray, Dlpack]
+Kv = Union[HostArray, Sequence[tuple[HostArray, HostArray]], Sequence[HostArray]]
+# The same shapes in GPU memory.
+DeviceArray = Union[Dlpack, CudaArray]
+DeviceKv = Union[DeviceArray, Sequence[tuple[DeviceArray, DeviceArray]], Sequence[DeviceArray], PagedKv]
 Tokens = Union[Sequence[int], npt.NDArray[np.integer[Any]]]
 Policy = Literal["default", "deadline", "fastest", "cachegen", "fixed", "recompute"]
 Ability = Literal["none", "suffix", "any", "front"]
+
+PagedLayout = Literal["plane_major_nhd", "plane_major_hnd", "block_major_nhd", "block_major_hnd", "latent"]
+
+class Dlpack(Protocol):
+    def __dlpack__(self, *, stream: int | None = ...) -> Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+class CudaArray(Protocol):
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]: ...
+
+class TorchStream(Protocol):
+    @property
+    def cuda_stream(self) -> int: ...
+
+class CupyStream(Protocol):
+    @property
+    def ptr(self) -> int: ...
+
+class PagedKv:
+    def __init__(
+        self, *, caches: Sequence[DeviceArray], block_table: DeviceArray, layout: PagedLayout = "plane_major_nhd"
+    ) -> None: ...
+    @property
+    def caches(self) -> Sequence[DeviceArray]: ...
+    @property
+    def block_table(self) -> DeviceArray: ...
+    @property
+    def layout(self) -> PagedLayout: ...
 
 class Geometry(TypedDict):
     layers: int
@@ -117,7 +152,16 @@ class Client:
     ) -> None: ...
     def put_profile(self, profile: Profile) -> None: ...
     def get_profile(self, id: bytes) -> Profile: ...
-    def warm_up(self, profile: Profile) -> None: ...
+    def warm_up(
+        self,
+        profile: Profile,
+        *,
+        device: int | None = None,
+        first_layer: int = 0,
+        layers: int = 0,
+        first_head: int = 0,
+        heads: int = 0,
+    ) -> None: ...
     def put(
         self,
         profile: Profile,
@@ -158,8 +202,12 @@ class Client:
         prefill_seconds_per_token: float = 0.0,
         prefill_seconds_per_token_pair: float = 0.0,
         bandwidth_hint_bytes_per_second: float = 0.0,
-        out: Kv | None = None,
+        out: Kv | DeviceKv | None = None,
         progress: Callable[[int, int], None] | None = None,
+        stream: int | TorchStream | CupyStream | None = None,
+        device: int | None = None,
+        first_layer: int | None = None,
+        first_head: int | None = None,
     ) -> tuple[Any, LoadResult]: ...
     def delete(self, chunk_ids: Sequence[bytes]) -> int: ...
     def list_chunks(
@@ -173,6 +221,7 @@ def build_profile(
     samples: Sequence[Kv],
     *,
     query_rms: npt.ArrayLike | None = None,
+    sensitivity: npt.ArrayLike | None = None,
     group: Literal["head", "layer", "model"] | int = "layer",
     steps: Sequence[float] = ...,
     value_step_ratio: float = ...,

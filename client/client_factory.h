@@ -1,0 +1,19 @@
+// Clients with a stand-in for the device; tests only have reason to.
+#ifndef KVSTREAM_CLIENT_CLIENT_FACTORY_H_
+#define KVSTREAM_CLIENT_CLIENT_FACTORY_H_
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "client/client.h"
+#include "client/device_chunk_decoder.h"
+
+namespace kvstream {
+
+// Client::Create with another maker of device decoders than codec/cuda.
+absl::StatusOr<std::unique_ptr<Client>> CreateClient(Client::Options options,
+                                                     DeviceChunkDecoderFactory device_decoders);
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_CLIENT_CLIENT_FACTORY_H_
