@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <limits>
 
+#include "codec/block_cutter.h"
 #include "codec/byte_io.h"
 #include "codec/level_coder.h"
 #include "codec/quantize.h"
@@ -14,11 +15,6 @@ namespace {
 
 // An exception's index and symbol as varints, roughly.
 constexpr float kExceptionBits = 40;
-// A block's states waste 2 bytes a lane, so that a block should have some 8 KiB; more than twice
-// that only delays its decoder.
-constexpr double kBlockBitsMin = 8 * 8192;
-constexpr double kBlockBitsMax = 16 * 8192;
-constexpr int64_t kBlockSymbols = 32768;
 // Classes on either side of the reference that an override may choose, unless nothing was
 // calibrated.
 constexpr int kOverrideReach = 20;
@@ -353,25 +349,16 @@ void LevelEncoder::EncodeRows(std::vector<uint8_t>* classes, SegmentSections* ou
   std::vector<float>().swap(candidates_);
   EncodeExceptions(*classes, &out->exceptions);
   CodingOrder(profile_, level_, *classes, &order_);
-  size_t first = 0;
   double bits = 0;
-  double bits_left = 0;
-  for (int32_t coordinate : order_) bits_left += bits_[coordinate];
+  for (int32_t coordinate : order_) bits += bits_[coordinate];
   // Not by doubling, which would take three times the payload for a moment. States take up to 2 %.
-  out->payload.reserve(static_cast<size_t>(bits_left / 8 * 1.025) + 4 * kLanes + 64);
-  for (size_t i = 0; i < order_.size(); ++i) {
-    bits += bits_[order_[i]];
-    bits_left -= bits_[order_[i]];
-    const int64_t symbols = static_cast<int64_t>(i + 1 - first) * tokens_;
-    const bool full = bits >= kBlockBitsMax || (bits >= kBlockBitsMin && symbols >= kBlockSymbols);
-    if (i + 1 < order_.size() && !(full && bits_left >= kBlockBitsMin / 2)) continue;
+  out->payload.reserve(static_cast<size_t>(bits / 8 * 1.025) + 4 * kLanes + 64);
+  CutBlocks(order_, bits_, tokens_, [&](size_t first, size_t last, double) {
     const size_t before = out->payload.size();
-    EncodeBlock(*classes, first, i + 1, &out->payload);
-    out->blocks.push_back({static_cast<uint32_t>(i + 1 - first),
-                           static_cast<uint32_t>(out->payload.size() - before)});
-    first = i + 1;
-    bits = 0;
-  }
+    EncodeBlock(*classes, first, last, &out->payload);
+    out->blocks.push_back(
+        {static_cast<uint32_t>(last - first), static_cast<uint32_t>(out->payload.size() - before)});
+  });
 }
 
 }  // namespace kvstream
