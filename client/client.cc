@@ -17,6 +17,8 @@
 #include "client/decoder_pool.h"
 #include "client/device_decode_executor.h"
 #include "client/device_decoder_pool.h"
+#include "client/device_encode.h"
+#include "client/encode_pipeline.h"
 #include "client/health_rpc.h"
 #include "client/load_rpc.h"
 #include "client/monotonic_clock.h"
@@ -54,10 +56,12 @@ absl::Duration FromProto(const google::protobuf::Duration& duration) {
 
 class ClientImpl final : public Client {
  public:
-  ClientImpl(Options options, DeviceChunkDecoderFactory device_decoders)
+  ClientImpl(Options options, DeviceChunkDecoderFactory device_decoders,
+             DeviceEncoderFactory device_encoders)
       : options_(std::move(options)),
         decoders_(static_cast<size_t>(options_.decode_threads)),
-        device_decoders_(std::move(device_decoders)) {
+        device_decoders_(std::move(device_decoders)),
+        device_encoders_(std::move(device_encoders)) {
     grpc::ChannelArguments arguments;
     arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
     // A store of caches is not reached through a web proxy, whatever the environment says.
@@ -82,6 +86,12 @@ class ClientImpl final : public Client {
                                 const ContextIdentity& identity, absl::Span<const int32_t> tokens,
                                 const KvView& kv,
                                 const std::function<void(int64_t)>& progress) override;
+
+  absl::StatusOr<PutResult> PutFromDevice(std::shared_ptr<const Profile> profile,
+                                          const ContextIdentity& identity,
+                                          absl::Span<const int32_t> tokens,
+                                          const DeviceTarget& source,
+                                          const std::function<void(int64_t)>& progress) override;
 
   absl::StatusOr<LookupResult> Lookup(const Profile& profile, const ContextIdentity& identity,
                                       absl::Span<const int32_t> tokens) override;
@@ -125,6 +135,11 @@ class ClientImpl final : public Client {
   // lookup of a context.
   absl::Status LookupIds(const ProfileId& profile, absl::Span<const ChunkId> ids,
                          uint64_t context_tokens, v1::LookupResponse* response);
+  // Puts of both kinds, after their arguments were checked.
+  absl::StatusOr<PutResult> PutEncoded(std::shared_ptr<const Profile> profile,
+                                       const ContextIdentity& identity,
+                                       absl::Span<const int32_t> tokens, EncodeWork work,
+                                       const std::function<void(int64_t)>& progress);
   // What loads of both kinds have in common; the decoding is still to be said.
   LoadCall MakeLoadCall(std::shared_ptr<const Profile> profile, const ContextIdentity& identity,
                         absl::Span<const int32_t> tokens, const LoadOptions& options) const;
@@ -137,6 +152,7 @@ class ClientImpl final : public Client {
   std::unique_ptr<v1::KVStream::Stub> stub_;
   DecoderPool decoders_;
   DeviceDecoderPool device_decoders_;
+  const DeviceEncoderFactory device_encoders_;
 };
 
 absl::Status ClientImpl::LookupIds(const ProfileId& profile, absl::Span<const ChunkId> ids,
@@ -233,9 +249,33 @@ absl::StatusOr<PutResult> ClientImpl::Put(std::shared_ptr<const Profile> profile
     return absl::InvalidArgumentError(
         absl::StrCat("put: KV of ", kv.tokens, " tokens for ", tokens.size(), " tokens"));
   }
+  EncodeWork work = EncodeFromHost(profile, kv, options_.encode_threads);
+  return PutEncoded(std::move(profile), identity, tokens, std::move(work), progress);
+}
+
+absl::StatusOr<PutResult> ClientImpl::PutFromDevice(std::shared_ptr<const Profile> profile,
+                                                    const ContextIdentity& identity,
+                                                    absl::Span<const int32_t> tokens,
+                                                    const DeviceTarget& source,
+                                                    const std::function<void(int64_t)>& progress) {
+  if (tokens.empty()) return absl::InvalidArgumentError("put: no tokens");
+  absl::Status status = ValidateDeviceTarget(profile->geometry(), tokens.size(), source);
+  if (status.ok()) status = ValidateDeviceSource(*profile, source);
+  if (!status.ok()) return status;
+  absl::StatusOr<DeviceEncodeFn> encode = device_encoders_(profile, source.device_ordinal);
+  if (!encode.ok()) return encode.status();
+  return PutEncoded(std::move(profile), identity, tokens,
+                    EncodeFromDevice(*std::move(encode), source), progress);
+}
+
+absl::StatusOr<PutResult> ClientImpl::PutEncoded(std::shared_ptr<const Profile> profile,
+                                                 const ContextIdentity& identity,
+                                                 absl::Span<const int32_t> tokens, EncodeWork work,
+                                                 const std::function<void(int64_t)>& progress) {
   PutCall call;
   call.stub = stub_.get();
   call.server = options_.server;
+  call.tokens = static_cast<int64_t>(tokens.size());
   call.chunk_ids = ContextChunkIds(identity, profile->id(), profile->chunk_tokens(), tokens);
   absl::StatusOr<std::vector<uint32_t>> missing = PreparePut(*profile, call.chunk_ids);
   if (!missing.ok()) return missing.status();
@@ -243,13 +283,12 @@ absl::StatusOr<PutResult> ClientImpl::Put(std::shared_ptr<const Profile> profile
   if (progress) {
     const int64_t stored_chunks =
         missing->empty() ? static_cast<int64_t>(call.chunk_ids.size()) : int64_t{missing->front()};
-    progress(std::min<int64_t>(stored_chunks * profile->chunk_tokens(), kv.tokens));
+    progress(std::min<int64_t>(stored_chunks * profile->chunk_tokens(), call.tokens));
   }
   call.profile = std::move(profile);
   call.model = ModelLabel(identity);
   call.missing = *std::move(missing);
-  call.kv = kv;
-  call.encode_threads = options_.encode_threads;
+  call.encode = std::move(work);
   call.stall_max = options_.rpc_timeout;
   call.progress = progress;
   absl::StatusOr<PutResult> result = RunPut(call);
@@ -407,11 +446,12 @@ absl::StatusOr<ServerStats> ClientImpl::Stats() {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Create(Options options) {
-  return CreateClient(std::move(options), CreateCudaChunkDecoder);
+  return CreateClient(std::move(options), CreateCudaChunkDecoder, CreateCudaEncoder);
 }
 
 absl::StatusOr<std::unique_ptr<Client>> CreateClient(Client::Options options,
-                                                     DeviceChunkDecoderFactory device_decoders) {
+                                                     DeviceChunkDecoderFactory device_decoders,
+                                                     DeviceEncoderFactory device_encoders) {
   const size_t colon = options.server.rfind(':');
   if (colon == std::string::npos || colon == 0 || colon + 1 == options.server.size()) {
     return absl::InvalidArgumentError(
@@ -426,7 +466,8 @@ absl::StatusOr<std::unique_ptr<Client>> CreateClient(Client::Options options,
           absl::StrCat(threads, " threads is not in 1 to ", kThreadsMax));
     }
   }
-  return std::unique_ptr<Client>(new ClientImpl(std::move(options), std::move(device_decoders)));
+  return std::unique_ptr<Client>(
+      new ClientImpl(std::move(options), std::move(device_decoders), std::move(device_encoders)));
 }
 
 }  // namespace kvstream

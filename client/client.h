@@ -148,6 +148,15 @@ class Client {
                                         absl::Span<const int32_t> tokens, const KvView& kv,
                                         const std::function<void(int64_t)>& progress = nullptr) = 0;
 
+  // As Put, from device memory: encoded there, in batches, behind what source.stream holds when the
+  // call is made; the KV must not change until it returns. The source must be the whole model's,
+  // and a chunk must begin where a block of a paged cache does. Errors: as Put, and before anything
+  // is sent as LoadToDevice, FAILED_PRECONDITION also for a profile without calibration.
+  virtual absl::StatusOr<PutResult> PutFromDevice(
+      std::shared_ptr<const Profile> profile, const ContextIdentity& identity,
+      absl::Span<const int32_t> tokens, const DeviceTarget& source,
+      const std::function<void(int64_t)>& progress = nullptr) = 0;
+
   // The longest stored prefix. A profile that the server lacks is no match, not an error.
   virtual absl::StatusOr<LookupResult> Lookup(const Profile& profile,
                                               const ContextIdentity& identity,

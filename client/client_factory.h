@@ -7,12 +7,14 @@
 #include "absl/status/statusor.h"
 #include "client/client.h"
 #include "client/device_chunk_decoder.h"
+#include "client/device_encode.h"
 
 namespace kvstream {
 
-// Client::Create with another maker of device decoders than codec/cuda.
-absl::StatusOr<std::unique_ptr<Client>> CreateClient(Client::Options options,
-                                                     DeviceChunkDecoderFactory device_decoders);
+// Client::Create with other makers of device decoders and encoders than codec/cuda.
+absl::StatusOr<std::unique_ptr<Client>> CreateClient(
+    Client::Options options, DeviceChunkDecoderFactory device_decoders,
+    DeviceEncoderFactory device_encoders = CreateCudaEncoder);
 
 }  // namespace kvstream
 

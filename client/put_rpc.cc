@@ -8,7 +8,6 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "client/encode_pipeline.h"
 #include "client/rpc_status.h"
 #include "client/stream_watchdog.h"
 
@@ -44,7 +43,7 @@ class PutStep {
     const int64_t chunk_tokens = call_.profile->chunk_tokens();
     const int64_t first = chunk * chunk_tokens;
     header->set_first_token(static_cast<uint64_t>(first));
-    header->set_tokens(static_cast<uint32_t>(std::min(chunk_tokens, call_.kv.tokens - first)));
+    header->set_tokens(static_cast<uint32_t>(std::min(chunk_tokens, call_.tokens - first)));
     for (const std::string& segment : encoded.segments) header->add_segment_bytes(segment.size());
     Write(request);
     for (size_t level = 0; level < encoded.segments.size(); ++level) {
@@ -118,7 +117,7 @@ std::string ModelLabel(const ContextIdentity& identity) {
 
 absl::StatusOr<PutResult> RunPut(const PutCall& call) {
   PutResult result;
-  EncodePipeline encoder(call.profile, call.kv, call.missing, call.encode_threads);
+  EncodePipeline encoder(call.profile->chunk_tokens(), call.tokens, call.missing, call.encode);
   for (size_t done = 0; done < call.missing.size();) {
     const size_t step_begins = done;
     // The stream is opened for a chunk that is ready: encoding may take longer than a server waits.
@@ -147,8 +146,7 @@ absl::StatusOr<PutResult> RunPut(const PutCall& call) {
       const int64_t stored_chunks = done < call.missing.size()
                                         ? call.missing[done]
                                         : static_cast<int64_t>(call.chunk_ids.size());
-      call.progress(
-          std::min<int64_t>(stored_chunks * call.profile->chunk_tokens(), call.kv.tokens));
+      call.progress(std::min<int64_t>(stored_chunks * call.profile->chunk_tokens(), call.tokens));
     }
   }
   return result;

@@ -11,7 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "client/client.h"
-#include "codec/kv_view.h"
+#include "client/encode_pipeline.h"
 #include "codec/profile.h"
 #include "kvstream/v1/kvstream.grpc.pb.h"
 
@@ -24,8 +24,8 @@ struct PutCall {
   std::string model;                       // for people
   std::vector<ChunkId> chunk_ids;          // of the whole context
   std::vector<uint32_t> missing;           // indices of those to encode and send, ascending
-  KvView kv;                               // of the whole context
-  int encode_threads = 1;
+  int64_t tokens = 0;                      // of the whole context
+  EncodeWork encode;
   absl::Duration stall_max;  // of one write or of the server's answer
   // Told the tokens up to which all chunks are stored, after every step.
   std::function<void(int64_t)> progress;

@@ -174,7 +174,11 @@ LevelEncoder::LevelEncoder(const ProfileData& profile)
 LevelEncoder::Rows LevelEncoder::RowsOf(int32_t coordinate) {
   const int64_t at = static_cast<int64_t>(coordinate) * tokens_;
   if (parents_ != nullptr) return {cells_ + at, parents_ + at};
-  if (level_ == 0 && steps_ == 0) return {cells_ + at, nullptr};
+  if (steps_ == 0) {
+    if (level_ == 0) return {cells_ + at, nullptr};
+    ParentRow(cells_ + at, tokens_, 1, parent_row_.data());
+    return {cells_ + at, parent_row_.data()};
+  }
   ParentRow(cells_ + at, tokens_, steps_, row_.data(), level_ > 0 ? parent_row_.data() : nullptr);
   return {row_.data(), level_ > 0 ? parent_row_.data() : nullptr};
 }

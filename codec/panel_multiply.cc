@@ -190,21 +190,4 @@ void MultiplyRows(const HalfMatrix& matrix, absl::Span<const int32_t> rows, cons
            });
 }
 
-void MultiplyTransposed(const HalfMatrix& matrix, absl::Span<const int32_t> rows, const float* in,
-                        int64_t panels, float* out, PanelScratch& scratch) {
-  static const Converter convert = PickConverter();
-  float source[kPackRows] = {};
-  Multiply(matrix.columns, rows.size(), in, panels, out, scratch,
-           [&](int64_t row, int64_t count, int64_t first_k, int64_t depth, float* packed) {
-             std::fill(source, source + kPackRows, 0.0f);
-             for (int64_t k = 0; k < depth; ++k) {
-               convert(matrix.data + (rows[first_k + k] * matrix.columns + row) * 2, count, source);
-               for (int64_t block = 0; block * kRowBlock < count; ++block) {
-                 std::memcpy(packed + (block * depth + k) * kRowBlock, source + block * kRowBlock,
-                             kRowBlock * sizeof(float));
-               }
-             }
-           });
-}
-
 }  // namespace kvstream

@@ -1,5 +1,5 @@
 // Single-threaded matrix product of a half-precision matrix with a few hundred columns of floats:
-// the KLT and its inverse.
+// the KLT (its inverse is inverse_transform.h).
 //
 // Columns (tokens) come in panels of 32: element (row k, column t) of a panel matrix with K rows
 // lies at [t / 32][k][t % 32], so that a panel row fills two AVX-512 or four AVX2 registers. Own
@@ -37,11 +37,6 @@ struct PanelScratch {
 // out = matrix[rows, :] * in. in: panels of matrix.columns rows; out: panels of rows.size() rows.
 void MultiplyRows(const HalfMatrix& matrix, absl::Span<const int32_t> rows, const float* in,
                   int64_t panels, float* out, PanelScratch& scratch);
-
-// out = transpose(matrix[rows, :]) * in. in: panels of rows.size() rows; out: panels of
-// matrix.columns rows.
-void MultiplyTransposed(const HalfMatrix& matrix, absl::Span<const int32_t> rows, const float* in,
-                        int64_t panels, float* out, PanelScratch& scratch);
 
 }  // namespace kvstream
 

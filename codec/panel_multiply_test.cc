@@ -58,21 +58,6 @@ TEST_P(PanelMultiplyTest, RowsAgreeWithThePlainProduct) {
   }
 }
 
-TEST_P(PanelMultiplyTest, TransposedAgreesWithThePlainProduct) {
-  const std::vector<float> in = RandomPanels(rows_.size());
-  std::vector<float> out(PanelFloats(shape_.columns, shape_.tokens), 99.0f);
-  MultiplyTransposed(matrix_, rows_, in.data(), PanelCount(shape_.tokens), out.data(), scratch_);
-  for (int c = 0; c < shape_.columns; ++c) {
-    for (int t = 0; t < shape_.tokens; ++t) {
-      double sum = 0;
-      for (size_t i = 0; i < rows_.size(); ++i)
-        sum += double{FloatFromHalf(halves_[rows_[i] * shape_.columns + c])} *
-               At(in, rows_.size(), i, t);
-      ASSERT_NEAR(At(out, shape_.columns, c, t), sum, 1e-4);
-    }
-  }
-}
-
 INSTANTIATE_TEST_SUITE_P(Shapes, PanelMultiplyTest,
                          testing::Values(Shape{1, 1, 1}, Shape{5, 7, 3}, Shape{12, 12, 32},
                                          Shape{24, 13, 33}, Shape{64, 64, 70}, Shape{37, 600, 40},

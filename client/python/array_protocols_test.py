@@ -223,6 +223,16 @@ class ArrayProtocolsTest(unittest.TestCase):
         self.assertFalse(np.any(flat(memory)) or block.any())
         self.load(memory)  # host memory works as before
 
+    def test_a_put_from_gpu_memory_says_so_as_well(self):
+        frozen = [tuple(CudaArray(x, data=(x.ctypes.data, True)) for x in pair) for pair in self.kv]  # reading is enough
+        paged = kvstream.PagedKv(caches=[CudaArray(np.zeros((2, 9, 32, HEADS, SIZE), np.float16)) for _ in range(LAYERS)],
+                                 block_table=CudaArray(np.arange(5, dtype=np.int32)))
+        for kv in (frozen, paged, wrap(self.kv, DlpackArray)):
+            with self.assertRaises(kvstream.KVStreamError) as caught:
+                self.client.put(self.profile, self.tokens, kv, model="from a GPU@1", device=ORDINAL)
+            self.assertIn(caught.exception.code, ("UNAVAILABLE", "FAILED_PRECONDITION"))
+        self.assertEqual(self.client.lookup(self.profile, self.tokens, model="from a GPU@1").matched_tokens, 0)
+
     def test_contiguous_memory_is_described_as_it_lies(self):
         cache = np.zeros((LAYERS, 2, HEADS, 500, SIZE), np.float16)
         view = cache.transpose(0, 1, 3, 2, 4)[:, :, :TOKENS]
@@ -318,8 +328,8 @@ class ArrayProtocolsTest(unittest.TestCase):
             self.load(mixed)
         with self.assertRaisesRegex(TypeError, "in GPU memory; host memory is needed"):
             self.load([memory[0], tuple(map(CudaArray, memory[1]))])
-        with self.assertRaisesRegex(TypeError, "in GPU memory"):
-            self.client.put(self.profile, self.tokens, wrap(self.kv, CudaArray), model=MODEL)
+        with self.assertRaisesRegex(ValueError, "for arrays in GPU memory"):
+            self.client.put(self.profile, self.tokens, self.kv, model=MODEL, stream=0)
         with self.assertRaisesRegex(TypeError, "in GPU memory"):
             kvstream.encode(self.profile, DlpackArray(np.zeros((LAYERS, 2, TOKENS, HEADS, SIZE), np.float16)))
         for arguments in (dict(stream=0), dict(device=0), dict(first_layer=0), dict(first_head=0)):
@@ -424,7 +434,7 @@ class ArrayProtocolsTest(unittest.TestCase):
             self.load(short, device=ORDINAL)
         self.assertEqual(caught.exception.code, "INVALID_ARGUMENT")
         with self.assertRaises(TypeError):
-            self.client.put(self.profile, self.tokens, short, model=MODEL)
+            kvstream.encode(self.profile, short)
 
 
 if __name__ == "__main__":

@@ -111,6 +111,13 @@ class Raised {
   std::exception_ptr first_;
 };
 
+void CheckHostArguments(bool on_device, const DeviceArguments& arguments) {
+  if (!on_device && arguments.any()) {
+    throw py::value_error(
+        "stream, device, first_layer and first_head are for arrays in GPU memory");
+  }
+}
+
 class PyClient {
  public:
   PyClient(const std::string& server, double rpc_timeout, int decode_threads, int encode_threads) {
@@ -132,9 +139,18 @@ class PyClient {
   PutResult Put(const std::shared_ptr<Profile>& profile, const py::object& tokens,
                 const py::object& kv, const std::string& model, const std::string& adapter,
                 const py::bytes& tenant_salt, const std::vector<py::bytes>& extra_keys,
-                const py::object& progress) {
+                const py::object& progress, const py::object& stream, const py::object& device) {
     const std::vector<int32_t> ids = TokenIds(tokens);
-    const Borrowed<KvView> borrowed = ViewKv(kv, profile->geometry());
+    const DeviceArguments arguments{stream, device, py::none(), py::none()};
+    const bool on_device = IsDeviceKv(kv);
+    CheckHostArguments(on_device, arguments);
+    DeviceArrays source;
+    Borrowed<KvView> host;
+    if (on_device) {
+      source = ViewDeviceKv(kv, arguments, profile->geometry(), false);
+    } else {
+      host = ViewKv(kv, profile->geometry());
+    }
     const ContextIdentity identity = Identity(model, adapter, tenant_salt, extra_keys);
     Raised raised;
     std::function<void(int64_t)> report;
@@ -144,8 +160,10 @@ class PyClient {
         if (!raised.any()) raised.Run([&] { progress(stored); });
       };
     }
-    absl::StatusOr<PutResult> result = Call(
-        [&](Client& client) { return client.Put(profile, identity, ids, borrowed.view, report); });
+    absl::StatusOr<PutResult> result = Call([&](Client& client) {
+      return on_device ? client.PutFromDevice(profile, identity, ids, source.target, report)
+                       : client.Put(profile, identity, ids, host.view, report);
+    });
     raised.Rethrow();
     return ValueOrThrow(std::move(result));
   }
@@ -177,14 +195,11 @@ class PyClient {
             ? py::object(AllocateKv(profile->geometry(), static_cast<int64_t>(ids.size())))
             : out;
     const bool on_device = IsDeviceKv(kv);
-    if (!on_device && device_arguments.any()) {
-      throw py::value_error(
-          "stream, device, first_layer and first_head are for arrays in GPU memory");
-    }
+    CheckHostArguments(on_device, device_arguments);
     DeviceArrays device;
     Borrowed<MutableKvView> host;
     if (on_device) {
-      device = ViewDeviceKv(kv, device_arguments, profile->geometry());
+      device = ViewDeviceKv(kv, device_arguments, profile->geometry(), true);
     } else {
       host = ViewMutableKv(kv, profile->geometry());
     }
@@ -379,8 +394,10 @@ void RegisterClient(py::module_& module) {
       .def("put", &PyClient::Put, py::arg("profile"), py::arg("tokens"), py::arg("kv"),
            py::kw_only(), py::arg("model"), py::arg("adapter") = "",
            py::arg("tenant_salt") = no_salt, py::arg("extra_keys") = no_keys,
-           py::arg("progress") = py::none(),
-           "Encodes and stores the KV of a whole context; chunks that the server has are skipped.")
+           py::arg("progress") = py::none(), py::arg("stream") = py::none(),
+           py::arg("device") = py::none(),
+           "Encodes and stores the KV of a whole context; chunks that the server has are skipped. "
+           "KV in GPU memory is encoded there, on `stream`.")
       .def("lookup", &PyClient::Lookup, py::arg("profile"), py::arg("tokens"), py::kw_only(),
            py::arg("model"), py::arg("adapter") = "", py::arg("tenant_salt") = no_salt,
            py::arg("extra_keys") = no_keys, "Finds the longest stored prefix.")

@@ -127,7 +127,7 @@ void SetRange(const py::object& first, int count, int all, const char* what, int
 }
 
 void SetPaged(const PagedKvArrays& paged, const DeviceArguments& arguments, uintptr_t stream,
-              const KvGeometry& geometry, DeviceArrays* out) {
+              const KvGeometry& geometry, bool write, DeviceArrays* out) {
   const LayoutAxes& layout = LayoutNamed(paged.layout);
   if ((layout.plane < 0) != !geometry.has_values()) {
     throw py::value_error(absl::StrCat("layout '", layout.name, "' does not fit a model with ",
@@ -159,7 +159,7 @@ void SetPaged(const PagedKvArrays& paged, const DeviceArguments& arguments, uint
     const std::string what = absl::StrCat("the cache of layer ", layer);
     const ArrayView& cache = device_array(py::object(caches[layer]), what);
     CheckElements(cache, geometry.dtype, what);
-    if (!cache.writable) throw py::value_error(what + " is read-only");
+    if (write && !cache.writable) throw py::value_error(what + " is read-only");
     if (cache.shape.size() != static_cast<size_t>(layout.axes) ||
         (layout.plane >= 0 && cache.shape[layout.plane] != 2)) {
       throw py::value_error(
@@ -215,10 +215,10 @@ void SetPaged(const PagedKvArrays& paged, const DeviceArguments& arguments, uint
 }
 
 void SetContiguous(py::handle kv, const DeviceArguments& arguments, uintptr_t stream,
-                   const KvGeometry& geometry, DeviceArrays* out) {
+                   const KvGeometry& geometry, bool write, DeviceArrays* out) {
   KvDemands demands;
   demands.on_device = true;
-  demands.write = true;
+  demands.write = write;
   demands.any_layers = !arguments.first_layer.is_none();
   demands.any_heads = !arguments.first_head.is_none();
   demands.stream = stream;
@@ -246,7 +246,7 @@ py::dict Describe(const std::shared_ptr<Profile>& profile, const py::object& out
                   const py::object& stream, const py::object& device, const py::object& first_layer,
                   const py::object& first_head) {
   const DeviceArrays arrays =
-      ViewDeviceKv(out, {stream, device, first_layer, first_head}, profile->geometry());
+      ViewDeviceKv(out, {stream, device, first_layer, first_head}, profile->geometry(), true);
   const auto address = [](const void* pointer) { return reinterpret_cast<uintptr_t>(pointer); };
   const DeviceTarget& target = arrays.target;
   py::dict result;
@@ -285,13 +285,14 @@ bool IsDeviceKv(py::handle out) {
 }
 
 DeviceArrays ViewDeviceKv(py::handle out, const DeviceArguments& arguments,
-                          const KvGeometry& geometry) {
+                          const KvGeometry& geometry, bool write) {
   const absl::optional<uintptr_t> stream = StreamOf(arguments.stream);
   DeviceArrays arrays;
   if (py::isinstance<PagedKvArrays>(out)) {
-    SetPaged(out.cast<const PagedKvArrays&>(), arguments, stream.value_or(0), geometry, &arrays);
+    SetPaged(out.cast<const PagedKvArrays&>(), arguments, stream.value_or(0), geometry, write,
+             &arrays);
   } else {
-    SetContiguous(out, arguments, stream.value_or(0), geometry, &arrays);
+    SetContiguous(out, arguments, stream.value_or(0), geometry, write, &arrays);
   }
   SetPlace(arguments, stream, &arrays);
   return arrays;

@@ -40,14 +40,14 @@ struct DeviceArrays {
 
 void RegisterDevice(pybind11::module_& module);
 
-// Whether what was passed as `out` lies in GPU memory: a PagedKv, or arrays of which the first
+// Whether what was passed as KV lies in GPU memory: a PagedKv, or arrays of which the first
 // does.
 bool IsDeviceKv(pybind11::handle out);
 
-// Throws ValueError or TypeError naming what does not fit. Whether there is a device, and memory
-// for all of the tokens, is for the load to say.
+// With `write`, the arrays must be writable. Throws ValueError or TypeError naming what does not
+// fit. Whether there is a device, and memory for all of the tokens, is for the load to say.
 DeviceArrays ViewDeviceKv(pybind11::handle out, const DeviceArguments& arguments,
-                          const KvGeometry& geometry);
+                          const KvGeometry& geometry, bool write);
 
 }  // namespace kvstream
 

@@ -9,6 +9,7 @@
 #include "codec/byte_io.h"
 #include "codec/cuda/create_on.h"
 #include "codec/cuda/internal/backend.h"
+#include "codec/cuda/internal/cut_blocks.h"
 #include "codec/cuda/internal/device_memory.h"
 #include "codec/cuda/internal/device_tables.h"
 #include "codec/cuda/internal/encode_types.h"
@@ -17,45 +18,12 @@
 #include "codec/exact_tokens.h"
 #include "codec/format.h"
 #include "codec/level_coder.h"
-#include "codec/quantize.h"
 #include "codec/segment.h"
 
 namespace kvstream {
 namespace {
 
 using cuda::EncodeTaskDev;
-using cuda::Memory;
-
-// As level_encoder.cc cuts blocks: states cost 128 bytes, so that a block has some 8 KiB. But no
-// block has more symbols than kBlockSymbolsMax: where symbols cost next to nothing a block of 8 KiB
-// would keep one warp busy for milliseconds.
-constexpr double kBlockBitsMin = 8 * 8192;
-constexpr double kBlockBitsMax = 16 * 8192;
-constexpr int64_t kBlockSymbols = 32768;
-constexpr int64_t kBlockSymbolsMax = int64_t{1} << 19;
-
-// Device memory and, where the host reads or writes it, pinned memory of the same size; both grow.
-class Buffer {
- public:
-  absl::Status Fit(const std::shared_ptr<cuda::Backend>& backend, size_t bytes, bool pinned) {
-    if (bytes <= device_.bytes() && (!pinned || bytes <= host_.bytes())) return absl::OkStatus();
-    absl::Status status = device_.Allocate(backend, Memory::Kind::kDevice, bytes);
-    if (status.ok() && pinned) status = host_.Allocate(backend, Memory::Kind::kPinned, bytes);
-    return status;
-  }
-  template <typename T>
-  T* device() const {
-    return device_.as<T>();
-  }
-  template <typename T>
-  T* host() const {
-    return host_.as<T>();
-  }
-
- private:
-  Memory device_;
-  Memory host_;
-};
 
 }  // namespace
 
@@ -85,7 +53,6 @@ class DeviceEncoder::Impl {
                            std::vector<EncodedChunk>* out);
   absl::Status Stage(const cuda::Target& kv, const Batch& batch, void* stream);
   absl::Status CheckStatus(const Batch& batch) const;
-  void CutBlocks(int chunk, int level);
   absl::Status LaunchBlocks(void* stream);
   absl::StatusOr<EncodedChunk> Assemble(const Batch& batch, int chunk);
   // Sections of one level but for exact tokens.
@@ -103,28 +70,28 @@ class DeviceEncoder::Impl {
   const std::shared_ptr<cuda::Backend> backend_;
   const ProfileData& data_;
   LevelEncoder level_encoder_;
-  std::vector<uint8_t> classes_;            // in effect, when they are chosen here
-  std::vector<std::vector<int32_t>> host_;  // [level]: cells of the chunk in work
+  std::vector<uint8_t> classes_;  // in effect, when they are chosen here
+  std::vector<int32_t> host_;     // the finest cells of the chunk in work
 
   std::vector<std::vector<int32_t>> orders_;  // [level]: coded coordinates in coding order
   cuda::EncodeDev encode_ = {};
   cuda::EncodeBlocksDev blocks_ = {};
   cuda::Staging staging_;
   std::vector<cuda::ChunkDev> chunks_;
-  Buffer tiles_;
-  Buffer order_pointers_;
-  Buffer operands_;
-  Buffer cells_;
-  Buffer rotation_;
-  Buffer exact_;
-  Buffer bits_;
-  Buffer exception_counts_;
-  Buffer exception_first_;
-  Buffer exceptions_;
-  Buffer status_;
-  Buffer task_buffer_;
-  Buffer words_;
-  Buffer payload_;
+  cuda::Buffer tiles_;
+  cuda::Buffer order_pointers_;
+  cuda::Buffer operands_;
+  cuda::Buffer cells_;
+  cuda::Buffer rotation_;
+  cuda::Buffer exact_;
+  cuda::Buffer bits_;
+  cuda::Buffer exception_counts_;
+  cuda::Buffer exception_first_;
+  cuda::Buffer exceptions_;
+  cuda::Buffer status_;
+  cuda::Buffer task_buffer_;
+  cuda::Buffer words_;
+  cuda::Buffer payload_;
   std::vector<EncodeTaskDev> tasks_;  // [chunk][level] in order
   uint64_t payload_words_ = 0;
   size_t exception_total_ = 0;
@@ -152,7 +119,7 @@ absl::Status DeviceEncoder::Impl::Create() {
   const size_t pairs = static_cast<size_t>(tables_->device().pairs);
   const size_t sinks = static_cast<size_t>(data_.sink_tokens);
   absl::Status status = staging_.Create(backend_, 65536);
-  const auto fit = [&](Buffer& buffer, size_t bytes, bool pinned) {
+  const auto fit = [&](cuda::Buffer& buffer, size_t bytes, bool pinned) {
     if (status.ok()) status = buffer.Fit(backend_, bytes, pinned);
   };
   fit(tiles_, tiles.size() * sizeof(tiles[0]), false);
@@ -238,38 +205,6 @@ absl::Status DeviceEncoder::Impl::CheckStatus(const Batch& batch) const {
   return absl::OkStatus();
 }
 
-void DeviceEncoder::Impl::CutBlocks(int chunk, int level) {
-  const std::vector<int32_t>& order = orders_[level];
-  const float* const row_bits = bits_.host<float>() + RowIndex(chunk, level);
-  const int tokens = chunks_[chunk].tokens;
-  if (tokens == 0) return;
-  double left = 0;
-  for (int32_t coordinate : order) left += row_bits[coordinate];
-  double bits = 0;
-  size_t first = 0;
-  for (size_t i = 0; i < order.size(); ++i) {
-    bits += row_bits[order[i]];
-    left -= row_bits[order[i]];
-    const int64_t symbols = static_cast<int64_t>(i + 1 - first) * tokens;
-    const bool full = bits >= kBlockBitsMax || (bits >= kBlockBitsMin && symbols >= kBlockSymbols);
-    const bool cut = (full && left >= kBlockBitsMin / 2) || symbols >= kBlockSymbolsMax;
-    if (i + 1 < order.size() && !cut) continue;
-    EncodeTaskDev task = {};
-    task.chunk = static_cast<uint32_t>(chunk);
-    task.level = static_cast<uint32_t>(level);
-    task.first = static_cast<uint32_t>(first);
-    task.coordinates = static_cast<uint32_t>(i + 1 - first);
-    task.offset = payload_words_;
-    // The code loses next to nothing against its entropy; a lane's last state may hold a word less.
-    task.capacity = static_cast<uint32_t>(bits / 16 * 1.01 + static_cast<double>(symbols) / 1024) +
-                    4 * cuda::kWarp;
-    payload_words_ += task.capacity;
-    tasks_.push_back(task);
-    first = i + 1;
-    bits = 0;
-  }
-}
-
 absl::Status DeviceEncoder::Impl::LaunchBlocks(void* stream) {
   const size_t rows = RowIndex(static_cast<int>(chunks_.size()), 0);
   const uint32_t* const counts = exception_counts_.host<uint32_t>();
@@ -299,7 +234,7 @@ absl::Status DeviceEncoder::Impl::LaunchBlocks(void* stream) {
     status = backend_->Upload(exception_first_.device<char>(), exception_first_.host<char>(),
                               rows * sizeof(uint32_t), stream);
   if (status.ok()) status = backend_->EncodeBlocks(encode_, blocks_, stream);
-  const auto download = [&](const Buffer& buffer, size_t bytes) {
+  const auto download = [&](const cuda::Buffer& buffer, size_t bytes) {
     if (status.ok() && bytes > 0)
       status = backend_->Download(buffer.host<char>(), buffer.device<char>(), bytes, stream);
   };
@@ -369,19 +304,13 @@ void DeviceEncoder::Impl::CodeLevel(int chunk, int level, SegmentSections* out) 
   const size_t coordinates = static_cast<size_t>(data_.coordinates);
   if (level == 0) {
     classes_ = data_.classes;
-    host_.resize(data_.levels);
-    for (std::vector<int32_t>& cells : host_) cells.resize(coordinates * tokens);
+    host_.resize(coordinates * tokens);
     const size_t stride = static_cast<size_t>(encode_.batch.stride);
     const int32_t* const from = cells_.host<int32_t>() + chunk * coordinates * stride;
     for (size_t i = 0; i < coordinates; ++i)
-      std::copy_n(from + i * stride, tokens, host_.back().begin() + i * tokens);
-    for (int coarser = data_.levels - 2; coarser >= 0; --coarser) {
-      std::transform(host_[coarser + 1].begin(), host_[coarser + 1].end(), host_[coarser].begin(),
-                     ParentCell);
-    }
+      std::copy_n(from + i * stride, tokens, host_.begin() + i * tokens);
   }
-  level_encoder_.Encode(level, host_[level].data(), level == 0 ? nullptr : host_[level - 1].data(),
-                        static_cast<int>(tokens), &classes_, out);
+  level_encoder_.EncodeFinest(level, host_.data(), static_cast<int>(tokens), &classes_, out);
 }
 
 absl::StatusOr<EncodedChunk> DeviceEncoder::Impl::Assemble(const Batch& batch, int chunk) {
@@ -423,7 +352,7 @@ absl::Status DeviceEncoder::Impl::EncodeBatch(const cuda::Target& kv, const Batc
     status = backend_->PrepareRotation(encode_.batch, stream);
   if (status.ok()) status = backend_->Quantise(encode_, stream);
   const size_t rows = RowIndex(batch.count, 0);
-  const auto download = [&](const Buffer& buffer, size_t bytes) {
+  const auto download = [&](const cuda::Buffer& buffer, size_t bytes) {
     if (status.ok() && bytes > 0)
       status = backend_->Download(buffer.host<char>(), buffer.device<char>(), bytes, stream);
   };
@@ -443,7 +372,11 @@ absl::Status DeviceEncoder::Impl::EncodeBatch(const cuda::Target& kv, const Batc
     tasks_.clear();
     payload_words_ = 0;
     for (int chunk = 0; chunk < batch.count; ++chunk) {
-      for (int level = 0; level < data_.levels; ++level) CutBlocks(chunk, level);
+      for (int level = 0; level < data_.levels; ++level) {
+        cuda::CutBlocks(orders_[level], bits_.host<float>() + RowIndex(chunk, level),
+                        chunks_[chunk].tokens, static_cast<uint32_t>(chunk),
+                        static_cast<uint32_t>(level), &payload_words_, &tasks_);
+      }
     }
     status = LaunchBlocks(stream);
   }

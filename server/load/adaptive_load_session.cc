@@ -13,8 +13,9 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Recompute in ability FRONT or ANY is given out so far ahead that neither a plan, which queues
-// behind a window of data, nor a report's delay leaves the client a gap; once its speed was measured
-// far enough that it still has work when a plan cannot reach it because the link stands still.
+// behind a window of data, nor a report's delay leaves the client a gap; once its speed was
+// measured far enough that it still has work when a plan cannot reach it because the link stands
+// still.
 constexpr double kRecomputeAheadSeconds = 0.100;
 constexpr double kMeasuredRecomputeAheadSeconds = 0.500;
 // How long a report of recompute may take beside the round trip.
@@ -249,9 +250,9 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
   // back.
   if (work_.has_value() && !work_->refinement && work_->chunk < boundary_) work_.reset();
   const double window_s = input.view.rtt_s + kWindowQueueSeconds;
-  const double ahead_s = std::max(input.view.latency_s, window_s) +
-                         (ledger_.reported_tokens() > 0 ? kMeasuredRecomputeAheadSeconds
-                                                        : kRecomputeAheadSeconds);
+  const double ahead_s =
+      std::max(input.view.latency_s, window_s) +
+      (ledger_.reported_tokens() > 0 ? kMeasuredRecomputeAheadSeconds : kRecomputeAheadSeconds);
   for (uint32_t chunk = input.open.begin; chunk < boundary_ && !delivery_.all_decided(); ++chunk) {
     if (ledger_.backlog_s(front_end(), input.prefill, now) >= ahead_s) break;
     GiveToRecompute(chunk, chunk + 1, RecomputeReason::kFaster, now);
@@ -457,6 +458,7 @@ LoadSessionState AdaptiveLoadSession::state(absl::Duration now) const {
   const BandwidthEstimate estimate = estimator_.estimate(now);
   LoadSessionState state;
   state.bandwidth_bytes_per_second = estimate.rate;
+  state.bandwidth_is_lower_bound = estimate.lower_bound;
   state.bandwidth_low_bytes_per_second = estimate.low;
   state.estimate_mean_square_log_error = estimator_.mean_square_log_error();
   state.rtt_min = estimator_.rtt_min();

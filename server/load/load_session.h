@@ -122,7 +122,9 @@ struct LoadSessionOptions {
 
 // A load's state, for metrics and for drawing its story.
 struct LoadSessionState {
-  double bandwidth_bytes_per_second = 0;      // the estimate; 0: none
+  double bandwidth_bytes_per_second = 0;  // the estimate; 0: none
+  // Nothing but lower bounds were measured, or nothing at all.
+  bool bandwidth_is_lower_bound = true;
   double bandwidth_low_bytes_per_second = 0;  // what the deadline planner counts on
   double estimate_mean_square_log_error = 0;  // see BandwidthEstimator; 0: not yet measured
   absl::Duration rtt_min;

@@ -82,6 +82,7 @@ KvStreamServer::KvStreamServer(const ServerOptions& options, Parts parts)
   environment_.requests = &requests_;
   environment_.load_chunks = &load_chunks_;
   environment_.upload_bytes = &upload_bytes_;
+  environment_.links = &links_;
   environment_.create_session = std::move(parts.create_session);
   environment_.started = absl::Now();
 }

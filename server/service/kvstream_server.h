@@ -11,6 +11,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "grpcpp/server.h"
+#include "server/load/link_record.h"
 #include "server/service/http_server.h"
 #include "server/service/kvstream_service.h"
 #include "server/service/log.h"
@@ -60,6 +61,9 @@ class KvStreamServer {
   std::string HealthText() const;
 
  private:
+  // Networks of clients whose links are remembered.
+  static constexpr size_t kNetworksMax = 4096;
+
   KvStreamServer(const ServerOptions& options, Parts parts);
 
   absl::Status Listen();
@@ -81,6 +85,7 @@ class KvStreamServer {
   CallTracker requests_;
   Budget load_chunks_;
   Budget upload_bytes_;
+  LinkRecord links_{kNetworksMax};
   std::unique_ptr<TimerQueue> timers_;
   std::unique_ptr<WorkerPool> writers_;
   ChunkLeases leases_;

@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "grpcpp/impl/codegen/proto_utils.h"
 #include "grpcpp/server_context.h"
+#include "server/load/link_record.h"
 #include "server/service/ids.h"
 #include "server/service/segment_message.h"
 #include "server/service/status_conversion.h"
@@ -148,6 +149,10 @@ void LoadRpc::HandleStart(const v1::LoadStart& start, absl::Duration now) {
   }
   load_ = *std::move(load);
   record_.policy = load_.spec.policy;
+  network_ = NetworkOfPeer(context_->peer());
+  if (load_.spec.bandwidth_hint_bytes_per_second == 0) {
+    load_.spec.bandwidth_hint_bytes_per_second = environment_->links->Expected(network_, now);
+  }
   const ServerOptions& server = *environment_->options;
   LoadSessionOptions options;
   options.frame_bytes = server.frame_bytes;
@@ -258,6 +263,10 @@ absl::StatusOr<std::shared_ptr<const PinnedBytes>> LoadRpc::Segment(uint32_t chu
 void LoadRpc::SendSummary(const kvstream::Finish& finish, absl::Duration now) {
   summary_written_ = true;
   segment_.reset();
+  if (!session_->state(now).bandwidth_is_lower_bound) {
+    environment_->links->Observe(network_, finish.bandwidth_estimate_bytes_per_second,
+                                 absl::ToDoubleSeconds(finish.load_delay), now);
+  }
   record_.delay = finish.load_delay;
   record_.chunks = finish.chunks;
   record_.bandwidth_estimate_bytes_per_second = finish.bandwidth_estimate_bytes_per_second;

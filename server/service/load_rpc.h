@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -76,6 +77,7 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   bool reads_closed_ = false;
 
   PreparedLoad load_;
+  std::string network_;                   // of the client, see NetworkOfPeer
   std::unique_ptr<LoadSession> session_;  // null before the start
   absl::Duration wait_until_ = absl::InfiniteDuration();
   absl::Duration last_progress_;  // when the client last moved on

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/load/link_record.h"
 #include "server/load/load_session.h"
 #include "server/service/budget.h"
 #include "server/service/call_tracker.h"
@@ -39,6 +40,7 @@ struct RpcEnvironment {
   CallTracker* loads = nullptr;
   CallTracker* puts = nullptr;
   CallTracker* requests = nullptr;
+  LinkRecord* links = nullptr;     // what loads have seen of their clients' networks
   Budget* load_chunks = nullptr;   // chunks of all loads in flight
   Budget* upload_bytes = nullptr;  // unfinished uploads
   LoadSessionFactory create_session;

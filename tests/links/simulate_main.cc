@@ -1,7 +1,7 @@
 // Writes the report of the link simulation as Markdown to stdout, and with --out the data of its
 // pictures.
 #include <chrono>
-#include <cstring>
+#include <ctime>
 #include <fstream>
 #include <iostream>
 #include <string>
@@ -39,6 +39,10 @@ int Run(int argc, char** argv) {
       if (!absl::SimpleAtoi(value, &options.seed)) return Fail("--seed needs a number");
     } else if (absl::ConsumePrefix(&value, "--contexts=")) {
       if (!absl::SimpleAtoi(value, &options.contexts_per_trace)) return Fail("--contexts");
+    } else if (absl::ConsumePrefix(&value, "--margin-ms=")) {
+      double margin_ms = 0;
+      if (!absl::SimpleAtod(value, &margin_ms)) return Fail("--margin-ms needs a number");
+      options.session.deadline_margin = absl::Milliseconds(margin_ms);
     } else if (absl::ConsumePrefix(&value, "--worst=")) {
       if (!absl::SimpleAtoi(value, &worst)) return Fail("--worst needs a number");
     } else if (absl::ConsumePrefix(&value, "--ability=")) {
@@ -56,6 +60,7 @@ int Run(int argc, char** argv) {
     } else {
       return Fail(
           "usage: --traces=DIR [--tuning] [--seed=N] [--contexts=N per trace] [--out=DIR]\n"
+          "    [--margin-ms=N]\n"
           "or: --quick (one table, one ladder)\n"
           "or: --worst=N [--ability=NONE|SUFFIX|ANY|FRONT] [--deadline] [--no-prior]");
     }
@@ -76,14 +81,17 @@ int Run(int argc, char** argv) {
     std::cout << *text;
     return 0;
   }
+  const std::clock_t cpu_begin = std::clock();
   const auto begin = std::chrono::steady_clock::now();
   int64_t loads = 0;
   const auto report = Report(*traces, options, &loads);
   if (!report.ok()) return Fail(report.status().ToString());
+  // The machine may be busy with other things.
+  const double cpu_s = static_cast<double>(std::clock() - cpu_begin) / CLOCKS_PER_SEC;
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
   std::cout << *report;
   std::cerr << "simulate: " << loads << " loads in " << took.count() << " s, "
-            << static_cast<double>(loads) / took.count() << " a second\n";
+            << static_cast<double>(loads) / cpu_s << " a second of CPU time\n";
   if (out.empty()) return 0;
   const auto curve = DelayCurve(options);
   if (!curve.ok()) return Fail(curve.status().ToString());

@@ -166,13 +166,15 @@ class Client:
         self,
         profile: Profile,
         tokens: Tokens,
-        kv: Kv,
+        kv: Kv | DeviceKv,
         *,
         model: str,
         adapter: str = "",
         tenant_salt: bytes = b"",
         extra_keys: Sequence[bytes] = (),
         progress: Callable[[int], None] | None = None,
+        stream: int | TorchStream | CupyStream | None = None,
+        device: int | None = None,
     ) -> PutResult: ...
     def lookup(
         self,

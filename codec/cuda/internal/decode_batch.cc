@@ -34,23 +34,21 @@ absl::Status ParseChunk(const ProfileData& profile, absl::Span<const absl::strin
     return absl::InvalidArgumentError(absl::StrCat(
         "got ", segments.size(), " segments, the profile has ", profile.levels, " levels"));
   }
-  out->levels.clear();
-  for (absl::string_view bytes : segments) {
-    absl::StatusOr<SegmentView> view = ParseSegment(profile, bytes);
-    if (!view.ok()) return view.status();
-    const SegmentHeader& header = view->header;
-    if (header.level != static_cast<int>(out->levels.size())) {
+  out->levels.resize(segments.size());  // views keep their memory from call to call
+  for (size_t level = 0; level < segments.size(); ++level) {
+    absl::Status status = ParseSegmentInto(profile, segments[level], &out->levels[level]);
+    if (!status.ok()) return status;
+    const SegmentHeader& header = out->levels[level].header;
+    if (header.level != static_cast<int>(level)) {
       return absl::InvalidArgumentError(absl::StrCat("segment: is of level ", header.level,
-                                                     " where level ", out->levels.size(),
-                                                     " must stand"));
+                                                     " where level ", level, " must stand"));
     }
-    if (!out->levels.empty() &&
+    if (level > 0 &&
         (header.base_checksum != out->levels[0].checksum || header.tokens != out->header().tokens ||
          header.first_position != out->header().first_position)) {
       return absl::InvalidArgumentError(
           absl::StrCat("segment: level ", header.level, " belongs to another chunk than level 0"));
     }
-    out->levels.push_back(*std::move(view));
   }
   return absl::OkStatus();
 }

@@ -63,6 +63,29 @@ class Memory {
   size_t bytes_ = 0;
 };
 
+// Device memory and, where the host reads or writes it, pinned memory of the same size; both grow.
+class Buffer {
+ public:
+  absl::Status Fit(const std::shared_ptr<Backend>& backend, size_t bytes, bool pinned) {
+    if (bytes <= device_.bytes() && (!pinned || bytes <= host_.bytes())) return absl::OkStatus();
+    absl::Status status = device_.Allocate(backend, Memory::Kind::kDevice, bytes);
+    if (status.ok() && pinned) status = host_.Allocate(backend, Memory::Kind::kPinned, bytes);
+    return status;
+  }
+  template <typename T>
+  T* device() const {
+    return device_.as<T>();
+  }
+  template <typename T>
+  T* host() const {
+    return host_.as<T>();
+  }
+
+ private:
+  Memory device_;
+  Memory host_;
+};
+
 class Event {
  public:
   Event() = default;
