@@ -73,7 +73,7 @@ void CodeLengths::Base::AddRow(const int32_t* cells, int tokens) {
   low = std::min(0, smallest);
   high = std::max(0, largest);
   if (largest - smallest < kComparedValues) {
-    CountCells(cells, tokens, smallest, largest - smallest + 1, count + smallest + kReach);
+    CountCells(cells, tokens, smallest, largest - smallest + 1, count + (smallest + kReach));
     return;
   }
   for (int t = 0; t < tokens; ++t) ++count[cells[t] + kReach];
