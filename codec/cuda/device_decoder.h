@@ -62,7 +62,8 @@ class DeviceDecoder {
   static absl::StatusOr<std::unique_ptr<DeviceDecoder>> Create(
       std::shared_ptr<const Profile> profile, const DeviceDecoderOptions& options);
   // A decoder with staging and workspace of its own over the same tables, for another thread or
-  // stream.
+  // stream. Reads only what siblings share, so that it may be called while another thread uses this
+  // decoder.
   absl::StatusOr<std::unique_ptr<DeviceDecoder>> CreateSibling() const;
   // Waits for all work of this decoder.
   ~DeviceDecoder();

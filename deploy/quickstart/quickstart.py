@@ -200,7 +200,7 @@ def build_profile(args, lm):
     say(f"prefilled {len(samples)} calibration contexts in {seconds:.1f} s")
     path = os.path.join(args.work, "reference.kvprofile")
     seconds, done = timed(subprocess.run, [args.kvstreamctl, "profile", "build", "--config", os.path.join(REFERENCE, "config.json"), "--kv", *dumps,
-                                           "--queries", queries, "--group", "model", "--out", path], stdout=subprocess.DEVNULL)
+                                           "--queries", queries, "--sensitivity", os.path.join(contexts, "sensitivity.safetensors"), "--group", "model", "--out", path], stdout=subprocess.DEVNULL)
     if done.returncode != 0:
         raise RuntimeError("kvstreamctl profile build failed; its message is above")
     say(f"built the profile in {seconds:.1f} s ({os.path.getsize(path) / 1e6:.1f} MB; one KLT over the whole model)")

@@ -52,7 +52,9 @@ class Geometry(TypedDict):
     kv_heads: int
     head_size: int
     dtype: Literal["float16", "bfloat16"]
+    planes: int
     rotary_size: int
+    rotary_offset: int
 
 class ServerStats(TypedDict):
     version: str
