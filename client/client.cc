@@ -362,8 +362,9 @@ absl::Status ClientImpl::WarmUpDevice(std::shared_ptr<const Profile> profile, in
   }
   absl::StatusOr<std::unique_ptr<DeviceChunkDecoder>> decoder =
       device_decoders_.Acquire(profile, key);
-  if (decoder.ok()) device_decoders_.Release(key, *std::move(decoder));
-  return decoder.status();
+  if (!decoder.ok()) return decoder.status();
+  device_decoders_.Release(key, *std::move(decoder));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<uint64_t> ClientImpl::Delete(absl::Span<const ChunkId> ids) {

@@ -22,7 +22,7 @@ DeviceDecodeExecutor::DeviceDecodeExecutor(DeviceDecoderPool* pool, DeviceDecode
                                            std::shared_ptr<const Profile> profile, DeviceKv out,
                                            void* stream, std::function<void()> notify)
     : pool_(pool),
-      key_(std::move(key)),
+      key_(key),
       profile_(std::move(profile)),
       out_(std::move(out)),
       stream_(stream),

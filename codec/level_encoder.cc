@@ -157,8 +157,12 @@ void CodeLengths::RefineBits(int level, int first, int count, const Refine& refi
   std::fill(bits, bits + count, 0.0);
   const float* lengths =
       &symbols_[static_cast<size_t>(level - 1) * kRefineContexts * 3 * tables_.classes + first];
-  for (int k = 0; k < kRefineContexts * 3; ++k, lengths += tables_.classes)
-    AddBits(refine.count[k / 3][k % 3], lengths, count, bits);
+  for (const auto& of_context : refine.count) {
+    for (int32_t n : of_context) {
+      AddBits(n, lengths, count, bits);
+      lengths += tables_.classes;
+    }
+  }
 }
 
 LevelEncoder::LevelEncoder(const ProfileData& profile)

@@ -143,7 +143,8 @@ std::vector<uint16_t> MakeBenchmarkKv(const BenchmarkModel& model, int tokens,
     for (int token = 0; token < tokens; ++token) {
       values.assign(static_cast<size_t>(group.channels), 0.0f);
       for (int32_t i = 0; i < group.rank; ++i) {
-        const uint64_t coordinate = static_cast<uint64_t>(group.first_coordinate + i);
+        const uint64_t coordinate =
+            uint64_t{static_cast<uint32_t>(group.first_coordinate)} + static_cast<uint32_t>(i);
         values[i] = model.deviation[coordinate] *
                     NormalOf(Mix(seed) + coordinate * 4099 + static_cast<uint64_t>(token));
       }
@@ -151,7 +152,7 @@ std::vector<uint16_t> MakeBenchmarkKv(const BenchmarkModel& model, int tokens,
       for (int32_t c = 0; c < group.channels; c += geometry.head_size) {
         float* const head = values.data() + c;
         for (int i = 0; i < geometry.head_size; ++i) {
-          head[i] *= scale * SignOf(static_cast<uint64_t>(c + i)) * data.unit[c + i];
+          head[i] *= scale * SignOf(static_cast<uint32_t>(c + i)) * data.unit[c + i];
         }
         const int64_t index = (group.first_channel + c) / geometry.head_size;
         const int64_t tensor = index / geometry.kv_heads;  // [layer][keys, values]

@@ -201,6 +201,7 @@ class Check {
 
   PagedKvView Paged() const {
     std::vector<void*> caches;
+    caches.reserve(geometry_.layers);
     for (int layer = 0; layer < geometry_.layers; ++layer)
       caches.push_back(memory_.as<uint16_t>() + layer * cache_values());
     return Must(MakePagedKvView(

@@ -98,7 +98,8 @@ KVSTREAM_KERNEL_CODE int32_t CellOfValue(float x, float power) {
                              : (magnitude < 1.5f ? (magnitude - 0.15f) * static_cast<float>(1 / 0.9)
                                                  : magnitude);
   u = u < 524288.0f ? u : 524288.0f;
-  const int32_t cell = static_cast<int32_t>(u * power + 0.5f);
+  const float rounded_up = u * power + 0.5f;
+  const int32_t cell = static_cast<int32_t>(rounded_up);
   return x < 0 ? -cell : cell;
 }
 
