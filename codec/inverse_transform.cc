@@ -9,6 +9,7 @@
 #include "codec/kv_panels.h"
 #include "codec/quantize.h"
 #include "codec/rans.h"
+#include "codec/tile_product.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "codec/inverse_transform.cc"
@@ -20,12 +21,8 @@
 #define KVSTREAM_CODEC_INVERSE_TRANSFORM_ONCE
 namespace kvstream {
 
-constexpr int kTileTokens = 8;
-// Rows of a slab are padded to this many channels: two vectors of any target.
-constexpr int kSlabStep = 32;
 // Depth of a slab, so that it stays in L2 with heads of up to 256.
 constexpr int64_t kSlabDepth = 512;
-constexpr float kShortOne = 32767.0f;
 constexpr int kHalfStep = kLanes / 2;
 // Cells up to here are placed by a table in integers; beyond, every level that they can be used for
 // has its cells evenly spaced.
@@ -194,136 +191,6 @@ void PackPair(const int16_t* first, const int16_t* second, int64_t stride, int64
   }
 }
 
-// Half-precision entries, `padded` of them.
-HWY_INLINE Floats LoadHalves(const uint16_t* in) {
-  const FloatTag d;
-  const hn::Rebind<hwy::float16_t, FloatTag> dh;
-  const hn::Rebind<uint16_t, FloatTag> du;
-  return hn::PromoteTo(d, hn::BitCast(dh, hn::LoadU(du, in)));
-}
-
-void FloatSlabRow(const uint16_t* halves, int64_t padded, int32_t* out) {
-  for (int64_t c = 0; c < padded; c += kVector)
-    hn::StoreU(hn::BitCast(IntTag(), LoadHalves(halves + c)), IntTag(), out + c);
-}
-
-void ShortSlabRow(const uint16_t* low, const uint16_t* high, int64_t padded, int32_t* out) {
-  const FloatTag d;
-  const IntTag di;
-  const auto one = hn::Set(d, kShortOne);
-  const auto bound = hn::Set(di, static_cast<int32_t>(kShortOne));
-  const auto round = [&](const uint16_t* in) {
-    const auto entry = hn::NearestInt(hn::Mul(LoadHalves(in), one));
-    return hn::Max(hn::Min(entry, bound), hn::Neg(bound));
-  };
-  for (int64_t c = 0; c < padded; c += kVector) {
-    hn::StoreU(
-        hn::Or(hn::And(round(low + c), hn::Set(di, 0xffff)), hn::ShiftLeft<16>(round(high + c))),
-        di, out + c);
-  }
-}
-
-// Vectors of channels that a tile's sums take up: with 8 tokens, half of the registers.
-constexpr int kTileVectors = kVector == 8 || kVector == 1 ? 1 : 2;
-
-// sums[8][padded] (+)= sum over rows of packed[row][8] * slab[row][padded].
-void FloatTile(const int32_t* packed, const int32_t* slab, int64_t rows, int64_t padded, bool add,
-               int32_t* sums) {
-  const FloatTag d;
-  for (int64_t c = 0; c < padded; c += kTileVectors * kVector) {
-    Floats sum[kTileTokens][kTileVectors];
-#pragma GCC unroll 8
-    for (int t = 0; t < kTileTokens; ++t) {
-#pragma GCC unroll 2
-      for (int v = 0; v < kTileVectors; ++v) {
-        sum[t][v] = add ? hn::BitCast(d, hn::LoadU(IntTag(), sums + t * padded + c + v * kVector))
-                        : hn::Zero(d);
-      }
-    }
-    for (int64_t row = 0; row < rows; ++row) {
-      Floats entry[kTileVectors];
-#pragma GCC unroll 2
-      for (int v = 0; v < kTileVectors; ++v) {
-        entry[v] = hn::BitCast(d, hn::LoadU(IntTag(), slab + row * padded + c + v * kVector));
-      }
-#pragma GCC unroll 8
-      for (int t = 0; t < kTileTokens; ++t) {
-        const Floats value = hn::BitCast(d, hn::Set(IntTag(), packed[row * kTileTokens + t]));
-#pragma GCC unroll 2
-        for (int v = 0; v < kTileVectors; ++v) sum[t][v] = hn::MulAdd(value, entry[v], sum[t][v]);
-      }
-    }
-#pragma GCC unroll 8
-    for (int t = 0; t < kTileTokens; ++t) {
-#pragma GCC unroll 2
-      for (int v = 0; v < kTileVectors; ++v) {
-        hn::StoreU(hn::BitCast(IntTag(), sum[t][v]), IntTag(), sums + t * padded + c + v * kVector);
-      }
-    }
-  }
-}
-
-// The same with pairs of 16-bit integers and 32-bit sums, which wrap.
-void ShortTile(const int32_t* packed, const int32_t* slab, int64_t pairs, int64_t padded, bool add,
-               int32_t* sums) {
-#if HWY_TARGET == HWY_SCALAR
-  if (!add) std::fill(sums, sums + kTileTokens * padded, 0);
-  for (int64_t pair = 0; pair < pairs; ++pair) {
-    for (int t = 0; t < kTileTokens; ++t) {
-      const int32_t value = packed[pair * kTileTokens + t];
-      for (int64_t c = 0; c < padded; ++c) {
-        const int32_t entry = slab[pair * padded + c];
-        const int32_t low = static_cast<int16_t>(value) * static_cast<int16_t>(entry);
-        const int32_t high = (value >> 16) * (entry >> 16);
-        uint32_t sum = static_cast<uint32_t>(sums[t * padded + c]);
-        sum += static_cast<uint32_t>(low);
-        sum += static_cast<uint32_t>(high);
-        sums[t * padded + c] = static_cast<int32_t>(sum);
-      }
-    }
-  }
-#else
-  const IntTag d;
-  const hn::Repartition<int16_t, IntTag> d16;
-  using Ints = hn::Vec<IntTag>;
-  for (int64_t c = 0; c < padded; c += kTileVectors * kVector) {
-    // Some targets add the halves of a product to sums of their own.
-    Ints sum[kTileTokens][kTileVectors];
-    Ints other[kTileTokens][kTileVectors];
-#pragma GCC unroll 8
-    for (int t = 0; t < kTileTokens; ++t) {
-#pragma GCC unroll 2
-      for (int v = 0; v < kTileVectors; ++v) sum[t][v] = other[t][v] = hn::Zero(d);
-    }
-    for (int64_t pair = 0; pair < pairs; ++pair) {
-      Ints entry[kTileVectors];
-#pragma GCC unroll 2
-      for (int v = 0; v < kTileVectors; ++v)
-        entry[v] = hn::LoadU(d, slab + pair * padded + c + v * kVector);
-#pragma GCC unroll 8
-      for (int t = 0; t < kTileTokens; ++t) {
-        const Ints value = hn::Set(d, packed[pair * kTileTokens + t]);
-#pragma GCC unroll 2
-        for (int v = 0; v < kTileVectors; ++v) {
-          sum[t][v] = hn::ReorderWidenMulAccumulate(
-              d, hn::BitCast(d16, value), hn::BitCast(d16, entry[v]), sum[t][v], other[t][v]);
-        }
-      }
-    }
-#pragma GCC unroll 8
-    for (int t = 0; t < kTileTokens; ++t) {
-#pragma GCC unroll 2
-      for (int v = 0; v < kTileVectors; ++v) {
-        int32_t* const at = sums + t * padded + c + v * kVector;
-        Ints total = hn::RearrangeToOddPlusEven(sum[t][v], other[t][v]);
-        if (add) total = hn::Add(total, hn::LoadU(d, at));
-        hn::StoreU(total, d, at);
-      }
-    }
-  }
-#endif
-}
-
 // Sums of one token -> values of the model before RoPE: sum * factor + mean.
 void ScaleLine(const int32_t* sums, bool shorts, const float* factor, const float* mean,
                int64_t channels, float* line) {
@@ -374,6 +241,51 @@ void NarrowLine(const float* line, int64_t channels, KvDtype dtype, uint16_t* ou
   for (; c < channels; ++c) out[c] = Float16From(line[c], dtype);
 }
 
+// Sums of a tile -> BF16, for heads that are rotated whole (half-split) or not at all; as
+// ScaleLine, Rotate and NarrowLine, of values far from BF16's largest. pairs: 0 or half of the
+// channels; cosine and sine: [token][pair].
+void FinishTile(const int32_t* sums, int64_t padded, int64_t tokens, const float* factor,
+                const float* mean, int64_t channels, int64_t pairs, const float* cosine,
+                const float* sine, float rotation, uint16_t* out, int64_t token_stride) {
+  const FloatTag d;
+  const IntTag di;
+  const hn::Rebind<uint16_t, FloatTag> d16;
+  const auto value = [&](const int32_t* at, Floats scale, Floats centre) {
+    return hn::Add(hn::Mul(hn::ConvertTo(d, hn::LoadU(di, at)), scale), centre);
+  };
+  const auto store = [&](Floats x, uint16_t* to) {
+    const auto bits = hn::BitCast(hn::RebindToUnsigned<FloatTag>(), x);
+    const auto one = hn::Set(hn::RebindToUnsigned<FloatTag>(), 1);
+    const auto odd = hn::And(hn::ShiftRight<16>(bits), one);
+    const auto half = hn::Set(hn::RebindToUnsigned<FloatTag>(), 0x7fff);
+    const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(half, odd)));
+    hn::StoreU(hn::DemoteTo(d16, hn::BitCast(di, rounded)), d16, to);
+  };
+  const auto turn = hn::Set(d, rotation);
+  for (int64_t c = 0; c < (pairs > 0 ? pairs : channels); c += kVector) {
+    const Floats factor0 = hn::LoadU(d, factor + c);
+    const Floats mean0 = hn::LoadU(d, mean + c);
+    if (pairs == 0) {
+      for (int64_t t = 0; t < tokens; ++t)
+        store(value(sums + t * padded + c, factor0, mean0), out + t * token_stride + c);
+      continue;
+    }
+    const Floats factor1 = hn::LoadU(d, factor + pairs + c);
+    const Floats mean1 = hn::LoadU(d, mean + pairs + c);
+    for (int64_t t = 0; t < tokens; ++t) {
+      const Floats a = value(sums + t * padded + c, factor0, mean0);
+      const Floats b = value(sums + t * padded + pairs + c, factor1, mean1);
+      const Floats cosines = hn::Mul(hn::LoadU(d, cosine + t * pairs + c), turn);
+      const Floats sines = hn::Mul(hn::LoadU(d, sine + t * pairs + c), turn);
+      uint16_t* const to = out + t * token_stride + c;
+      store(hn::Sub(hn::Mul(a, cosines), hn::Mul(b, sines)), to);
+      store(hn::Add(hn::Mul(b, cosines), hn::Mul(a, sines)), to + pairs);
+    }
+  }
+}
+
+bool CanFinishTile(int64_t channels) { return channels % (2 * kVector) == 0; }
+
 }  // namespace HWY_NAMESPACE
 }  // namespace kvstream
 HWY_AFTER_NAMESPACE();
@@ -386,10 +298,8 @@ HWY_EXPORT(PlaceFloats);
 HWY_EXPORT(RoundShorts);
 HWY_EXPORT(PlaceShorts);
 HWY_EXPORT(PackPair);
-HWY_EXPORT(FloatSlabRow);
-HWY_EXPORT(ShortSlabRow);
-HWY_EXPORT(FloatTile);
-HWY_EXPORT(ShortTile);
+HWY_EXPORT(FinishTile);
+HWY_EXPORT(CanFinishTile);
 HWY_EXPORT(ScaleLine);
 HWY_EXPORT(NarrowLine);
 
@@ -489,17 +399,15 @@ void InverseTransform::MakeSlab(const ProfileGroup& group, int32_t first_channel
       std::fill(out, out + size, uint16_t{0});
     }
   };
-  const auto float_row = HWY_DYNAMIC_DISPATCH(FloatSlabRow);
-  const auto short_row = HWY_DYNAMIC_DISPATCH(ShortSlabRow);
   for (int64_t k = 0; k < count; ++k) {
     int32_t* const out = slab_.data() + k * padded;
     if (shorts) {
       load(2 * (first + k), halves_.data());
       load(2 * (first + k) + 1, halves_.data() + padded);
-      short_row(halves_.data(), halves_.data() + padded, padded, out);
+      ShortSlabRow(halves_.data(), halves_.data() + padded, padded, out);
     } else {
       load(first + k, halves_.data());
-      float_row(halves_.data(), padded, out);
+      FloatSlabRow(halves_.data(), padded, out);
     }
   }
 }
@@ -515,13 +423,24 @@ void InverseTransform::Finish(int64_t first_token, int64_t count, const int32_t*
   const bool half_split = geometry.rope.layout == RopeParameters::Layout::kHalfSplit;
   const int64_t pairs = geometry.rope.rotary_size() / 2;
   const float factor = static_cast<float>(geometry.rope.attention_factor);
+  for (int64_t token = first_token; token < first_token + count; ++token) {
+    if (token + kTileTokens >= out.tokens) break;
+    const uint16_t* const ahead = tensor.at(token + kTileTokens, place.head);
+    for (int64_t c = 0; c < size; c += 32) __builtin_prefetch(ahead + c, 1);
+  }
+  const bool rotated = !place.values && geometry.rope.layout != RopeParameters::Layout::kNone;
+  // Integer sums are bounded, as are means, units and attention_factor: no value saturates BF16.
+  if (shorts && geometry.dtype == KvDtype::kBF16 && HWY_DYNAMIC_DISPATCH(CanFinishTile)(size) &&
+      (!rotated || (half_split && 2 * pairs == size))) {
+    HWY_DYNAMIC_DISPATCH(FinishTile)
+    (sums, padded, count, factor_.data(), mean, size, rotated ? pairs : 0,
+     rotated ? rope_.Cosines(first_token) : nullptr, rotated ? rope_.Sines(first_token) : nullptr,
+     factor, tensor.at(first_token, place.head), tensor.token_stride);
+    return;
+  }
   line_.resize(size);
   for (int64_t t = 0; t < count; ++t) {
     const int64_t token = first_token + t;
-    if (token + kTileTokens < out.tokens) {
-      const uint16_t* const ahead = tensor.at(token + kTileTokens, place.head);
-      for (int64_t c = 0; c < size; c += 32) __builtin_prefetch(ahead + c, 1);
-    }
     scale(sums + t * padded, shorts, factor_.data(), mean, size, line_.data());
     if (!place.values && half_split) {
       float* const first = line_.data() + geometry.rope.rotary_offset;
@@ -559,7 +478,9 @@ void InverseTransform::Run(const ProfileGroup& group, int level, const CellRows&
   const bool once = depth <= kSlabDepth || !profile_.calibrated;
   sums_.resize((once ? kTileTokens : cells.stride()) * padded);
   factor_.resize(size);
-  const auto multiply = shorts ? HWY_DYNAMIC_DISPATCH(ShortTile) : HWY_DYNAMIC_DISPATCH(FloatTile);
+  const TileProduct multiply = shorts ? PickShortTile() : PickFloatTile();
+  const SparseTileProduct multiply_sparse = PickSparseTile();
+  bool sparse = shorts && multiply_sparse != nullptr;
   for (int32_t offset = 0; offset < group.channels; offset += size) {
     const int32_t channel = group.first_channel + offset;
     const HeadPlace place = PlaceOf(profile_.geometry, channel / size);
@@ -576,7 +497,9 @@ void InverseTransform::Run(const ProfileGroup& group, int level, const CellRows&
             packed_.data() + (token / kTileTokens * depth + first) * kTileTokens;
         int32_t* const sums = sums_.data() + (once ? 0 : token * padded);
         if (profile_.calibrated) {
-          multiply(packed, slab_.data(), count, padded, first > 0, sums);
+          // Tiles of a group are alike: the first dense one ends the trials.
+          sparse = sparse && multiply_sparse(packed, slab_.data(), count, padded, first > 0, sums);
+          if (!sparse) multiply(packed, slab_.data(), count, padded, first > 0, sums);
         } else {
           for (int t = 0; t < kTileTokens; ++t) {
             for (int64_t c = 0; c < size; ++c)
