@@ -414,7 +414,8 @@ bool AdaptiveLoadSession::PickRefinement(absl::Duration now) {
   // Segments of different chunks may only meet at segment boundaries.
   if (!delivery_.all_decided() && delivery_.touched(delivery_.frontier())) return false;
   const absl::optional<DeliveryState::Refinement> next = delivery_.NextRefinement();
-  if (!next || next->chunk < orders_.progress().up_to) return false;
+  // What the client is at may not have arrived there.
+  if (!next || (!forward() && next->chunk < orders_.progress().up_to)) return false;
   const double decoder_busy_s =
       decoder_.busy_s(recompute_reads_refined() ? PromisedRecompute(now) : 0, now);
   if (!FitsInTime(View(now), next->bytes, chunks_.tokens(next->chunk), decoder_busy_s)) {
