@@ -194,6 +194,8 @@ void LoadRpc::Pump(absl::Duration now) {
     const LoadAction action = session_->Next(now);
     if (const auto* plan = absl::get_if<SendPlan>(&action)) {
       SendPlanMessage(*plan);
+    } else if (const auto* order = absl::get_if<SendOrder>(&action)) {
+      SendOrderMessage(*order);
     } else if (const auto* data = absl::get_if<SendData>(&action)) {
       SendDataMessage(*data, now);
     } else if (const auto* wait = absl::get_if<Wait>(&action)) {
@@ -221,6 +223,17 @@ void LoadRpc::SendPlanMessage(const SendPlan& plan) {
     response.mutable_plan()->set_tokens(chunk.tokens);
     for (const uint64_t bytes : chunk.segment_bytes)
       response.mutable_plan()->add_segment_bytes(bytes);
+  }
+  WriteProto(response);
+}
+
+void LoadRpc::SendOrderMessage(const SendOrder& order) {
+  v1::LoadResponse response;
+  response.mutable_order()->set_first(order.first);
+  response.mutable_order()->set_end(order.end);
+  if (order.anyway_at != absl::InfiniteDuration()) {
+    const int64_t at = absl::ToInt64Nanoseconds(order.anyway_at);
+    response.mutable_order()->set_anyway_at_ns(static_cast<uint64_t>(std::max<int64_t>(at, 1)));
   }
   WriteProto(response);
 }

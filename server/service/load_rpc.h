@@ -51,6 +51,7 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   // Asks the session until a write is outstanding or there is nothing to do.
   void Pump(absl::Duration now);
   void SendPlanMessage(const SendPlan& plan);
+  void SendOrderMessage(const SendOrder& order);
   void SendDataMessage(const SendData& data, absl::Duration now);
   void SendSummary(const kvstream::Finish& finish, absl::Duration now);
   // Null and the reason if the segment cannot be read.
