@@ -79,7 +79,8 @@ absl::Status LoadAssembler::CheckSizes(uint32_t chunk, const v1::ChunkPlan& plan
     }
     return absl::OkStatus();
   }
-  if (plan.segment_bytes_size() != shape_.levels) {
+  // Fewer where the server has dropped the finest levels of a chunk for lack of room.
+  if (plan.segment_bytes_size() > shape_.levels) {
     return ChunkViolation(chunk,
                           absl::StrCat("the plan gives the bytes of ", plan.segment_bytes_size(),
                                        " levels where there are ", shape_.levels));
@@ -115,9 +116,9 @@ absl::Status LoadAssembler::OnPlan(const v1::ChunkPlan& plan) {
       state.recompute_planned = true;
       break;
     case v1::ChunkPlan::kLevel:
-      if (plan.level() >= static_cast<uint32_t>(shape_.levels)) {
-        return ChunkViolation(
-            chunk, absl::StrCat("planned at level ", plan.level(), " of ", shape_.levels));
+      if (plan.level() >= state.segment_bytes.size()) {
+        return ChunkViolation(chunk, absl::StrCat("planned at level ", plan.level(), " of ",
+                                                  state.segment_bytes.size()));
       }
       if (static_cast<int>(plan.level()) < state.planned_level) {
         return ChunkViolation(chunk, absl::StrCat("a later plan lowers level ", state.planned_level,
