@@ -28,6 +28,8 @@ struct ServerOptions {
   StoreKind store = StoreKind::kRocksDb;
   std::string data_dir = "/var/lib/kvstream";
   uint64_t block_cache_bytes = uint64_t{256} << 20;
+  // RocksDB: what all files in data_dir may have; the store evicts to stay below. 0: no bound.
+  uint64_t capacity_bytes = 0;
   // RocksDB: a write is acknowledged once the disk has it.
   bool sync_writes = true;
   // RocksDB: open a store whose log is damaged and lose what follows the damage.
