@@ -127,6 +127,7 @@ absl::Status RunWarm(const BenchOptions& options, const std::string& dir) {
       options.dataset_mib, options.rounds, (unsigned long long)options.block_cache_mib);
   std::printf(
       "   KiB  server     GB/s min median max   CPU-s/GB server client  ms a value p50 p99\n");
+  std::fflush(stdout);
   for (const auto& set : sets) {
     if (absl::Status status = Compare(**redis, **daemon, *set, options); !status.ok()) {
       return status;
