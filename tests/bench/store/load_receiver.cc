@@ -91,6 +91,7 @@ absl::Status LoadReceiver::OnData(Pass* pass) {
     filled_ += piece.size();
   }
   bytes_ += frame_.size;
+  ++pass->frames;
   progress_due_ = true;
   if (filled_ == value_.size()) {
     if (!values_.Matches(static_cast<int>(chunks_ready_), value_)) {

@@ -28,7 +28,7 @@ class LoadReceiver {
   // `values` is borrowed.
   LoadReceiver(const std::shared_ptr<grpc::Channel>& channel, const ValueSet* values);
 
-  // Fills pass->bytes and pass->value_seconds. DATA_LOSS: a value is not what was stored. INTERNAL:
+  // Fills bytes, frames and value_seconds. DATA_LOSS: a value is not what was stored. INTERNAL:
   // the stream is not what the protocol says.
   absl::Status Run(Pass* pass);
   // When the last value was whole.

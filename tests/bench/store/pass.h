@@ -9,6 +9,7 @@ namespace kvstream::bench {
 
 struct Pass {
   uint64_t bytes = 0;
+  uint64_t frames = 0;  // messages that carried them; 0: not counted
   double seconds = 0;
   double server_cpu_seconds = 0;
   double client_cpu_seconds = 0;

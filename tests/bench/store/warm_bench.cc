@@ -43,7 +43,12 @@ void PrintSide(const char* name, uint64_t kib, const Side& side, int depth) {
               (unsigned long long)kib, name, side.Speed(0), side.Speed(0.5), side.Speed(1),
               side.PerGb(&Pass::server_cpu_seconds), side.PerGb(&Pass::client_cpu_seconds),
               side.ValueMs(0.5), side.ValueMs(0.99));
-  if (depth > 0) std::printf("   depth %d", depth);
+  if (depth > 0) {
+    std::printf("   depth %d", depth);
+  } else if (side.passes.front().frames > 0) {
+    std::printf("   frames of %.0f KiB", static_cast<double>(side.passes.front().bytes) / 1024 /
+                                             static_cast<double>(side.passes.front().frames));
+  }
   std::printf("\n");
 }
 
