@@ -66,7 +66,8 @@ class SecondSignal {
 
 int Main(const std::vector<std::string>& arguments) {
 #ifdef NDEBUG
-  // Debian's Abseil keeps a graph of all lock orders, at each lock, which tests use and daemons pay.
+  // Debian's Abseil keeps a graph of all lock orders, at each lock, which tests use and daemons
+  // pay.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
 #endif
   const sigset_t signals = BlockStopSignals();
