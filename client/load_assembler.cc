@@ -12,7 +12,7 @@ namespace kvstream {
 namespace {
 
 // As in the proto.
-constexpr uint64_t kDataBytesMax = 256 << 10;
+constexpr uint64_t kDataBytesMax = 1 << 20;
 // For a segment's headers and coder states, whatever its tokens.
 constexpr int64_t kSegmentOverheadBytes = 64 << 10;
 

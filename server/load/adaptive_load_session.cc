@@ -173,7 +173,8 @@ absl::optional<LoadAction> AdaptiveLoadSession::Proceed(absl::Duration now) {
   const BandwidthEstimate estimate = estimator_.estimate(now);
   const uint64_t window = Window(estimate, work_->kind == Kind::kRefinement);
   const uint64_t in_flight = estimator_.unacked_bytes();
-  const uint64_t frame = FrameBytes(estimate, estimator_.sent_bytes(), options_);
+  const bool certain = base_is_certain() && !work_->refinement;
+  const uint64_t frame = FrameBytes(estimate, certain, estimator_.sent_bytes(), options_);
   const SendData piece = delivery_.NextPiece(chunk, std::min(frame, window));
   if (in_flight + piece.size > window) return absl::nullopt;
 

@@ -168,6 +168,13 @@ void LoadRpc::HandleStart(const v1::LoadStart& start, absl::Duration now) {
     return;
   }
   session_ = *std::move(session);
+  segments_ =
+      std::make_unique<SegmentSource>(environment_->store, environment_->readers, &load_.ids,
+                                      &load_.spec.chunks, [weak = std::weak_ptr<LoadRpc>(self_)] {
+                                        const std::shared_ptr<LoadRpc> load = weak.lock();
+                                        if (load != nullptr) load->strand_.Resume();
+                                      });
+  strand_.StepsDoNotBlock();
   last_progress_ = now;
 }
 
@@ -191,13 +198,20 @@ void LoadRpc::HandleProgress(const v1::LoadProgress& progress, absl::Duration no
 void LoadRpc::Pump(absl::Duration now) {
   wait_until_ = absl::InfiniteDuration();
   while (session_ != nullptr && !write_outstanding_ && !summary_written_ && !ending_) {
+    if (unsent_.has_value()) {
+      if (!SendDataMessage(*unsent_, now)) return;
+      unsent_.reset();
+      continue;
+    }
     const LoadAction action = session_->Next(now);
     if (const auto* plan = absl::get_if<SendPlan>(&action)) {
       SendPlanMessage(*plan);
     } else if (const auto* order = absl::get_if<SendOrder>(&action)) {
       SendOrderMessage(*order);
     } else if (const auto* data = absl::get_if<SendData>(&action)) {
-      SendDataMessage(*data, now);
+      if (SendDataMessage(*data, now)) continue;
+      unsent_ = *data;
+      return;
     } else if (const auto* wait = absl::get_if<Wait>(&action)) {
       wait_until_ = wait->until;
       if (reads_closed_) {
@@ -218,6 +232,9 @@ void LoadRpc::Pump(absl::Duration now) {
 void LoadRpc::SendPlanMessage(const SendPlan& plan) {
   v1::LoadResponse response;
   *response.mutable_plan() = ToChunkPlan(plan.chunk, plan.decision);
+  if (plan.decision.level.has_value()) {
+    target_level_ = static_cast<uint32_t>(*plan.decision.level);
+  }
   if (plan.first_plan_of_chunk) {
     const StoredChunkSizes& chunk = load_.spec.chunks[plan.chunk];
     response.mutable_plan()->set_tokens(chunk.tokens);
@@ -238,44 +255,37 @@ void LoadRpc::SendOrderMessage(const SendOrder& order) {
   WriteProto(response);
 }
 
-void LoadRpc::SendDataMessage(const SendData& data, absl::Duration now) {
-  const absl::StatusOr<std::shared_ptr<const PinnedBytes>> segment =
-      Segment(data.chunk, data.level);
-  if (!segment.ok()) {
+bool LoadRpc::SendDataMessage(const SendData& data, absl::Duration now) {
+  const absl::optional<absl::StatusOr<SegmentSource::Segment>> segment =
+      segments_->Get(data.chunk, data.level, std::max(data.level, target_level_));
+  if (!segment.has_value()) return false;
+  const absl::Status status = segment->ok() ? CheckSize(data, ***segment) : segment->status();
+  if (!status.ok()) {
     environment_->log->Write(LogLevel::kError, "segment unreadable",
                              {{"chunk", IdHex(load_.ids[data.chunk])},
                               {"level", data.level},
-                              {"error", segment.status().ToString()}});
-    session_->OnSegmentUnavailable(data.chunk, data.level, segment.status(), now);
-    return;
+                              {"error", status.ToString()}});
+    session_->OnSegmentUnavailable(data.chunk, data.level, status, now);
+    return true;
   }
   if (!first_sent_.has_value()) first_sent_ = now;
   if (record_.bytes_by_level.size() <= data.level) record_.bytes_by_level.resize(data.level + 1);
   record_.bytes_by_level[data.level] += data.size;
-  Write(SegmentMessage(data.chunk, data.level, data.offset, data.size, *segment));
+  Write(SegmentMessage(data.chunk, data.level, data.offset, data.size, **segment));
+  return true;
 }
 
-absl::StatusOr<std::shared_ptr<const PinnedBytes>> LoadRpc::Segment(uint32_t chunk,
-                                                                    uint32_t level) {
-  if (segment_ != nullptr && segment_chunk_ == chunk && segment_level_ == level) return segment_;
-  segment_.reset();
-  absl::StatusOr<PinnedBytes> pinned = environment_->store->ReadSegment(load_.ids[chunk], level);
-  if (!pinned.ok()) return pinned.status();
-  const uint64_t announced = load_.spec.chunks[chunk].segment_bytes[level];
-  if (pinned->bytes().size() != announced) {
-    return absl::DataLossError(absl::StrCat("chunk ", IdHex(load_.ids[chunk]), " level ", level,
-                                            " has ", pinned->bytes().size(),
-                                            " bytes in the store instead of ", announced));
-  }
-  segment_ = std::make_shared<const PinnedBytes>(*std::move(pinned));
-  segment_chunk_ = chunk;
-  segment_level_ = level;
-  return segment_;
+absl::Status LoadRpc::CheckSize(const SendData& data, const PinnedBytes& segment) const {
+  const uint64_t announced = load_.spec.chunks[data.chunk].segment_bytes[data.level];
+  if (segment.bytes().size() == announced) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("chunk ", IdHex(load_.ids[data.chunk]), " level ",
+                                          data.level, " has ", segment.bytes().size(),
+                                          " bytes in the store instead of ", announced));
 }
 
 void LoadRpc::SendSummary(const kvstream::Finish& finish, absl::Duration now) {
   summary_written_ = true;
-  segment_.reset();
+  segments_.reset();
   if (!session_->state(now).bandwidth_is_lower_bound) {
     environment_->links->Observe(network_, finish.bandwidth_estimate_bytes_per_second,
                                  absl::ToDoubleSeconds(finish.load_delay), now);
@@ -370,7 +380,7 @@ void LoadRpc::FinishCall(absl::Duration now) {
   environment_->metrics->CountError("Load", end_status_.code());
   LogEnd();
   session_.reset();
-  segment_.reset();
+  segments_.reset();  // before what it borrows
   load_ = PreparedLoad();
   ticket_.Release();  // before the client learns of the end and comes again
   // The last use of anything here: the reactor may be gone when Finish returns, but for the step's

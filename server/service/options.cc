@@ -145,7 +145,7 @@ absl::Status ServerOptions::Validate() const {
   status.Update(CheckRange<uint64_t>("max-profile-bytes", max_profile_bytes, 1, uint64_t{1} << 30));
   status.Update(CheckRange<uint64_t>("profile-cache-bytes", profile_cache_bytes, 0, kTerabyte));
   // The protocol promises frames of at most 256 KiB.
-  status.Update(CheckRange<uint64_t>("frame-bytes", frame_bytes, 4 << 10, 256 << 10));
+  status.Update(CheckRange<uint64_t>("frame-bytes", frame_bytes, 4 << 10, 1 << 20));
   status.Update(CheckRange<uint64_t>("window-bytes-max", window_bytes_max, 64 << 10, 1 << 30));
   status.Update(
       CheckRange<uint64_t>("window-bytes-min", window_bytes_min, 4 << 10, window_bytes_max));

@@ -51,7 +51,7 @@ struct ServerOptions {
   uint64_t profile_cache_bytes = uint64_t{1} << 30;
 
   // Payload of one SegmentData message.
-  uint64_t frame_bytes = uint64_t{256} << 10;
+  uint64_t frame_bytes = uint64_t{1} << 20;
   // Sent but unacknowledged bytes of one load, before any estimate and at most.
   uint64_t window_bytes_min = uint64_t{64} << 10;
   uint64_t window_bytes_max = uint64_t{128} << 20;
