@@ -47,6 +47,8 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   void Step(const CallEvents& events);
   void HandleRead(bool ok, absl::Duration now);
   void HandleStart(const v1::LoadStart& start, absl::Duration now);
+  // Makes the gate and gives the load what is known of its link.
+  void JoinLink(absl::Duration now);
   void HandleProgress(const v1::LoadProgress& progress, absl::Duration now);
   // Asks the session until a write is outstanding or there is nothing to do.
   void Pump(absl::Duration now);
@@ -57,6 +59,8 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   absl::StatusOr<std::shared_ptr<const PinnedBytes>> Segment(uint32_t chunk, uint32_t level);
   void Write(grpc::ByteBuffer&& message);
   void WriteProto(const v1::LoadResponse& response);
+  // Ends the call for want of room, with a hint when to try again.
+  void Refuse(LoadRefusal reason, absl::Status status);
   // Notes how the call ends; the first one counts.
   void End(LoadOutcome outcome, absl::Status status);
   // Finishes a call that is to end, or arms the timer of the next step.
@@ -69,6 +73,7 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   const absl::Duration started_;
   std::shared_ptr<LoadRpc> self_;  // until OnDone
   CallTracker::Ticket ticket_;
+  LoadAdmission::Place place_;
   CallStrand strand_;
 
   grpc::ByteBuffer read_buffer_;   // gRPC's while a read is outstanding
@@ -78,7 +83,9 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
 
   PreparedLoad load_;
   std::string network_;                   // of the client, see NetworkOfPeer
+  std::unique_ptr<LinkGate> gate_;        // null before the start; outlives the session
   std::unique_ptr<LoadSession> session_;  // null before the start
+  bool start_observed_ = false;
   absl::Duration wait_until_ = absl::InfiniteDuration();
   absl::Duration last_progress_;  // when the client last moved on
   ClientProgress reported_;
