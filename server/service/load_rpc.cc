@@ -168,6 +168,7 @@ void LoadRpc::HandleStart(const v1::LoadStart& start, absl::Duration now) {
     return;
   }
   session_ = *std::move(session);
+  story_ = LoadStory(start.story_samples_max());
   last_progress_ = now;
 }
 
@@ -186,6 +187,7 @@ void LoadRpc::HandleProgress(const v1::LoadProgress& progress, absl::Duration no
     last_progress_ = now;
   }
   reported_ = *report;
+  if (story_.wants(now - started_)) story_.Add(now - started_, session_->state(now));
 }
 
 void LoadRpc::Pump(absl::Duration now) {
@@ -284,6 +286,7 @@ void LoadRpc::SendSummary(const kvstream::Finish& finish, absl::Duration now) {
   summary.set_bandwidth_estimate_bytes_per_second(finish.bandwidth_estimate_bytes_per_second);
   summary.set_bytes_sent(finish.bytes_sent);
   summary.set_deadline_missed(finish.deadline_missed);
+  story_.Write(&summary);
   WriteProto(response);
   last_progress_ = now;  // the client owes nothing but to take the summary
 }
@@ -358,6 +361,7 @@ void LoadRpc::FinishCall(absl::Duration now) {
   LogEnd();
   session_.reset();
   segment_.reset();
+  story_ = LoadStory(0);
   load_ = PreparedLoad();
   ticket_.Release();  // before the client learns of the end and comes again
   // The last use of anything here: the reactor may be gone when Finish returns, but for the step's

@@ -16,6 +16,7 @@
 #include "server/load/load_session.h"
 #include "server/service/call_strand.h"
 #include "server/service/load_start.h"
+#include "server/service/load_story.h"
 #include "server/service/metrics.h"
 #include "server/service/rpc_environment.h"
 
@@ -89,6 +90,7 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   uint32_t segment_chunk_ = 0;
   uint32_t segment_level_ = 0;
 
+  LoadStory story_{0};
   absl::optional<absl::Duration> first_sent_;
   absl::Duration last_acknowledged_;
   LoadRecord record_;
