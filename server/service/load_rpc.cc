@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <string>
 #include <utility>
 
@@ -45,6 +46,11 @@ std::string LevelsText(const std::vector<ChunkDecision>& chunks) {
     if (decision.level.has_value()) ++counts[*decision.level];
   }
   return absl::StrJoin(counts, ",", absl::PairFormatter(":"));
+}
+
+// For the log: -1 where a stage was not reached.
+double SecondsOrNone(const absl::optional<absl::Duration>& duration) {
+  return duration.has_value() ? absl::ToDoubleSeconds(*duration) : -1.0;
 }
 
 }  // namespace
@@ -187,7 +193,13 @@ void LoadRpc::HandleProgress(const v1::LoadProgress& progress, absl::Duration no
     last_progress_ = now;
   }
   reported_ = *report;
-  if (story_.wants(now - started_)) story_.Add(now - started_, session_->state(now));
+  if (!record_.stages.all_ready.has_value() && reported_.chunks_ready == load_.ids.size()) {
+    record_.stages.all_ready = now - started_;
+  }
+  const LoadSessionState state = session_->state(now);
+  record_.stages.round_trip = state.rtt_min;
+  record_.stages.window_bytes_max = std::max(record_.stages.window_bytes_max, state.window_bytes);
+  if (story_.wants(now - started_)) story_.Add(now - started_, state);
 }
 
 void LoadRpc::Pump(absl::Duration now) {
@@ -216,6 +228,14 @@ void LoadRpc::Pump(absl::Duration now) {
 }
 
 void LoadRpc::SendPlanMessage(const SendPlan& plan) {
+  if (!plan.decision.level.has_value()) {
+    ++record_.stages.recompute_told;
+  } else if (!plan.first_plan_of_chunk) {
+    const size_t level = static_cast<size_t>(*plan.decision.level);
+    std::vector<uint64_t>& refinements = record_.stages.refinements;
+    if (refinements.size() <= level) refinements.resize(level + 1);
+    ++refinements[level];
+  }
   v1::LoadResponse response;
   *response.mutable_plan() = ToChunkPlan(plan.chunk, plan.decision);
   if (plan.first_plan_of_chunk) {
@@ -238,7 +258,10 @@ void LoadRpc::SendDataMessage(const SendData& data, absl::Duration now) {
     session_->OnSegmentUnavailable(data.chunk, data.level, segment.status(), now);
     return;
   }
-  if (!first_sent_.has_value()) first_sent_ = now;
+  if (!first_sent_.has_value()) {
+    first_sent_ = now;
+    record_.stages.first_byte = now - started_;
+  }
   if (record_.bytes_by_level.size() <= data.level) record_.bytes_by_level.resize(data.level + 1);
   record_.bytes_by_level[data.level] += data.size;
   Write(SegmentMessage(data.chunk, data.level, data.offset, data.size, *segment));
@@ -272,7 +295,10 @@ void LoadRpc::SendSummary(const kvstream::Finish& finish, absl::Duration now) {
   record_.delay = finish.load_delay;
   record_.chunks = finish.chunks;
   record_.bandwidth_estimate_bytes_per_second = finish.bandwidth_estimate_bytes_per_second;
-  if (load_.spec.deadline.has_value()) record_.deadline_missed = finish.deadline_missed;
+  if (load_.spec.deadline.has_value()) {
+    record_.deadline_missed = finish.deadline_missed;
+    record_.stages.deadline_slack = *load_.spec.deadline - finish.load_delay;
+  }
 
   v1::LoadResponse response;
   v1::LoadSummary& summary = *response.mutable_summary();
@@ -356,6 +382,8 @@ void LoadRpc::FinishCall(absl::Duration now) {
     record_.goodput_bytes_per_second = static_cast<double>(reported_.bytes_received) /
                                        absl::ToDoubleSeconds(last_acknowledged_ - *first_sent_);
   }
+  record_.stages.recomputed_tokens = reported_.recomputed_tokens;
+  record_.stages.recompute_time = reported_.recompute_time;
   environment_->metrics->ObserveLoad(record_);
   environment_->metrics->CountError("Load", end_status_.code());
   LogEnd();
@@ -387,6 +415,15 @@ void LoadRpc::LogEnd() const {
        {"deadline_seconds",
         load_.spec.deadline.has_value() ? absl::ToDoubleSeconds(*load_.spec.deadline) : 0.0},
        {"deadline_missed", record_.deadline_missed.value_or(false)},
+       {"first_byte_seconds", SecondsOrNone(record_.stages.first_byte)},
+       {"all_ready_seconds", SecondsOrNone(record_.stages.all_ready)},
+       {"round_trip_seconds", absl::ToDoubleSeconds(record_.stages.round_trip)},
+       {"window_bytes_max", record_.stages.window_bytes_max},
+       {"refinements", std::accumulate(record_.stages.refinements.begin(),
+                                       record_.stages.refinements.end(), uint64_t{0})},
+       {"recompute_told", record_.stages.recompute_told},
+       {"recomputed_tokens", record_.stages.recomputed_tokens},
+       {"recompute_seconds", absl::ToDoubleSeconds(record_.stages.recompute_time)},
        {"estimate_bytes_per_second", record_.bandwidth_estimate_bytes_per_second},
        {"goodput_bytes_per_second", record_.goodput_bytes_per_second}});
 }

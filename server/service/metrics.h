@@ -20,6 +20,7 @@
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "server/load/load_session.h"
+#include "server/service/load_stages.h"
 
 namespace kvstream {
 
@@ -52,6 +53,7 @@ struct LoadRecord {
   // Acknowledged bytes over the time from the first byte sent to the last acknowledgement of new
   // bytes; 0: too few bytes to tell.
   double goodput_bytes_per_second = 0;
+  LoadStages stages;
 
   uint64_t bytes() const;
 };
@@ -110,6 +112,7 @@ class Metrics {
 
  private:
   prometheus::Registry registry_;
+  LoadStageMetrics stages_{&registry_};
   prometheus::Family<prometheus::Histogram>& load_delay_;
   prometheus::Histogram& estimate_;
   prometheus::Histogram& goodput_;
