@@ -46,6 +46,26 @@ std::string AbilityName(ClientRecomputeAbility ability) {
   return "unknown";
 }
 
+LoadTrace::Request TracedRequest(const Profile& profile, size_t tokens,
+                                 const LoadOptions& options) {
+  LoadTrace::Request request;
+  request.policy = PolicyName(options.policy, options.deadline.has_value());
+  request.ability = AbilityName(options.ability);
+  if (options.deadline.has_value())
+    request.deadline_ms = absl::ToDoubleMilliseconds(*options.deadline);
+  request.tokens = tokens;
+  request.chunk_tokens = static_cast<uint32_t>(profile.chunk_tokens());
+  request.chunks =
+      static_cast<uint32_t>((tokens + request.chunk_tokens - 1) / request.chunk_tokens);
+  request.levels = profile.levels();
+  request.floor_level = options.floor_level;
+  request.values_per_token = static_cast<uint64_t>(profile.geometry().values_per_token());
+  request.prefill_seconds_per_token = options.prefill_seconds_per_token;
+  request.prefill_seconds_per_token_pair = options.prefill_seconds_per_token_pair;
+  request.bandwidth_hint_bytes_per_second = options.bandwidth_hint_bytes_per_second;
+  return request;
+}
+
 LoadTraceRecorder::LoadTraceRecorder(LoadTrace::Request request) : open_(request.chunks) {
   trace_.request = std::move(request);
 }

@@ -93,6 +93,9 @@ struct LoadTrace {
 std::string PolicyName(ClientPolicy policy, bool has_deadline);
 std::string AbilityName(ClientRecomputeAbility ability);
 
+// What is asked for, from the arguments of Client::Load.
+LoadTrace::Request TracedRequest(const Profile& profile, size_t tokens, const LoadOptions& options);
+
 // Records one load. Memory: one open segment, decode and recompute a chunk (48 bytes) and the
 // limits above. O(1) an event, amortised.
 class LoadTraceRecorder final : public LoadObserver {

@@ -148,31 +148,13 @@ RecomputeFn EmulateRecompute(const KvGeometry& geometry, const KvView& original,
   };
 }
 
-LoadTrace::Request TracedRequest(const Profile& profile, const LoadOptions& load, size_t tokens) {
-  LoadTrace::Request request;
-  request.policy = PolicyName(load.policy, load.deadline.has_value());
-  request.ability = AbilityName(load.ability);
-  if (load.deadline.has_value()) request.deadline_ms = absl::ToDoubleMilliseconds(*load.deadline);
-  request.tokens = tokens;
-  request.chunk_tokens = static_cast<uint32_t>(profile.chunk_tokens());
-  request.chunks =
-      static_cast<uint32_t>((tokens + request.chunk_tokens - 1) / request.chunk_tokens);
-  request.levels = profile.levels();
-  request.floor_level = load.floor_level;
-  request.values_per_token = static_cast<uint64_t>(profile.geometry().values_per_token());
-  request.prefill_seconds_per_token = load.prefill_seconds_per_token;
-  request.prefill_seconds_per_token_pair = load.prefill_seconds_per_token_pair;
-  request.bandwidth_hint_bytes_per_second = load.bandwidth_hint_bytes_per_second;
-  return request;
-}
-
 // Client::Load; with --trace its story is written, whether it succeeds or fails.
 absl::StatusOr<LoadResult> LoadTraced(const LoadVerbOptions& options, Client* client,
                                       const std::shared_ptr<const Profile>& profile,
                                       absl::Span<const int32_t> tokens, LoadOptions load,
                                       const MutableKvView& out) {
   if (options.trace.empty()) return client->Load(profile, options.identity, tokens, load, out);
-  LoadTraceRecorder recorder(TracedRequest(*profile, load, tokens.size()));
+  LoadTraceRecorder recorder(TracedRequest(*profile, tokens.size(), load));
   load.observer = &recorder;
   const absl::Time began = absl::Now();
   absl::StatusOr<LoadResult> result = client->Load(profile, options.identity, tokens, load, out);
