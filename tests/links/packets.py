@@ -34,6 +34,7 @@ FLOOR = 1  # of `fastest`, as in the simulation
 MIDDLE_DEADLINE = 1  # index of the deadline at which the policies are compared
 FAMILIES = ("cachegen", "constant", "onoff", "shared", "stalls", "steps", "walk")
 CONTEXT = "prose-3-rust-doc"
+IDLE_SECONDS = 0.5  # longer than any retransmission timeout here, with four round trips more
 
 
 def say(text):
@@ -240,7 +241,7 @@ class Runs:
         self.values_per_token = self.facts["values"] / self.facts["tokens"]
         self.scale = self.values_per_token / FULL_VALUES_PER_TOKEN
         self.port = bed.link.ask({"do": "serve", "path": args.work + "/eight_bits.bin"})["port"]
-        self.decode_s_per_token = self.best_decode()
+        self.decode_s_per_token = self.facts["decode_s_per_token"]
         self.rows, self.random = [], random.Random(args.seed)
 
     def traced(self, options, name="probe"):
@@ -250,14 +251,6 @@ class Runs:
                      "--model", "packets@1", "--threads", "1", "--out", self.args.work + "/out.safetensors", "--trace", path, *options)
         with open(path) as f:
             return json.load(f)
-
-    def best_decode(self):
-        """Seconds a token of the quickest decode among three loads at the floor of `fastest`: what the clairvoyant can count on here."""
-        seconds = []
-        for _ in range(3):
-            trace = self.traced(["--policy", "fixed", "--level", str(FLOOR)])
-            seconds += [event["end_ms"] - event["begin_ms"] for event in trace["events"] if event["kind"] == "decode"]
-        return min(seconds) / 1000 / CHUNK_TOKENS
 
     def check(self, answer, what):
         if answer["wrong"]:
@@ -273,13 +266,22 @@ class Runs:
     def case(self, trace, start):
         plan = subprocess.run([self.args.bin + "/tests/links/packets_plan", trace.path], check=True, stdout=subprocess.PIPE, text=True, input=json.dumps(
             {"tokens": self.facts["tokens"], "values_per_token": FULL_VALUES_PER_TOKEN, "bits": self.facts["bits"], "start_s": start,
-             "seconds_per_token": self.facts["seconds_per_token"], "seconds_per_pair": self.facts["seconds_per_pair"],
-             "decode_s_per_token": self.decode_s_per_token}) + "\n").stdout
+             **self.cost, "decode_s_per_token": self.decode_s_per_token}) + "\n").stdout
         return json.loads(plan)
 
-    def load(self, trace, start, plan, what, **wanted):
-        """One load from `start` of the trace on."""
+    def link_from(self, trace, start, idle):
+        """The link is at `start` of the trace now. With `idle` nothing has been sent for so long that TCP begins with its initial window."""
+        if idle:
+            time.sleep(IDLE_SECONDS + 4 * trace.rtt)
         self.bed.link.ask(trace.on_link(self.scale, start))
+
+    def plain(self, trace, start, size, idle):
+        self.link_from(trace, start, idle)
+        return self.client.ask({"do": "plain_tcp", "port": self.port, "bytes": size})["seconds"]
+
+    def load(self, trace, start, plan, what, idle=False, **wanted):
+        """One load from `start` of the trace on."""
+        self.link_from(trace, start, idle)
         answer = self.client.ask({"do": "load", "hint": plan["prior_bytes_per_second"] * self.scale, **wanted})
         self.check(answer, f"{trace.name}, {what}")
         for level in answer["levels"]:
@@ -290,13 +292,17 @@ class Runs:
         return answer
 
     def trace(self, trace, abilities, deadlines):
+        # Anew for each trace: the machine may be busier than it was.
+        self.cost = self.client.ask({"do": "measure"})
         start = 11 + 29 * self.random.random()
         self.bed.set_rtt(trace.rtt)
         plan = self.case(trace, start)
-        say(f"{trace.name}: from {start:.2f} s, round trip {1000 * trace.rtt:.1f} ms, deadlines " + ", ".join(f"{d:.2f}" for d in plan["deadlines_s"]))
-        row = {"trace": trace.name, "family": trace.family, "rtt": trace.rtt, "start": start, "plan": plan, "fastest": {}, "deadline": {}}
+        say(f"{trace.name}: from {start:.2f} s, round trip {1000 * trace.rtt:.1f} ms, prefill {1e6 * self.cost['seconds_per_token']:.0f} us a token, deadlines " + ", ".join(f"{d:.2f}" for d in plan["deadlines_s"]))
+        row = {"trace": trace.name, "family": trace.family, "rtt": trace.rtt, "start": start, "cost": self.cost, "plan": plan, "fastest": {}, "idle": {}, "deadline": {}}
         for ability in abilities:
-            row["fastest"][ability] = self.load(trace, start, plan, f"fastest {ability}", policy="fastest", ability=ability.lower(), floor_level=FLOOR)
+            # Once after an idle time and once more at once.
+            for name, idle in (("idle", True), ("fastest", False)):
+                row[name][ability] = self.load(trace, start, plan, f"fastest {ability}", idle, policy="fastest", ability=ability.lower(), floor_level=FLOOR)
             row["deadline"][ability] = [
                 self.load(trace, start, plan, f"deadline {ability}", policy="deadline", ability=ability.lower(), deadline_ms=1000 * plan["deadlines_s"][index])
                 for index in deadlines]
@@ -308,7 +314,10 @@ class Runs:
         row["recompute"] = self.load(trace, start, plan, "recompute", policy="recompute", ability="any")
         if row["recompute"]["bytes"] != 0:
             raise RuntimeError(f"{trace.name}, recompute: bytes were sent")
-        self.bed.link.ask(trace.on_link(self.scale, start))
+        size = self.facts["level_bytes"][FLOOR]
+        row["plain_idle"] = self.plain(trace, start, size, True)
+        row["plain"] = self.plain(trace, start, size, False)
+        self.link_from(trace, start, False)
         row["eight_bits"] = self.client.ask({"do": "eight_bits", "port": self.port})
         if row["eight_bits"]["wrong"]:
             raise RuntimeError(f"{trace.name}, eight bits: {row['eight_bits']['wrong']}")
@@ -321,7 +330,7 @@ class Runs:
         size = os.path.getsize(self.args.work + "/eight_bits.bin")
         self.bed.set_rtt(0)
         for trace in traces:
-            self.bed.link.ask(trace.on_link(self.scale, 11))
+            self.link_from(trace, 11, False)
             began = time.monotonic()
             answer = self.client.ask({"do": "pump", "port": self.port, "bytes": size})
             end = 11 + time.monotonic() - began
@@ -347,8 +356,8 @@ def main():
     (synthetic_context if args.quick else real_context)(args)
     bed = Testbed(args)
     runs = Runs(args, bed)
-    say(f"{runs.facts['tokens']} tokens of {runs.values_per_token:.0f} values; links are the traces' over {1 / runs.scale:.1f}; prefill "
-        f"{1e6 * runs.facts['seconds_per_token']:.0f} us a token, decode {1e6 * runs.decode_s_per_token:.2f}; bits per value "
+    say(f"{runs.facts['tokens']} tokens of {runs.values_per_token:.0f} values; links are the traces' over {1 / runs.scale:.1f}; "
+        f"decode {1e6 * runs.decode_s_per_token:.2f} us a token; bits per value "
         + ", ".join(f"{b:.2f}" for b in runs.facts["bits"]) + "; congestion control " + ", ".join(bed.congestion_controls()))
     if bed.congestion_controls() != [args.congestion]:
         raise RuntimeError(f"the connections run {bed.congestion_controls()} and not {args.congestion}")
@@ -364,7 +373,7 @@ def main():
         recorded = runs.traced(["--deadline", "2s"])
         if not recorded["outcome"]["ok"] or sum(recorded["arrivals"]) != recorded["outcome"]["bytes"]:
             raise RuntimeError("a recorded load does not add up")
-        print(f"packets: {sum(len(r['fastest']) + sum(map(len, r['deadline'].values())) + 5 for r in runs.rows)} loads over real packets, all of their KV as it must be")
+        print(f"packets: {sum(2 * len(r['fastest']) + sum(map(len, r['deadline'].values())) + 5 for r in runs.rows)} loads over real packets, all of their KV as it must be")
         return 0
 
     checks = runs.self_check([trace("constant", i) for i in (0, 2, 3, 4)] + [trace("steps", 0), trace("walk", 0)])

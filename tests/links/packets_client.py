@@ -6,10 +6,12 @@
 WORK holds what packets.py has put there: the profile, context.npz (tokens and original KV), eight_bits.bin. Reads one JSON object a line from stdin,
 answers each with one on stdout, ends with stdin:
 
-  {"do": "prepare"}     connects; measures prefill and decode; fetches every level once as the reference that later loads are compared with
+  {"do": "prepare"}     connects; fetches every level once as the reference that later loads are compared with; measures the quickest decode of a chunk at level 1
+  {"do": "measure"}     the prefill cost that the next loads declare: the best of a few runs
   {"do": "load", "policy": ..., "ability": ..., "deadline_ms": ..., "level": ..., "floor_level": ..., "hint": ...}
   {"do": "eight_bits", "port": N}     8-bit KV over one TCP connection that is up
   {"do": "text"}                      the model's prefill of the whole context
+  {"do": "plain_tcp", "port": N, "bytes": N}    so many bytes over that connection, and nothing else done
   {"do": "pump", "port": N, "bytes": N}     seconds that so many bytes take, after the first 64 KiB
 
 A load's answer says whether its KV is right: every streamed chunk is bit by bit what that level decodes to, every recomputed one was written by the model.
@@ -32,7 +34,8 @@ import reference_lm as R  # noqa: E402
 import kvstream  # noqa: E402
 
 MODEL_NAME = "packets@1"
-PREFILL_RUNS = 5
+PREFILL_RUNS = 3
+DECODE_RUNS = 5
 SYNTHETIC_SECONDS_PER_TOKEN = 50e-6
 POISON = 0x7fc1  # a NaN that no codec and no model writes
 WARM_BYTES = 64 << 10
@@ -93,10 +96,12 @@ class Loads:
         self.work, self.host = work, server.rsplit(":", 1)[0]
         self.profile = kvstream.Profile.load(os.path.join(work, "profile.kvprofile"))
         self.client = kvstream.Client(server, decode_threads=1)
+        self.plain = None
         self.a = self.b = 0.0
         self.levels = []
 
-    def prepare(self):
+    def measure(self):
+        """The model's prefill cost as a load declares it, from a chunk at the front and one at the end."""
         node, chunk, tokens = self.node, self.profile.chunk_tokens, len(self.node.tokens)
         node.restore()
         late = tokens - chunk
@@ -104,15 +109,24 @@ class Loads:
         late_seconds = best(lambda: node.prefill(late, chunk), PREFILL_RUNS)
         self.b = max(0.0, (late_seconds - early_seconds) / (chunk * late)) if late else 0.0
         self.a = max(1e-9, early_seconds / chunk - self.b * chunk / 2)
+        return {"seconds_per_token": self.a, "seconds_per_pair": self.b}
+
+    def prepare(self):
+        node, chunk, tokens = self.node, self.profile.chunk_tokens, len(self.node.tokens)
         self.client.warm_up(self.profile)
         self.client.ping()
         for level in range(self.profile.levels):
             node.clear()
             self.client.load(self.profile, node.tokens, model=MODEL_NAME, policy="fixed", level=level, out=node.memory)
             self.levels.append(node.snapshot())
+        story_file, decodes = os.path.join(self.work, "story.json"), []
+        for _ in range(DECODE_RUNS):
+            self.client.load(self.profile, node.tokens, model=MODEL_NAME, policy="fixed", level=min(1, self.profile.levels - 1), out=node.memory, trace=story_file)
+            with open(story_file) as f:
+                decodes += [event["end_ms"] - event["begin_ms"] for event in json.load(f)["events"] if event["kind"] == "decode"]
         looked = self.client.lookup(self.profile, node.tokens, model=MODEL_NAME)
         values = sum(t.size for pair in node.original for t in pair)
-        return {"seconds_per_token": self.a, "seconds_per_pair": self.b, "tokens": tokens, "values": values, "chunk_tokens": chunk,
+        return {"decode_s_per_token": min(decodes) / 1000 / chunk, "tokens": tokens, "values": values, "chunk_tokens": chunk,
                 "level_bytes": list(looked.level_bytes), "bits": [8 * size / values for size in looked.level_bytes]}
 
     def wrong(self, chunks):
@@ -179,13 +193,12 @@ class Loads:
 
     def eight_bits(self, port):
         size = os.path.getsize(os.path.join(self.work, "eight_bits.bin"))
-        with socket.create_connection((self.host, port)) as connection:
-            time.sleep(0.2)  # the handshake is not what is measured
-            started = time.monotonic()
-            connection.sendall(b"x")
-            data = self.fetch(connection, size)
-            self.unpack(data)
-            seconds = time.monotonic() - started
+        connection = self.plain_connection(port)
+        started = time.monotonic()
+        connection.sendall(size.to_bytes(8, "big"))
+        data = self.fetch(connection, size)
+        self.unpack(data)
+        seconds = time.monotonic() - started
         with open(os.path.join(self.work, "eight_bits.bin"), "rb") as f:
             return {"seconds": seconds, "bytes": size, "wrong": "" if f.read() == data else "other bytes than were sent"}
 
@@ -207,13 +220,26 @@ class Loads:
         self.node.prefill(0, len(self.node.tokens))
         return {"seconds": time.monotonic() - started}
 
+    def plain_connection(self, port):
+        """One that stays up, as the one to the daemon does."""
+        if self.plain is None:
+            self.plain = socket.create_connection((self.host, port))
+        return self.plain
+
+    def plain_tcp(self, port, size):
+        connection = self.plain_connection(port)
+        started = time.monotonic()
+        connection.sendall(size.to_bytes(8, "big"))
+        self.fetch(connection, size)
+        return {"seconds": time.monotonic() - started, "bytes": size}
+
     def pump(self, port, size):
-        with socket.create_connection((self.host, port)) as connection:
-            connection.sendall(b"x")
-            self.fetch(connection, WARM_BYTES)
-            started = time.monotonic()
-            self.fetch(connection, size - WARM_BYTES)
-            return {"seconds": time.monotonic() - started, "bytes": size - WARM_BYTES}
+        connection = self.plain_connection(port)
+        connection.sendall(size.to_bytes(8, "big"))
+        self.fetch(connection, WARM_BYTES)
+        started = time.monotonic()
+        self.fetch(connection, size - WARM_BYTES)
+        return {"seconds": time.monotonic() - started, "bytes": size - WARM_BYTES}
 
 
 def main():
@@ -227,8 +253,9 @@ def main():
         wanted = json.loads(line)
         what = wanted["do"]
         try:
-            answer = (loads.prepare() if what == "prepare" else loads.load(wanted) if what == "load" else loads.eight_bits(wanted["port"])
-                      if what == "eight_bits" else loads.text() if what == "text" else loads.pump(wanted["port"], wanted["bytes"]))
+            answer = (loads.prepare() if what == "prepare" else loads.measure() if what == "measure" else loads.load(wanted) if what == "load" else loads.eight_bits(wanted["port"])
+                      if what == "eight_bits" else loads.text() if what == "text"
+                      else loads.plain_tcp(wanted["port"], wanted["bytes"]) if what == "plain_tcp" else loads.pump(wanted["port"], wanted["bytes"]))
         except (kvstream.KVStreamError, RuntimeError, OSError) as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)

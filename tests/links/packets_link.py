@@ -8,7 +8,7 @@ Reads one JSON object a line from stdin, answers each with one on stdout, ends w
   {"do": "follow", "steps": [[seconds, bytes a second], ...], "period": seconds or null, "offset": seconds}
       from now on the link has the trace's rates from `offset` on; answers once the first is set
   {"do": "rate", "bytes_per_second": x}      one rate, for ever
-  {"do": "serve", "path": FILE}              answers {"port": N}: whoever connects there gets the file's bytes
+  {"do": "serve", "path": FILE}              answers {"port": N}: whoever connects there and sends a number of 8 bytes gets so many of the file's
   {"do": "sent"}                             answers {"bytes": N}: what the device has sent so far, frame headers included
 
 Rates count TCP's payload: what is set is 1514/1448 of it, since a full Ethernet frame of 1,514 bytes carries 1,448 of payload.
@@ -93,9 +93,9 @@ def serve(address, path):
             connection, _ = listener.accept()
             with connection:
                 try:
-                    # One byte asks for the payload: a connection is up before the clock starts, as for every other load.
-                    while connection.recv(1):
-                        connection.sendall(payload)
+                    # The connection is up before anybody's clock starts, as for every other load.
+                    while len(wanted := connection.recv(8, socket.MSG_WAITALL)) == 8:
+                        connection.sendall(payload[:int.from_bytes(wanted, "big")])
                 except OSError:
                     pass  # the reader left
 

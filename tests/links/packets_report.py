@@ -20,7 +20,8 @@ def table(head, rows):
 
 def cell(rows, ability):
     """Ratio of delays to the clairvoyant's, (simulated), extra misses in points, ratio of mean levels."""
-    ratios = [row["fastest"][ability]["seconds"] / row["plan"][ability]["fastest"]["clairvoyant_s"] for row in rows]
+    def ratio(name):
+        return mean(row[name][ability]["seconds"] / row["plan"][ability]["fastest"]["clairvoyant_s"] for row in rows)
     simulated = [row["plan"][ability]["fastest"]["simulated_s"] / row["plan"][ability]["fastest"]["clairvoyant_s"] for row in rows]
     late = unready = impossible = deadlines = 0
     level = best = 0.0
@@ -33,8 +34,17 @@ def cell(rows, ability):
             unready += answer["all_in_place_s"] > row["plan"]["deadlines_s"][index]
             level += answer["level_at_deadline"]
             best += bound["clairvoyant_level"]
-    return (f"{mean(ratios):.3f} ({mean(simulated):.3f}), {100 * (unready - impossible) / deadlines:+.1f} ({100 * (late - impossible) / deadlines:+.1f}), "
+    return (f"{ratio('fastest'):.3f} ({mean(simulated):.3f}; {ratio('idle'):.3f}), {100 * (unready - impossible) / deadlines:+.1f} ({100 * (late - impossible) / deadlines:+.1f}), "
             f"{level / best if best else math.nan:.3f}")
+
+
+def transports(rows, families):
+    def cells(some):
+        bound = [row["plan"]["NONE"]["fastest"]["clairvoyant_s"] for row in some]
+        return ([f"{mean(row[name] / b for row, b in zip(some, bound)):.3f}" for name in ("plain", "plain_idle")]
+                + [f"{mean(row[name]['NONE']['seconds'] / row[plain] for row in some):.3f}" for name, plain in (("fastest", "plain"), ("idle", "plain_idle"))])
+    return table(["family", "plain TCP / clairvoyant", "after an idle time", "ours / plain TCP", "after an idle time"],
+                 [[family, *cells([r for r in rows if r["family"] == family])] for family in families] + [["all", *cells(rows)]])
 
 
 def policies(rows):
@@ -81,14 +91,17 @@ def report(runs, checks):
     families = sorted({row["family"] for row in rows})
     text = (f"{processor()}, {os.cpu_count()} cores, load average {os.getloadavg()[1]:.1f} at the end, `-c opt`, {args.congestion}, seed {args.seed}: "
             f"{facts['tokens']} tokens of {runs.values_per_token:.0f} values, so the traces' rates are divided by {1 / runs.scale:.1f}; "
-            f"prefill {1e6 * facts['seconds_per_token']:.0f} us a token, decode {1e6 * runs.decode_s_per_token:.1f} us, each the best of several; bits per value "
+            f"prefill {1e6 * min(r['cost']['seconds_per_token'] for r in rows):.0f} to {1e6 * max(r['cost']['seconds_per_token'] for r in rows):.0f} us a token (measured before each "
+            f"trace, the best of three), decode {1e6 * runs.decode_s_per_token:.1f} us (the best of 30); bits per value "
             + ", ".join(f"{b:.2f}" for b in facts["bits"]) + ".\n\n")
     text += ("Plain TCP got of what the trace promises: " + ", ".join(f"{name[len('final_'):]} {share:.3f}" for name, share in checks) + ".\n\n")
-    text += ("### Against the clairvoyant\n\nEach cell: mean ratio of load delays (`fastest`, level 1; in brackets the simulator's for the same loads), points of deadlines at which more "
+    text += ("### Against the clairvoyant\n\nEach cell: mean ratio of load delays (`fastest`, level 1; in brackets the simulator's for the same loads, and that of a connection that had been idle), points of deadlines at which more "
              "often a chunk was not in place (in brackets: the load had not ended), ratio of the mean levels in place at the deadline.\n\n")
     text += table(["family", *(f"`{a}`" for a in ABILITIES)],
                   [[family, *(cell([r for r in rows if r["family"] == family], a) for a in ABILITIES)] for family in families]
                   + [["all", *(cell(rows, a) for a in ABILITIES)]])
+    text += ("\n### What TCP alone makes of it\n\nThe bytes of level 1 over plain TCP, with nothing decoded: ratio of its time to the clairvoyant's delay (`NONE`), and of our delay to its.\n\n")
+    text += transports(rows, families)
     text += "\n### Policies under the same deadlines\n\n" + policies(rows)
     text += "\n### Constant links, level 1\n\n" + constants(rows)
     return text
@@ -170,5 +183,5 @@ def write(root, text, runs, bed, trace):
     plan = runs.case(one, start)
     bed.link.ask(one.on_link(runs.scale, start))
     story = runs.traced(["--deadline", f"{round(1000 * plan['deadlines_s'][2])}ms", "--recompute-ability", "any", "--prefill-tokens-per-second",
-                         str(round(1 / runs.facts["seconds_per_token"]))], name="story")
+                         str(round(1 / runs.cost["seconds_per_token"]))], name="story")
     draw_story(story, one, start, runs.scale, os.path.join(docs, "packets_timeline.png"))
