@@ -15,7 +15,8 @@ void CellRows::Reset(int32_t coordinates, int tokens, int levels) {
   tokens_ = tokens;
   levels_ = levels;
   stride_ = (int64_t{tokens} + kLanes - 1) / kLanes * kLanes;
-  const size_t steps = static_cast<size_t>(coordinates) * (stride_ / kLanes);
+  // At least one, so that a row without tokens has an address too.
+  const size_t steps = std::max<size_t>(1, static_cast<size_t>(coordinates) * (stride_ / kLanes));
   if (steps_.size() < steps) steps_.resize(steps);
   wide_rows_.clear();
   wide_.clear();

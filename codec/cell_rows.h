@@ -43,9 +43,11 @@ class CellRows {
   // Cells of a row, padding included.
   int64_t stride() const { return stride_; }
   // [stride], aligned to 64 bytes; valid until Reset.
-  int16_t* narrow(int32_t coordinate) { return steps_.data()->cell + coordinate * stride_; }
+  int16_t* narrow(int32_t coordinate) {
+    return reinterpret_cast<int16_t*>(steps_.data()) + coordinate * stride_;
+  }
   const int16_t* narrow(int32_t coordinate) const {
-    return steps_.data()->cell + coordinate * stride_;
+    return reinterpret_cast<const int16_t*>(steps_.data()) + coordinate * stride_;
   }
   // [stride], of which tokens() count, or null if the row is not wide. Valid until the next Widen.
   int32_t* wide(int32_t coordinate) {
