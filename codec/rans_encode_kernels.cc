@@ -86,9 +86,10 @@ HWY_INLINE Cells LoadStep(const int32_t* in, int v, int count) {
   return hn::Load(d, copy);
 }
 
+// Not inlined: it is large, and the way of few rows where the fast steps below exist.
 template <bool kAll>
-HWY_INLINE void BaseStep(const BaseEncodeTable& table, const int32_t* cells, int count, State* x,
-                         uint16_t** next) {
+HWY_NOINLINE void BaseStep(const BaseEncodeTable& table, const int32_t* cells, int count, State* x,
+                           uint16_t** next) {
   const StateTag d;
   const hn::RebindToSigned<StateTag> di;
   Cells index[kStates];
@@ -163,8 +164,8 @@ HWY_INLINE void PlainStep(const int16_t* step, int32_t* cells) {
 }
 
 template <bool kAll>
-HWY_INLINE void RefineStep(const RefineEncodeTable& table, const int16_t* cells,
-                           const int16_t* parents, int count, State* x, uint16_t** next) {
+HWY_NOINLINE void RefineStep(const RefineEncodeTable& table, const int16_t* cells,
+                             const int16_t* parents, int count, State* x, uint16_t** next) {
   const StateTag d;
   alignas(64) int32_t cell[kLanes];
   alignas(64) int32_t parent[kLanes];
