@@ -15,7 +15,8 @@ void CellRows::Reset(int32_t coordinates, int tokens, int levels) {
   tokens_ = tokens;
   levels_ = levels;
   stride_ = (int64_t{tokens} + kLanes - 1) / kLanes * kLanes;
-  const size_t steps = static_cast<size_t>(coordinates) * (stride_ / kLanes);
+  // At least one, so that a row without tokens has an address too.
+  const size_t steps = std::max<size_t>(1, static_cast<size_t>(coordinates) * (stride_ / kLanes));
   if (steps_.size() < steps) steps_.resize(steps);
   wide_rows_.clear();
   wide_.clear();
@@ -52,18 +53,31 @@ void CellRows::Set(int32_t coordinate, int64_t token, int32_t value, int level) 
       static_cast<int16_t>(std::max(-kClamp, std::min(kClamp, value)));
 }
 
+void CellRows::Plain(int32_t coordinate, int32_t* cells) const {
+  const int32_t* const kept = wide(coordinate);
+  const int16_t* const row = narrow(coordinate);
+  for (int t = 0; t < tokens_; ++t) cells[t] = kept != nullptr ? kept[t] : row[Place(t)];
+}
+
 void CellRows::Read(const int32_t* cells, int32_t coordinates, int tokens, int level, int levels) {
   Reset(coordinates, tokens, levels);
+  const int32_t limit = NarrowMax(level, levels);
   for (int32_t i = 0; i < coordinates; ++i) {
-    std::fill(narrow(i), narrow(i) + stride_, int16_t{0});
-    for (int t = 0; t < tokens; ++t) Set(i, t, cells[int64_t{i} * tokens + t], level);
+    const int32_t* const from = cells + int64_t{i} * tokens;
+    int16_t* const row = narrow(i);
+    std::fill(row, row + stride_, int16_t{0});
+    bool fits = true;
+    for (int t = 0; t < tokens; ++t) fits &= std::abs(from[t]) <= limit;
+    if (fits) {
+      for (int t = 0; t < tokens; ++t) row[Place(t)] = static_cast<int16_t>(from[t]);
+    } else {
+      for (int t = 0; t < tokens; ++t) Set(i, t, from[t], level);
+    }
   }
 }
 
 void CellRows::Write(int32_t* cells) const {
-  for (int32_t i = 0; i < coordinates_; ++i) {
-    for (int t = 0; t < tokens_; ++t) cells[int64_t{i} * tokens_ + t] = Get(i, t);
-  }
+  for (int32_t i = 0; i < coordinates_; ++i) Plain(i, cells + int64_t{i} * tokens_);
 }
 
 }  // namespace kvstream

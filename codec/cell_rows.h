@@ -3,9 +3,10 @@
 //
 // Rows are padded to whole steps of 32 tokens. Within a step tokens stand as 0, 16, 1, 17, ...: a
 // 32-bit word holds token i below token i + 16, so that a kernel splits and joins the two vectors
-// of rANS states with shifts alone. A row is *wide* if a cell of it could leave 16 bits on the way
-// to the profile's finest level. Its cells then stand in 32 bits, in plain order, and its narrow
-// row holds them clamped to -2..2, which is all that the entropy code's contexts need.
+// of rANS states with shifts alone. A row is *wide* if a cell of it could grow too large for 16
+// bits on the way to the profile's finest level. Its cells then stand in 32 bits, in plain order,
+// and its narrow row holds them clamped to -2..2, which is all that the entropy code's contexts
+// need.
 #ifndef KVSTREAM_CODEC_CELL_ROWS_H_
 #define KVSTREAM_CODEC_CELL_ROWS_H_
 
@@ -20,10 +21,13 @@ namespace kvstream {
 // Not thread-safe.
 class CellRows {
  public:
-  // Largest magnitude of a cell of `level` that stays within 16 bits at level `levels` - 1.
+  // Largest magnitude of a narrow row's cell at the finest level: a division by three in 16 bits is
+  // exact up to here.
+  static constexpr int32_t kFinestMax = 16383;
+  // Largest magnitude of a cell of `level` that stays within that at level `levels` - 1.
   static constexpr int32_t NarrowMax(int level, int levels) {
     const int32_t power = PowerOf3(levels - 1 - level);
-    return (INT16_MAX - (power - 1) / 2) / power;
+    return (kFinestMax - (power - 1) / 2) / power;
   }
   // Where token t of a row stands.
   static constexpr int64_t Place(int64_t t) {
@@ -39,9 +43,11 @@ class CellRows {
   // Cells of a row, padding included.
   int64_t stride() const { return stride_; }
   // [stride], aligned to 64 bytes; valid until Reset.
-  int16_t* narrow(int32_t coordinate) { return steps_.data()->cell + coordinate * stride_; }
+  int16_t* narrow(int32_t coordinate) {
+    return reinterpret_cast<int16_t*>(steps_.data()) + coordinate * stride_;
+  }
   const int16_t* narrow(int32_t coordinate) const {
-    return steps_.data()->cell + coordinate * stride_;
+    return reinterpret_cast<const int16_t*>(steps_.data()) + coordinate * stride_;
   }
   // [stride], of which tokens() count, or null if the row is not wide. Valid until the next Widen.
   int32_t* wide(int32_t coordinate) {
@@ -64,7 +70,9 @@ class CellRows {
   // value: a cell of `level`.
   void Set(int32_t coordinate, int64_t token, int32_t value, int level);
 
-  // From and to int32 cells [coordinate][token] of `level`. Read starts a chunk.
+  // The row's cells in plain order.
+  void Plain(int32_t coordinate, int32_t* cells) const;
+  // From and to int32 cells [coordinate][token] of `level`. Read starts a chunk; padding is 0 then.
   void Read(const int32_t* cells, int32_t coordinates, int tokens, int level, int levels);
   void Write(int32_t* cells) const;
 

@@ -163,6 +163,13 @@ void EntropyStage(const Profile& profile, const EncodedChunk& chunk) {
   LevelDecoder decoder(data);
   LevelEncoder encoder(data);
   std::vector<uint8_t> classes = data.classes;
+  CellRows finest;
+  for (int level = 0; level < data.levels; ++level) {
+    const absl::StatusOr<SegmentView> segment = ParseSegment(data, chunk.segments[level]);
+    Check(segment.status());
+    Check(decoder.Decode(*segment, kTokens, &classes, &finest));
+  }
+  classes = data.classes;
   CellRows rows;
   std::vector<int32_t> cells(static_cast<size_t>(data.coordinates) * kTokens);
   std::vector<int32_t> order;
@@ -186,8 +193,7 @@ void EntropyStage(const Profile& profile, const EncodedChunk& chunk) {
     const double encode = Best([&] {
       std::vector<uint8_t> chosen = classes_below;
       SegmentSections sections;
-      encoder.Encode(level, cells.data(), level == 0 ? nullptr : parents.data(), kTokens, &chosen,
-                     &sections);
+      encoder.EncodeFinest(level, finest, &chosen, &sections);
     });
     CodingOrder(data, level, classes, &order);
     const double symbols = static_cast<double>(order.size()) * kTokens;

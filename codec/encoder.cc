@@ -8,15 +8,16 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "codec/byte_io.h"
+#include "codec/cell_rows.h"
 #include "codec/exact_tokens.h"
 #include "codec/float16.h"
 #include "codec/format.h"
-#include "codec/forward_kernels.h"
 #include "codec/kv_panels.h"
 #include "codec/level_coder.h"
 #include "codec/panel_multiply.h"
 #include "codec/profile_data.h"
 #include "codec/quantize.h"
+#include "codec/rans_encode_kernels.h"
 #include "codec/segment.h"
 
 namespace kvstream {
@@ -48,7 +49,8 @@ class ChunkEncoder::Impl {
   std::vector<float> normalised_;   // panels of a group's channels
   std::vector<float> transformed_;  // panels of its coordinates
   std::vector<int32_t> rows_;
-  std::vector<int32_t> cells_;  // of the finest level, [coordinate][token]
+  CellRows cells_;  // of the finest level
+  std::vector<uint8_t> fits_;
 };
 
 absl::Status ChunkEncoder::Impl::CheckShape(const KvView& kv, int64_t first_position) const {
@@ -112,7 +114,8 @@ absl::Status ChunkEncoder::Impl::Quantise(const KvView& kv, int64_t first_positi
   const int64_t tokens = kv.tokens;
   const int64_t panels = PanelCount(tokens);
   const float power = static_cast<float>(PowerOf3(data_.levels - 1));
-  cells_.resize(static_cast<size_t>(data_.coordinates) * tokens);
+  const int finest = data_.levels - 1;
+  cells_.Reset(data_.coordinates, static_cast<int>(tokens), data_.levels);
   for (const ProfileGroup& group : data_.groups) {
     normalised_.resize(PanelFloats(group.channels, tokens));
     if (!panels_.Load(kv, first_position, group.first_channel, group.channels,
@@ -129,14 +132,17 @@ absl::Status ChunkEncoder::Impl::Quantise(const KvView& kv, int64_t first_positi
                    scratch_);
       coordinates = transformed_.data();
     }
+    fits_.resize(group.rank);
     for (int64_t panel = 0; panel < panels; ++panel) {
-      const int64_t columns = std::min<int64_t>(kPanelColumns, tokens - panel * kPanelColumns);
+      const float* const sources = coordinates + panel * group.rank * kPanelColumns;
+      const int64_t first = panel * kPanelColumns;
+      QuantisePanel(sources, group.rank, power, cells_.narrow(group.first_coordinate) + first,
+                    cells_.stride(), fits_.data());
       for (int32_t i = 0; i < group.rank; ++i) {
-        const float* source = coordinates + (panel * group.rank + i) * kPanelColumns;
-        int32_t* target = cells_.data() +
-                          static_cast<int64_t>(group.first_coordinate + i) * tokens +
-                          panel * kPanelColumns;
-        QuantiseRow(source, columns, power, target);
+        const int32_t coordinate = group.first_coordinate + i;
+        if (fits_[i] != 0 && cells_.wide(coordinate) == nullptr) continue;
+        for (int64_t t = first; t < std::min(tokens, first + kPanelColumns); ++t)
+          cells_.Set(coordinate, t, CellOf(sources[i * kPanelColumns + t - first], power), finest);
       }
     }
   }
@@ -167,8 +173,7 @@ absl::StatusOr<EncodedChunk> ChunkEncoder::Impl::Encode(const KvView& kv, int64_
   EncodedChunk chunk;
   std::vector<uint8_t> classes = data_.classes;
   for (int level = 0; level < data_.levels; ++level) {
-    levels_.EncodeFinest(level, cells_.data(), static_cast<int>(coded.tokens), &classes,
-                         &sections[level]);
+    levels_.EncodeFinest(level, cells_, &classes, &sections[level]);
     header.level = level;
     header.flags =
         static_cast<uint8_t>((sections[level].class_override.empty() ? 0 : kSegmentHasOverride) |

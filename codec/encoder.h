@@ -17,7 +17,7 @@ struct EncodedChunk {
   std::vector<std::string> segments;
 };
 
-// Not thread-safe: holds scratch memory, some 5 bytes a value of a chunk and 8 a value of the
+// Not thread-safe: holds scratch memory, some 3 bytes a value of a chunk and 8 a value of the
 // largest group. With what it returns that is under three times the chunk's KV as long as a group
 // is a small part of the model. One per thread.
 class ChunkEncoder {

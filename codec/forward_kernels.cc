@@ -2,7 +2,6 @@
 
 #include "codec/float16.h"
 #include "codec/panel_multiply.h"
-#include "codec/quantize.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "codec/forward_kernels.cc"
@@ -19,27 +18,6 @@ using FloatTag = hn::CappedTag<float, 16>;
 using IntTag = hn::RebindToSigned<FloatTag>;
 using Floats = hn::Vec<FloatTag>;
 constexpr int kVector = static_cast<int>(hn::MaxLanes(FloatTag()));
-
-void Quantise(const float* in, int64_t count, float power, int32_t* out) {
-  const FloatTag d;
-  const IntTag di;
-  const auto largest = hn::Set(d, static_cast<float>(kMaxBaseSymbol));
-  int64_t i = 0;
-  for (; i + kVector <= count; i += kVector) {
-    const auto x = hn::LoadU(d, in + i);
-    const auto magnitude = hn::Abs(x);
-    auto u = hn::IfThenElse(
-        hn::Lt(magnitude, hn::Set(d, 0.6f)), hn::Mul(magnitude, hn::Set(d, float(1 / 1.2))),
-        hn::IfThenElse(hn::Lt(magnitude, hn::Set(d, 1.5f)),
-                       hn::Mul(hn::Sub(magnitude, hn::Set(d, 0.15f)), hn::Set(d, float(1 / 0.9))),
-                       magnitude));
-    u = hn::IfThenElse(hn::Lt(u, largest), u, largest);
-    const auto cell = hn::ConvertTo(di, hn::Add(hn::Mul(u, hn::Set(d, power)), hn::Set(d, 0.5f)));
-    const auto negative = hn::RebindMask(di, hn::Lt(x, hn::Zero(d)));
-    hn::StoreU(hn::IfThenElse(negative, hn::Neg(cell), cell), di, out + i);
-  }
-  for (; i < count; ++i) out[i] = CellOf(in[i], power);
-}
 
 bool Widen(const uint16_t* in, int64_t count, KvDtype dtype, float* out) {
   const FloatTag d;
@@ -134,14 +112,9 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace kvstream {
 
-HWY_EXPORT(Quantise);
 HWY_EXPORT(Widen);
 HWY_EXPORT(Normalise);
 HWY_EXPORT(Rotate);
-
-void QuantiseRow(const float* in, int64_t count, float power, int32_t* out) {
-  HWY_DYNAMIC_DISPATCH(Quantise)(in, count, power, out);
-}
 
 bool WidenLine(const uint16_t* in, int64_t count, KvDtype dtype, float* out) {
   return HWY_DYNAMIC_DISPATCH(Widen)(in, count, dtype, out);

@@ -9,9 +9,6 @@
 
 namespace kvstream {
 
-// out[i] = CellOf(in[i], power).
-void QuantiseRow(const float* in, int64_t count, float power, int32_t* out);
-
 // 16-bit floats -> floats, as FloatFrom16. False if one is not finite.
 bool WidenLine(const uint16_t* in, int64_t count, KvDtype dtype, float* out);
 

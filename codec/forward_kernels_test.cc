@@ -8,37 +8,12 @@
 #include "codec/float16.h"
 #include "codec/kernel_targets.h"
 #include "codec/panel_multiply.h"
-#include "codec/quantize.h"
 #include "codec/rope.h"
 #include "codec/test_kv.h"
 #include "gtest/gtest.h"
 
 namespace kvstream {
 namespace {
-
-TEST(ForwardKernelsTest, CellsAreThoseOfCellOf) {
-  TestRandom random(1);
-  std::vector<float> values = {0.0f, -0.0f, 0.6f, -0.6f, 1.5f, 1e9f, -1e9f, 1e38f};
-  // Edges of cells and their neighbours, at every level.
-  for (int level = 0; level < kMaxLevels; ++level) {
-    for (int v = 0; v < 40; ++v) {
-      const float edge = Unwarp((static_cast<float>(v) + 0.5f) / PowerOf3(level));
-      values.insert(values.end(),
-                    {edge, -edge, std::nextafter(edge, 0.0f), std::nextafter(edge, 9e9f)});
-    }
-  }
-  for (int i = 0; i < 3001; ++i)
-    values.push_back(static_cast<float>(std::exp(3 * random.Normal()) * random.Normal()));
-  for (int level = 0; level < kMaxLevels; ++level) {
-    const float power = static_cast<float>(PowerOf3(level));
-    ForEachTarget([&] {
-      std::vector<int32_t> cells(values.size());
-      QuantiseRow(values.data(), static_cast<int64_t>(values.size()), power, cells.data());
-      for (size_t i = 0; i < values.size(); ++i)
-        ASSERT_EQ(cells[i], CellOf(values[i], power)) << values[i];
-    });
-  }
-}
 
 TEST(ForwardKernelsTest, EverySixteenBitFloatWidensAsScalarCodeDoes) {
   for (const KvDtype dtype : {KvDtype::kF16, KvDtype::kBF16}) {

@@ -311,13 +311,18 @@ float InverseTransform::Measure(const ProfileGroup& group, int level, const Cell
   const auto add_squares = HWY_DYNAMIC_DISPATCH(AddSquares);
   rows_.clear();
   rows_.reserve(group.rank);
+  if (!profile_.calibrated) {
+    // Every row is copied to its channel, none multiplied.
+    for (int32_t i = 0; i < group.rank; ++i) rows_.push_back(i);
+    return 0;
+  }
   norm_.assign(cells.stride(), 0.0f);
   float outwards = 0;  // of the decoder's placement, in base steps
   for (int32_t i = 0; i < group.rank; ++i) {
     const int32_t coordinate = group.first_coordinate + i;
     const bool any =
         add_squares(cells.narrow(coordinate), cells.wide(coordinate), cells.stride(), norm_.data());
-    if (!any && profile_.calibrated) continue;
+    if (!any) continue;
     rows_.push_back(i);
     const Shrink& shrink = profile_.tables.ShrinkOf(level, classes[coordinate]);
     outwards = std::max(outwards, std::max(-shrink[0], -shrink[1]));

@@ -48,8 +48,8 @@ class CodeLengths {
     std::vector<int32_t> far;            // cells beyond the reach
     void Clear();
     void Add(int32_t cell);
-    // Adds each of tokens cells. Precondition: nothing was added since Clear.
-    void AddRow(const int32_t* cells, int tokens);
+    // Adds the cells of a narrow row, its padding 0. Precondition: nothing was added since Clear.
+    void AddRow(const int16_t* cells, int tokens);
   };
   struct Refine {
     int32_t count[kRefineContexts][3] = {};
@@ -57,18 +57,17 @@ class CodeLengths {
 
   double BaseBits(int klass, const Base& base) const;
   double RefineBits(int level, int klass, const Refine& refine) const;
-  // The same of classes [first, first + count) at once, into bits[count].
-  void BaseBits(int first, int count, const Base& base, double* bits) const;
-  void RefineBits(int level, int first, int count, const Refine& refine, double* bits) const;
+  // Bits of one cell at level 0.
+  double CellBits(int klass, int32_t cell) const;
+  // Of the symbol r at a refinement level.
+  float SymbolBits(int level, int klass, int context, int r) const {
+    return refine_[(level - 1) * tables_.classes + klass][context][r + 1];
+  }
 
  private:
-  double CellBits(int klass, int32_t cell) const;
-
   const ClassTables& tables_;
   std::vector<std::vector<float>> base_;  // [class][symbol + max_symbol]
   std::vector<std::array<std::array<float, 3>, kRefineContexts>> refine_;  // [level - 1][class]
-  std::vector<float> cells_;                                               // [cell + kReach][class]
-  std::vector<float> symbols_;  // [level - 1][context][r + 1][class]
 };
 
 // Not thread-safe: holds scratch memory. `profile` is borrowed.
@@ -76,26 +75,51 @@ class LevelEncoder {
  public:
   explicit LevelEncoder(const ProfileData& profile);
 
-  // cells: of the profile's finest level, [coordinate][token]; those of `level` and of the one
-  // below are made from them row by row. classes: in effect at the level below, replaced by those
-  // of this level where the override pays.
+  // cells: of the profile's finest level, their padding 0; those of `level` and of the one below
+  // are made from them row by row. Levels come in order from 0, with the same cells. classes: in
+  // effect at the level below, replaced by those of this level where the override pays.
+  void EncodeFinest(int level, const CellRows& cells, std::vector<uint8_t>* classes,
+                    SegmentSections* out);
+  // The same from cells [coordinate][token], which are copied; any level at any time.
   void EncodeFinest(int level, const int32_t* cells, int tokens, std::vector<uint8_t>* classes,
                     SegmentSections* out);
-  // The same from cells of this level and parents, of the level below (unused at level 0).
-  void Encode(int level, const int32_t* cells, const int32_t* parents, int tokens,
-              std::vector<uint8_t>* classes, SegmentSections* out);
+  // The same from cells of this level.
+  void Encode(int level, const int32_t* cells, int tokens, std::vector<uint8_t>* classes,
+              SegmentSections* out);
 
  private:
-  // One coordinate's cells and their parents (null at level 0). What they point to stays until the
-  // next call.
+  // One coordinate's cells of the level at work and their parents (null at level 0), as narrow rows
+  // or, at level 0 alone, in 32 bits. What they point to stays until the next call.
   struct Rows {
-    const int32_t* cells;
-    const int32_t* parents;
+    const int16_t* cells;
+    const int16_t* parents;
+    const int32_t* wide;
   };
+  // Lengths of the symbols of a row under a window of classes: one for each symbol that occurs.
+  struct Terms {
+    std::vector<const float*> lengths;
+    std::vector<float> counts;
+    void Clear() {
+      lengths.clear();
+      counts.clear();
+    }
+    void Add(const float* length, int32_t count) {
+      lengths.push_back(length);
+      counts.push_back(static_cast<float>(count));
+    }
+  };
+
+  void Begin(int level, const CellRows& cells, int finest);
   Rows RowsOf(int32_t coordinate);
+  // Cells of the level in 32 bits, into plain_, and their parents.
+  void PlainRows(int32_t coordinate);
   // Rows of a block lie scattered: fetches the next one's cells while one is coded.
   void FetchRow(int32_t coordinate) const;
+  // Counts the symbols of a coordinate at levels above 0, from that at work up to the finest.
+  void CountLevels(int32_t coordinate);
   void EncodeRows(std::vector<uint8_t>* classes, SegmentSections* out);
+  // Bits of coordinate under each class in reach of its reference, into costs[width_].
+  void CostRow(int32_t coordinate, int reference, float* costs);
   void ChooseClasses(std::vector<uint8_t>* classes, std::string* out);
   void EncodeExceptions(const std::vector<uint8_t>& classes, std::string* out);
   void EncodeBlock(const std::vector<uint8_t>& classes, size_t first, size_t last,
@@ -103,16 +127,28 @@ class LevelEncoder {
 
   const ProfileData& profile_;
   const CodeLengths lengths_;
-  std::vector<BaseEncodeTable> tables_;  // by class
+  // Classes on either side of the reference that an override may choose, and what a row of
+  // candidates has, padded to whole vectors.
+  const int reach_;
+  const int width_;
+  std::vector<float> cell_lengths_;               // [cell + kReach][reach_ + class + reach_]
+  std::vector<float> symbol_lengths_;             // [level - 1][context][r + 1][the same]
+  std::vector<BaseEncodeTable> tables_;           // by class
+  std::vector<RefineEncodeTable> refine_tables_;  // [level - 1][class]
   RansRowEncoder rans_;
   // The chunk at work.
   int level_ = 0;
   int tokens_ = 0;
-  const int32_t* cells_ = nullptr;
-  const int32_t* parents_ = nullptr;
-  int steps_ = 0;  // levels from cells_ down to level_
-  std::vector<int32_t> row_;
-  std::vector<int32_t> parent_row_;
+  const CellRows* cells_ = nullptr;
+  int finest_ = 0;         // level of cells_
+  bool counting_ = false;  // whether counts_ must be made, of the levels from level_ to finest_
+  CellRows copied_;
+  std::vector<int16_t> rows_;  // of one coordinate: cells of every level from finest_ down
+  std::vector<int32_t> plain_;
+  std::vector<int32_t> plain_parents_;
+  CodeLengths::Base base_;
+  Terms terms_;
+  std::vector<std::array<uint16_t, kRefineContexts * 3>> counts_;  // [level - 1][coordinate]
   std::vector<float> candidates_;
   std::vector<std::array<int32_t, 2>> range_;  // of each coordinate's cells
   std::vector<double> bits_;                   // by coordinate, under the chosen classes

@@ -51,8 +51,7 @@ Coded Encode(const ProfileData& data, int tokens, const std::vector<int32_t>& fi
   std::vector<uint8_t> classes = data.classes;
   for (int level = 0; level < data.levels; ++level) {
     SegmentSections sections;
-    encoder.Encode(level, out.cells[level].data(),
-                   level == 0 ? nullptr : out.cells[level - 1].data(), tokens, &classes, &sections);
+    encoder.Encode(level, out.cells[level].data(), tokens, &classes, &sections);
     out.sections.push_back(sections);
     out.classes.push_back(classes);
   }

@@ -18,6 +18,10 @@ constexpr float kExceptionBits = 40;
 // Classes on either side of the reference that an override may choose, unless nothing was
 // calibrated.
 constexpr int kOverrideReach = 20;
+// Rows of candidates are whole vectors of any target.
+constexpr int kCostStep = 16;
+// Length of every symbol under a class that does not exist.
+constexpr float kNoClass = 1e30f;
 constexpr int kOverrideRounds = 3;
 
 float Bits(uint16_t frequency) {
@@ -62,21 +66,23 @@ void CodeLengths::Base::Add(int32_t cell) {
   ++count[cell + kReach];
 }
 
-void CodeLengths::Base::AddRow(const int32_t* cells, int tokens) {
+void CodeLengths::Base::AddRow(const int16_t* cells, int tokens) {
+  const int64_t stride = (int64_t{tokens} + kLanes - 1) / kLanes * kLanes;
   int32_t smallest = 0;
   int32_t largest = 0;
-  CellRange(cells, tokens, &smallest, &largest);
+  CellRange(cells, stride, &smallest, &largest);
   if (smallest < -kReach || largest > kReach) {
-    for (int t = 0; t < tokens; ++t) Add(cells[t]);
+    for (int t = 0; t < tokens; ++t) Add(cells[CellRows::Place(t)]);
     return;
   }
   low = std::min(0, smallest);
   high = std::max(0, largest);
   if (largest - smallest < kComparedValues) {
-    CountCells(cells, tokens, smallest, largest - smallest + 1, count + (smallest + kReach));
-    return;
+    CountCells(cells, stride, smallest, largest - smallest + 1, count + (smallest + kReach));
+  } else {
+    for (int64_t t = 0; t < stride; ++t) ++count[cells[t] + kReach];
   }
-  for (int t = 0; t < tokens; ++t) ++count[cells[t] + kReach];
+  count[kReach] -= static_cast<int32_t>(stride - tokens);
 }
 
 CodeLengths::CodeLengths(const ClassTables& tables) : tables_(tables) {
@@ -94,21 +100,6 @@ CodeLengths::CodeLengths(const ClassTables& tables) : tables_(tables) {
       }
     }
     refine_.push_back(bits);
-  }
-  const int classes = tables.classes;
-  cells_.resize((2 * Base::kReach + 1) * static_cast<size_t>(classes));
-  for (int32_t cell = -Base::kReach; cell <= Base::kReach; ++cell) {
-    for (int klass = 0; klass < classes; ++klass) {
-      cells_[(cell + Base::kReach) * static_cast<size_t>(classes) + klass] =
-          static_cast<float>(CellBits(klass, cell));
-    }
-  }
-  symbols_.resize(refine_.size() * kRefineContexts * 3);
-  for (size_t i = 0; i < refine_.size(); ++i) {
-    for (int k = 0; k < kRefineContexts * 3; ++k) {
-      symbols_[(i / classes * kRefineContexts * 3 + k) * classes + i % classes] =
-          refine_[i][k / 3][k % 3];
-    }
   }
 }
 
@@ -139,98 +130,174 @@ double CodeLengths::RefineBits(int level, int klass, const Refine& refine) const
   return bits;
 }
 
-void CodeLengths::BaseBits(int first, int count, const Base& base, double* bits) const {
-  std::fill(bits, bits + count, 0.0);
-  for (int32_t cell = base.low; cell <= base.high; ++cell) {
-    const int32_t n = base.count[cell + Base::kReach];
-    if (n == 0) continue;
-    AddBits(n, &cells_[(cell + Base::kReach) * static_cast<size_t>(tables_.classes) + first], count,
-            bits);
+LevelEncoder::LevelEncoder(const ProfileData& profile)
+    : profile_(profile),
+      lengths_(profile.tables),
+      reach_(profile.calibrated ? kOverrideReach : profile.tables.classes),
+      width_((2 * reach_ + 1 + kCostStep - 1) / kCostStep * kCostStep),
+      tables_(profile.tables.classes),
+      refine_tables_(profile.tables.refine.size()) {
+  const int classes = profile.tables.classes;
+  for (int klass = 0; klass < classes; ++klass)
+    PrepareBaseTable(profile.tables.base[klass], &tables_[klass]);
+  for (size_t i = 0; i < refine_tables_.size(); ++i)
+    PrepareRefineTable(profile.tables.refine[i], &refine_tables_[i]);
+  // A window may begin reach_ classes before the first and ends width_ after its begin.
+  const size_t padded = static_cast<size_t>(classes) + width_;
+  constexpr int kReach = CodeLengths::Base::kReach;
+  cell_lengths_.assign((2 * kReach + 1) * padded, kNoClass);
+  for (int32_t cell = -kReach; cell <= kReach; ++cell) {
+    for (int klass = 0; klass < classes; ++klass) {
+      cell_lengths_[(cell + kReach) * padded + reach_ + klass] =
+          static_cast<float>(lengths_.CellBits(klass, cell));
+    }
   }
-  for (int32_t cell : base.far) {
-    for (int k = 0; k < count; ++k) bits[k] += CellBits(first + k, cell);
-  }
-}
-
-void CodeLengths::RefineBits(int level, int first, int count, const Refine& refine,
-                             double* bits) const {
-  std::fill(bits, bits + count, 0.0);
-  const float* lengths =
-      &symbols_[static_cast<size_t>(level - 1) * kRefineContexts * 3 * tables_.classes + first];
-  for (const auto& of_context : refine.count) {
-    for (int32_t n : of_context) {
-      AddBits(n, lengths, count, bits);
-      lengths += tables_.classes;
+  symbol_lengths_.assign((profile.levels - 1) * kRefineContexts * 3 * padded, kNoClass);
+  float* at = symbol_lengths_.data();
+  for (int level = 1; level < profile.levels; ++level) {
+    for (int i = 0; i < kRefineContexts * 3; ++i, at += padded) {
+      for (int klass = 0; klass < classes; ++klass)
+        at[reach_ + klass] = lengths_.SymbolBits(level, klass, i / 3, i % 3 - 1);
     }
   }
 }
 
-LevelEncoder::LevelEncoder(const ProfileData& profile)
-    : profile_(profile), lengths_(profile.tables), tables_(profile.tables.classes) {
-  for (int klass = 0; klass < profile.tables.classes; ++klass)
-    PrepareBaseTable(profile.tables.base[klass], &tables_[klass]);
+void LevelEncoder::Begin(int level, const CellRows& cells, int finest) {
+  level_ = level;
+  tokens_ = cells.tokens();
+  cells_ = &cells;
+  finest_ = finest;
+  rows_.resize((profile_.levels + 1) * cells.stride());
+  plain_.resize(tokens_);
+  plain_parents_.resize(tokens_);
+}
+
+void LevelEncoder::PlainRows(int32_t coordinate) {
+  cells_->Plain(coordinate, plain_.data());
+  ParentRow(plain_.data(), tokens_, finest_ - level_, plain_.data(), plain_parents_.data());
 }
 
 LevelEncoder::Rows LevelEncoder::RowsOf(int32_t coordinate) {
-  const int64_t at = static_cast<int64_t>(coordinate) * tokens_;
-  if (parents_ != nullptr) return {cells_ + at, parents_ + at};
-  if (steps_ == 0) {
-    if (level_ == 0) return {cells_ + at, nullptr};
-    ParentRow(cells_ + at, tokens_, 1, parent_row_.data());
-    return {cells_ + at, parent_row_.data()};
+  const int64_t stride = cells_->stride();
+  int16_t* const rows = rows_.data();
+  if (cells_->wide(coordinate) != nullptr) {
+    PlainRows(coordinate);
+    if (level_ == 0) return {nullptr, nullptr, plain_.data()};
+    // Contexts need no more of a parent than this, and symbols are what is left of the cells.
+    std::fill(rows, rows + 2 * stride, int16_t{0});
+    for (int t = 0; t < tokens_; ++t) {
+      const int32_t parent = std::max(-2, std::min(2, plain_parents_[t]));
+      rows[CellRows::Place(t)] =
+          static_cast<int16_t>(plain_[t] - 3 * plain_parents_[t] + 3 * parent);
+      rows[stride + CellRows::Place(t)] = static_cast<int16_t>(parent);
+    }
+    return {rows, rows + stride, nullptr};
   }
-  ParentRow(cells_ + at, tokens_, steps_, row_.data(), level_ > 0 ? parent_row_.data() : nullptr);
-  return {row_.data(), level_ > 0 ? parent_row_.data() : nullptr};
+  const int16_t* cells = cells_->narrow(coordinate);
+  int level = finest_;
+  for (int16_t* out = rows; level > level_; --level, out += stride) {
+    ParentRow(cells, stride, out);
+    cells = out;
+  }
+  if (level_ == 0) return {cells, nullptr, nullptr};
+  int16_t* const parents = rows + profile_.levels * stride;
+  ParentRow(cells, stride, parents);
+  return {cells, parents, nullptr};
 }
 
 void LevelEncoder::FetchRow(int32_t coordinate) const {
-  constexpr int kLine = 64 / sizeof(int32_t);
-  const int64_t at = static_cast<int64_t>(coordinate) * tokens_;
-  for (int t = 0; t < tokens_; t += kLine) {
-    __builtin_prefetch(cells_ + at + t);
-    if (parents_ != nullptr) __builtin_prefetch(parents_ + at + t);
+  const int16_t* const row = cells_->narrow(coordinate);
+  for (int64_t t = 0; t < cells_->stride(); t += kLanes) __builtin_prefetch(row + t);
+}
+
+void LevelEncoder::CountLevels(int32_t coordinate) {
+  const int64_t stride = cells_->stride();
+  const auto keep = [&](int level, const int16_t* cells, const int16_t* parents) {
+    int32_t count[kRefineContexts][3] = {};
+    CountRefine(cells, parents, tokens_, count);
+    auto& counts = counts_[(level - 1) * static_cast<size_t>(profile_.coordinates) + coordinate];
+    for (int i = 0; i < kRefineContexts * 3; ++i)
+      counts[i] = static_cast<uint16_t>(count[i / 3][i % 3]);
+  };
+  const int last = std::max(1, level_);
+  if (cells_->wide(coordinate) != nullptr) {
+    const int at_work = level_;
+    for (level_ = finest_; level_ >= last; --level_) {
+      const Rows rows = RowsOf(coordinate);
+      keep(level_, rows.cells, rows.parents);
+    }
+    level_ = at_work;
+    return;
+  }
+  const int16_t* cells = cells_->narrow(coordinate);
+  int16_t* out = rows_.data();
+  for (int level = finest_; level >= last; --level, out += stride) {
+    ParentRow(cells, stride, out);
+    keep(level, cells, out);
+    cells = out;
+  }
+}
+
+void LevelEncoder::CostRow(int32_t coordinate, int reference, float* costs) {
+  const size_t padded = static_cast<size_t>(profile_.tables.classes) + width_;
+  terms_.Clear();
+  if (level_ > 0) {
+    const auto& counts =
+        counts_[(level_ - 1) * static_cast<size_t>(profile_.coordinates) + coordinate];
+    const float* const lengths =
+        &symbol_lengths_[(level_ - 1) * kRefineContexts * 3 * padded + reference];
+    for (int i = 0; i < kRefineContexts * 3; ++i) {
+      if (counts[i] > 0) terms_.Add(lengths + i * padded, counts[i]);
+    }
+  } else {
+    constexpr int kReach = CodeLengths::Base::kReach;
+    const Rows rows = RowsOf(coordinate);
+    base_.Clear();
+    if (rows.wide != nullptr) {
+      for (int t = 0; t < tokens_; ++t) base_.Add(rows.wide[t]);
+    } else {
+      base_.AddRow(rows.cells, tokens_);
+    }
+    range_[coordinate] = {base_.low, base_.high};
+    for (int32_t cell : base_.far) {
+      range_[coordinate] = {std::min(range_[coordinate][0], cell),
+                            std::max(range_[coordinate][1], cell)};
+    }
+    for (int32_t cell = base_.low; cell <= base_.high; ++cell) {
+      const int32_t count = base_.count[cell + kReach];
+      if (count > 0) terms_.Add(&cell_lengths_[(cell + kReach) * padded + reference], count);
+    }
+  }
+  ClassCosts(terms_.lengths.data(), terms_.counts.data(),
+             static_cast<int64_t>(terms_.counts.size()), width_, costs);
+  if (level_ > 0) return;
+  for (int32_t cell : base_.far) {
+    for (int k = 0; k < width_; ++k) {
+      const int klass = reference - reach_ + k;
+      costs[k] += klass < 0 || klass >= profile_.tables.classes
+                      ? kNoClass
+                      : static_cast<float>(lengths_.CellBits(klass, cell));
+    }
   }
 }
 
 void LevelEncoder::ChooseClasses(std::vector<uint8_t>* classes, std::string* out) {
   const int32_t coordinates = profile_.coordinates;
-  const int all = profile_.tables.classes;
-  const int reach = profile_.calibrated ? kOverrideReach : all;
-  // Rows of candidates: [reach below .. reference .. reach above], padded.
-  const int width = (2 * reach + 1 + 15) / 16 * 16;
-  // Bits of every coordinate under every class in reach of its reference.
-  std::vector<float>& candidates = candidates_;
-  candidates.resize(static_cast<size_t>(coordinates) * width);
+  // Bits of every coordinate under every class in reach of its reference: [reach below ..
+  // reference .. reach above], padded.
+  const size_t width = static_cast<size_t>(width_);
+  candidates_.resize(coordinates * width);
   range_.resize(coordinates);
-  std::vector<double> bits(all);
-  CodeLengths::Base base;
+  counts_.resize((profile_.levels - 1) * static_cast<size_t>(coordinates));
   for (int32_t i = 0; i < coordinates; ++i) {
-    const int reference = (*classes)[i];
-    const Rows rows = RowsOf(i);
-    const int first = std::max(0, reference - reach);
-    const int count = std::min(all - 1, reference + reach) - first + 1;
-    if (level_ == 0) {
-      base.Clear();
-      base.AddRow(rows.cells, tokens_);
-      range_[i] = {base.low, base.high};
-      for (int32_t cell : base.far)
-        range_[i] = {std::min(range_[i][0], cell), std::max(range_[i][1], cell)};
-      lengths_.BaseBits(first, count, base, bits.data());
-    } else {
-      CodeLengths::Refine refine;
-      CountRefine(rows.cells, rows.parents, tokens_, refine.count);
-      lengths_.RefineBits(level_, first, count, refine, bits.data());
-    }
-    float* const row = &candidates[static_cast<size_t>(i) * width];
-    std::fill(row, row + width, std::numeric_limits<float>::infinity());
-    for (int k = 0; k < count; ++k)
-      row[first + k - reference + reach] = static_cast<float>(bits[k]);
+    if (counting_) CountLevels(i);
+    CostRow(i, (*classes)[i], &candidates_[i * width]);
   }
 
   bits_.resize(coordinates);
   double plain_bits = 0;
   for (int32_t i = 0; i < coordinates; ++i) {
-    bits_[i] = candidates[static_cast<size_t>(i) * width + reach];
+    bits_[i] = candidates_[i * width + reach_];
     plain_bits += bits_[i];
   }
 
@@ -238,20 +305,15 @@ void LevelEncoder::ChooseClasses(std::vector<uint8_t>* classes, std::string* out
   std::array<float, 256> price;
   price.fill(6);
   price[0] = 0.3f;
-  std::vector<uint8_t> chosen(coordinates);
+  std::vector<int16_t> chosen(coordinates);
   std::array<double, 256> count;
-  // Prices in the order of a row of candidates.
-  std::vector<float> window(width);
+  // Prices in the order of a row of candidates; what pads a row is out of reach.
+  std::vector<float> window(width, std::numeric_limits<float>::infinity());
   for (int round = 0; round < kOverrideRounds; ++round) {
     count.fill(0);
-    for (int k = 0; k <= 2 * reach; ++k) window[k] = price[(k - reach) & 255];
-    for (int32_t i = 0; i < coordinates; ++i) {
-      const int reference = (*classes)[i];
-      const float* row = &candidates[static_cast<size_t>(i) * width];
-      const int best = CheapestIndex(row, window.data(), width, reach) + reference - reach;
-      chosen[i] = static_cast<uint8_t>(best);
-      count[(best - reference) & 255] += 1;
-    }
+    for (int k = 0; k <= 2 * reach_; ++k) window[k] = price[(k - reach_) & 255];
+    CheapestIndices(candidates_.data(), coordinates, window.data(), width_, reach_, chosen.data());
+    for (int16_t k : chosen) count[(k - reach_) & 255] += 1;
     for (int symbol = 0; symbol < 256; ++symbol) {
       // An entry of the table costs 24 bits, shared by its users.
       price[symbol] =
@@ -266,16 +328,16 @@ void LevelEncoder::ChooseClasses(std::vector<uint8_t>* classes, std::string* out
   std::vector<uint8_t> symbols(coordinates);
   double chosen_bits = 0;
   for (int32_t i = 0; i < coordinates; ++i) {
-    symbols[i] = static_cast<uint8_t>(chosen[i] - (*classes)[i]);
-    chosen_bits += candidates[static_cast<size_t>(i) * width + chosen[i] - (*classes)[i] + reach];
+    symbols[i] = static_cast<uint8_t>(chosen[i] - reach_);
+    chosen_bits += candidates_[i * width + chosen[i]];
   }
   EncodeSymbols(symbols, &section);
   if (section.size() * 8 + chosen_bits >= plain_bits) return;
   for (int32_t i = 0; i < coordinates; ++i) {
-    bits_[i] = candidates[static_cast<size_t>(i) * width + chosen[i] - (*classes)[i] + reach];
+    bits_[i] = candidates_[i * width + chosen[i]];
+    (*classes)[i] = static_cast<uint8_t>((*classes)[i] + symbols[i]);
   }
   *out = std::move(section);
-  *classes = chosen;
 }
 
 void LevelEncoder::EncodeExceptions(const std::vector<uint8_t>& classes, std::string* out) {
@@ -294,14 +356,14 @@ void LevelEncoder::EncodeExceptions(const std::vector<uint8_t>& classes, std::st
         return table.null() ? cell != 0 : std::abs(cell >> table.shift) > table.max_symbol;
       };
       if (!outside(range_[i][0]) && !outside(range_[i][1])) continue;
-      const int32_t* row = RowsOf(i).cells;
+      PlainRows(i);
       for (int t = 0; t < tokens_; ++t) {
-        if (outside(row[t])) append(first + t, row[t]);
+        if (outside(plain_[t])) append(first + t, plain_[t]);
       }
     } else if (profile_.tables.Null(level_, klass)) {
-      const Rows rows = RowsOf(i);
+      PlainRows(i);
       for (int t = 0; t < tokens_; ++t) {
-        const int32_t symbol = rows.cells[t] - 3 * rows.parents[t];
+        const int32_t symbol = plain_[t] - 3 * plain_parents_[t];
         if (symbol != 0) append(first + t, symbol);
       }
     }
@@ -316,41 +378,46 @@ void LevelEncoder::EncodeBlock(const std::vector<uint8_t>& classes, size_t first
     const Rows rows = RowsOf(coordinate);
     if (i - 1 > first) FetchRow(order_[i - 2]);
     if (level_ == 0) {
-      rans_.PutBase(tables_[klass], rows.cells, tokens_);
+      if (rows.wide != nullptr) {
+        rans_.PutBase(tables_[klass], rows.wide, tokens_);
+      } else {
+        rans_.PutBase(tables_[klass], rows.cells, tokens_);
+      }
     } else {
-      rans_.PutRefine(profile_.tables.Refine(level_, klass), rows.cells, rows.parents, tokens_);
+      rans_.PutRefine(refine_tables_[(level_ - 1) * profile_.tables.classes + klass], rows.cells,
+                      rows.parents, tokens_);
     }
   }
   rans_.Finish(std::min(kLanes, tokens_), payload);
 }
 
-void LevelEncoder::EncodeFinest(int level, const int32_t* cells, int tokens,
-                                std::vector<uint8_t>* classes, SegmentSections* out) {
-  level_ = level;
-  tokens_ = tokens;
-  cells_ = cells;
-  parents_ = nullptr;
-  steps_ = profile_.levels - 1 - level;
-  row_.resize(tokens);
-  parent_row_.resize(tokens);
+void LevelEncoder::EncodeFinest(int level, const CellRows& cells, std::vector<uint8_t>* classes,
+                                SegmentSections* out) {
+  Begin(level, cells, profile_.levels - 1);
+  counting_ = level == 0;
   EncodeRows(classes, out);
 }
 
-void LevelEncoder::Encode(int level, const int32_t* cells, const int32_t* parents, int tokens,
+void LevelEncoder::EncodeFinest(int level, const int32_t* cells, int tokens,
+                                std::vector<uint8_t>* classes, SegmentSections* out) {
+  const int finest = profile_.levels - 1;
+  copied_.Read(cells, profile_.coordinates, tokens, finest, profile_.levels);
+  Begin(level, copied_, finest);
+  counting_ = level > 0;
+  EncodeRows(classes, out);
+}
+
+void LevelEncoder::Encode(int level, const int32_t* cells, int tokens,
                           std::vector<uint8_t>* classes, SegmentSections* out) {
-  level_ = level;
-  tokens_ = tokens;
-  cells_ = cells;
-  parents_ = level == 0 ? nullptr : parents;
-  steps_ = 0;
+  copied_.Read(cells, profile_.coordinates, tokens, level, profile_.levels);
+  Begin(level, copied_, level);
+  counting_ = level > 0;
   EncodeRows(classes, out);
 }
 
 void LevelEncoder::EncodeRows(std::vector<uint8_t>* classes, SegmentSections* out) {
   if (tokens_ == 0) return;
   ChooseClasses(classes, &out->class_override);
-  // 3/8 of the chunk's size, not needed while the payload grows.
-  std::vector<float>().swap(candidates_);
   EncodeExceptions(*classes, &out->exceptions);
   CodingOrder(profile_, level_, *classes, &order_);
   double bits = 0;

@@ -18,10 +18,11 @@ constexpr int kDepthBlock = 512;  // terms added per pass: a packed block of 24 
 // Rows packed at once, so that whole cache lines of the matrix are used: 192 KiB, which stay in L2.
 constexpr int kPackRows = 8 * kRowBlock;
 
-// out[12][32] (row stride 32) += a[depth][12] * b[depth][32].
-using Kernel = void (*)(const float* a, const float* b, int64_t depth, float* out);
+// out[12][32] (row stride 32) (+)= a[depth][12] * b[depth][32]; what was there counts if `add`.
+using Kernel = void (*)(const float* a, const float* b, int64_t depth, bool add, float* out);
 
-void KernelPortable(const float* a, const float* b, int64_t depth, float* out) {
+void KernelPortable(const float* a, const float* b, int64_t depth, bool add, float* out) {
+  if (!add) std::fill(out, out + kRowBlock * kPanelColumns, 0.0f);
   for (int half = 0; half < kPanelColumns; half += 16) {
     for (int first = 0; first < kRowBlock; first += 2) {
       float sum[2][16];
@@ -45,15 +46,17 @@ void KernelPortable(const float* a, const float* b, int64_t depth, float* out) {
 #if defined(__x86_64__)
 // Unrolled by pragma: only then do the sums live in registers.
 __attribute__((target("avx2,fma"))) void KernelAvx2(const float* a, const float* b, int64_t depth,
-                                                    float* out) {
+                                                    bool add, float* out) {
   for (int half = 0; half < kPanelColumns; half += 16) {
     for (int first = 0; first < kRowBlock; first += 6) {
       __m256 sum[6][2];
 #pragma GCC unroll 12
       for (int i = 0; i < 6; ++i) {
 #pragma GCC unroll 2
-        for (int j = 0; j < 2; ++j)
-          sum[i][j] = _mm256_loadu_ps(out + (first + i) * kPanelColumns + half + 8 * j);
+        for (int j = 0; j < 2; ++j) {
+          sum[i][j] = add ? _mm256_loadu_ps(out + (first + i) * kPanelColumns + half + 8 * j)
+                          : _mm256_setzero_ps();
+        }
       }
       for (int64_t k = 0; k < depth; ++k) {
         const __m256 b0 = _mm256_loadu_ps(b + k * kPanelColumns + half);
@@ -76,12 +79,14 @@ __attribute__((target("avx2,fma"))) void KernelAvx2(const float* a, const float*
 }
 
 __attribute__((target("avx512f"))) void KernelAvx512(const float* a, const float* b, int64_t depth,
-                                                     float* out) {
+                                                     bool add, float* out) {
   __m512 sum[kRowBlock][2];
 #pragma GCC unroll 12
   for (int i = 0; i < kRowBlock; ++i) {
 #pragma GCC unroll 2
-    for (int j = 0; j < 2; ++j) sum[i][j] = _mm512_loadu_ps(out + i * kPanelColumns + 16 * j);
+    for (int j = 0; j < 2; ++j) {
+      sum[i][j] = add ? _mm512_loadu_ps(out + i * kPanelColumns + 16 * j) : _mm512_setzero_ps();
+    }
   }
   for (int64_t k = 0; k < depth; ++k) {
     const __m512 b0 = _mm512_loadu_ps(b + k * kPanelColumns);
@@ -145,7 +150,7 @@ void Multiply(int64_t out_rows, int64_t depth, const float* in, int64_t panels, 
               PanelScratch& scratch, Pack pack) {
   static const Kernel kernel = PickKernel();
   scratch.packed.resize(size_t{kDepthBlock} * kPackRows);
-  std::fill(out, out + panels * out_rows * kPanelColumns, 0.0f);
+  if (depth == 0) std::fill(out, out + panels * out_rows * kPanelColumns, 0.0f);
   float tail[kRowBlock * kPanelColumns];
   for (int64_t first_k = 0; first_k < depth; first_k += kDepthBlock) {
     const int64_t block_depth = std::min<int64_t>(kDepthBlock, depth - first_k);
@@ -159,11 +164,11 @@ void Multiply(int64_t out_rows, int64_t depth, const float* in, int64_t panels, 
           const int64_t count = std::min<int64_t>(kRowBlock, pack_rows - row);
           float* target = out + (panel * out_rows + first_row + row) * kPanelColumns;
           if (count == kRowBlock) {
-            kernel(a, b, block_depth, target);
+            kernel(a, b, block_depth, first_k > 0, target);
           } else {
             std::fill(tail, tail + kRowBlock * kPanelColumns, 0.0f);
-            std::copy(target, target + count * kPanelColumns, tail);
-            kernel(a, b, block_depth, tail);
+            if (first_k > 0) std::copy(target, target + count * kPanelColumns, tail);
+            kernel(a, b, block_depth, true, tail);
             std::copy(tail, tail + count * kPanelColumns, target);
           }
         }

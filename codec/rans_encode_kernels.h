@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "codec/cell_rows.h"
 #include "codec/class_tables.h"
 #include "codec/rans.h"
 
@@ -23,14 +24,25 @@ struct BaseEncodeTable {
 };
 void PrepareBaseTable(const BaseTable& table, BaseEncodeTable* out);
 
+// A refinement table made ready: by s + 5 r mod 32, where s is the parent clamped to -2..2.
+struct RefineEncodeTable {
+  alignas(64) uint16_t start[32];
+  uint16_t frequency[32];
+};
+// table: may be null, its entries are then 0.
+void PrepareRefineTable(const RefineTable& table, RefineEncodeTable* out);
+
 // Encodes one block: rows in the reverse of decoding order, each at once. Not thread-safe.
 class RansRowEncoder {
  public:
   RansRowEncoder() { Reset(); }
 
-  // cells: of one coordinate, [tokens]. Cells beyond the table are coded as 0: they are exceptions.
+  // cells: of one coordinate, [tokens], in plain order or as a narrow row of CellRows. Cells beyond
+  // the table are coded as 0: they are exceptions.
   void PutBase(const BaseEncodeTable& table, const int32_t* cells, int tokens);
-  void PutRefine(const RefineTable& table, const int32_t* cells, const int32_t* parents,
+  void PutBase(const BaseEncodeTable& table, const int16_t* cells, int tokens);
+  // Narrow rows.
+  void PutRefine(const RefineEncodeTable& table, const int16_t* cells, const int16_t* parents,
                  int tokens);
   // Appends the block to `out` and starts over.
   void Finish(int lanes, std::string* out);
@@ -47,21 +59,31 @@ class RansRowEncoder {
 // Cells -> those `steps` levels below: ParentCell of every one, so many times. last: if not null,
 // those of another level below. in and out may be the same.
 void ParentRow(const int32_t* in, int64_t count, int steps, int32_t* out, int32_t* last = nullptr);
+// ParentCell of narrow rows' cells, [count]; count: a multiple of 32.
+void ParentRow(const int16_t* in, int64_t count, int16_t* out);
 
-// Index of the least row[k] + prices[k]: `reference` if it is no dearer, else the first of them.
-// width: a multiple of 16.
-int CheapestIndex(const float* row, const float* prices, int width, int reference);
+// A panel of coordinates -> cells of one step of narrow rows: CellOf of in[row][32] into out + row
+// * stride. fits[row]: no cell of it is beyond CellRows::kFinestMax.
+void QuantisePanel(const float* in, int64_t rows, float power, int16_t* out, int64_t stride,
+                   uint8_t* fits);
 
-// Symbols of a row at a refinement level by context and r + 1, as CodeLengths::Refine counts them.
-void CountRefine(const int32_t* cells, const int32_t* parents, int64_t tokens, int32_t (*count)[3]);
+// Symbols of `tokens` cells of a row at a refinement level by context and r + 1, as
+// CodeLengths::Refine counts them. cells and parents: narrow rows, their padding 0.
+void CountRefine(const int16_t* cells, const int16_t* parents, int64_t tokens, int32_t (*count)[3]);
 
-// Smallest and largest cell of a row. Precondition: tokens > 0.
-void CellRange(const int32_t* cells, int64_t tokens, int32_t* low, int32_t* high);
-// count[cell - low] += how many cells there are of each in [low, low + values).
-void CountCells(const int32_t* cells, int64_t tokens, int32_t low, int values, int32_t* count);
+// Smallest and largest cell of a narrow row, padding included. stride: a multiple of 32.
+void CellRange(const int16_t* cells, int64_t stride, int32_t* low, int32_t* high);
+// count[cell - low] += how many cells there are of each in [low, low + values), padding included.
+void CountCells(const int16_t* cells, int64_t stride, int32_t low, int values, int32_t* count);
 
-// bits[k] += count * lengths[k] for k in [0, classes).
-void AddBits(double count, const float* lengths, int64_t classes, double* bits);
+// costs[k] = sum over i of counts[i] * lengths[i][k], for k in [0, width); width: a multiple of 16.
+void ClassCosts(const float* const* lengths, const float* counts, int64_t terms, int64_t width,
+                float* costs);
+
+// For each of `rows` rows [width] of costs: chosen = index of the least cost[k] + prices[k],
+// `reference` if it is no dearer, else the first of them. width: a multiple of 16.
+void CheapestIndices(const float* costs, int64_t rows, const float* prices, int width,
+                     int reference, int16_t* chosen);
 
 }  // namespace kvstream
 

@@ -2,6 +2,7 @@
 #include "codec/rans_encode_kernels.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -15,6 +16,14 @@ namespace kvstream {
 namespace {
 
 constexpr int kLevels = 3;
+
+// As a narrow row, its padding 0.
+std::vector<int16_t> Narrow(const std::vector<int32_t>& row) {
+  std::vector<int16_t> out((row.size() + kLanes - 1) / kLanes * kLanes, 0);
+  for (size_t t = 0; t < row.size(); ++t)
+    out[CellRows::Place(static_cast<int64_t>(t))] = static_cast<int16_t>(row[t]);
+  return out;
+}
 
 std::vector<int32_t> RandomRow(int tokens, double scale, TestRandom& random) {
   std::vector<int32_t> row(tokens);
@@ -97,11 +106,15 @@ TEST(RansEncodeKernelsTest, EveryTargetWritesTheBytesOfTheScalarEncoder) {
           for (size_t i = 0; i < classes.size(); ++i) {
             BaseEncodeTable table;
             PrepareBaseTable(tables.base[classes[i]], &table);
-            if (level == 0) {
-              rans.PutBase(table, cells[i].data(), tokens);
+            const std::vector<int16_t> narrow = Narrow(cells[i]);
+            if (level > 0) {
+              RefineEncodeTable refine;
+              PrepareRefineTable(tables.Refine(1, classes[i]), &refine);
+              rans.PutRefine(refine, narrow.data(), Narrow(parents[i]).data(), tokens);
+            } else if (i % 2 == 0) {
+              rans.PutBase(table, narrow.data(), tokens);
             } else {
-              rans.PutRefine(tables.Refine(1, classes[i]), cells[i].data(), parents[i].data(),
-                             tokens);
+              rans.PutBase(table, cells[i].data(), tokens);
             }
           }
           rans.Finish(std::min(kLanes, tokens), &bytes);
@@ -130,8 +143,12 @@ TEST(RansEncodeKernelsTest, EveryFrequencyDividesExactly) {
       BaseEncodeTable prepared;
       PrepareBaseTable(table, &prepared);
       RansRowEncoder rans;
-      rans.PutBase(prepared, cells.data(), 256);
       std::string bytes;
+      rans.PutBase(prepared, cells.data(), 256);
+      rans.Finish(kLanes, &bytes);
+      ASSERT_TRUE(bytes == expected) << frequency;
+      bytes.clear();
+      rans.PutBase(prepared, Narrow(cells).data(), 256);
       rans.Finish(kLanes, &bytes);
       ASSERT_TRUE(bytes == expected) << frequency;
     });
@@ -160,6 +177,39 @@ TEST(RansEncodeKernelsTest, ParentsAreExactUpToTheLargestCells) {
   }
 }
 
+TEST(RansEncodeKernelsTest, PanelsBecomeCellsThatSayWhetherTheyFit) {
+  TestRandom random(1);
+  std::vector<float> values = {0.0f, -0.0f, 0.6f, -0.6f, 1.5f, 1e9f, -1e9f, 1e38f};
+  // Edges of cells and their neighbours, at every level.
+  for (int level = 0; level < kMaxLevels; ++level) {
+    for (int v = 0; v < 40; ++v) {
+      const float edge = Unwarp((static_cast<float>(v) + 0.5f) / PowerOf3(level));
+      values.insert(values.end(),
+                    {edge, -edge, std::nextafter(edge, 0.0f), std::nextafter(edge, 9e9f)});
+    }
+  }
+  for (int i = 0; i < 3001; ++i)
+    values.push_back(static_cast<float>(std::exp(3 * random.Normal()) * random.Normal()));
+  for (int level = 0; level < kMaxLevels; ++level) {
+    const float power = static_cast<float>(PowerOf3(level));
+    ForEachTarget([&] {
+      const int64_t rows = static_cast<int64_t>(values.size()) / kLanes;
+      std::vector<int16_t> cells(2 * rows * kLanes);
+      std::vector<uint8_t> fits(rows);
+      QuantisePanel(values.data(), rows, power, cells.data(), 2 * kLanes, fits.data());
+      for (int64_t row = 0; row < rows; ++row) {
+        bool expected = true;
+        for (int t = 0; t < kLanes; ++t) {
+          const int32_t cell = CellOf(values[row * kLanes + t], power);
+          expected &= std::abs(cell) <= CellRows::kFinestMax;
+          ASSERT_EQ(cells[2 * row * kLanes + CellRows::Place(t)], static_cast<int16_t>(cell));
+        }
+        ASSERT_EQ(fits[row] != 0, expected);
+      }
+    });
+  }
+}
+
 TEST(RansEncodeKernelsTest, CountsAndRangesAreThoseOfTheCells) {
   TestRandom random(6);
   for (const int tokens : {1, 3, 16, 31, 40, 256}) {
@@ -171,25 +221,77 @@ TEST(RansEncodeKernelsTest, CountsAndRangesAreThoseOfTheCells) {
       const int32_t r = (cells[t] - 3 * parents[t]) * (parents[t] < 0 ? -1 : 1);
       ++expected[std::min(std::abs(parents[t]), 2)][r + 1];
     }
+    const std::vector<int16_t> narrow = Narrow(cells);
+    const int64_t stride = static_cast<int64_t>(narrow.size());
     ForEachTarget([&] {
       int32_t count[kRefineContexts][3] = {};
-      CountRefine(cells.data(), parents.data(), tokens, count);
+      CountRefine(narrow.data(), Narrow(parents).data(), tokens, count);
       for (int i = 0; i < 9; ++i) ASSERT_EQ(count[i / 3][i % 3], expected[i / 3][i % 3]);
+      std::vector<int16_t> back(stride);
+      ParentRow(narrow.data(), stride, back.data());
+      ASSERT_EQ(back, Narrow(parents));
       int32_t low;
       int32_t high;
-      CellRange(cells.data(), tokens, &low, &high);
-      ASSERT_EQ(low, *std::min_element(cells.begin(), cells.end()));
-      ASSERT_EQ(high, *std::max_element(cells.begin(), cells.end()));
+      CellRange(narrow.data(), stride, &low, &high);
+      ASSERT_EQ(low, *std::min_element(narrow.begin(), narrow.end()));
+      ASSERT_EQ(high, *std::max_element(narrow.begin(), narrow.end()));
       std::vector<int32_t> found(high - low + 1);
-      CountCells(cells.data(), tokens, low, high - low + 1, found.data());
+      CountCells(narrow.data(), stride, low, high - low + 1, found.data());
       for (int32_t cell = low; cell <= high; ++cell)
-        ASSERT_EQ(found[cell - low], std::count(cells.begin(), cells.end(), cell));
-      std::vector<float> lengths = {0.5f, 1.25f, 3, 4, 5, 6, 7, 8, 9.125f, 10, 11};
-      std::vector<double> bits(lengths.size(), 1.0);
-      AddBits(3, lengths.data(), static_cast<int64_t>(lengths.size()), bits.data());
-      for (size_t i = 0; i < bits.size(); ++i) ASSERT_EQ(bits[i], 1 + 3.0 * lengths[i]);
+        ASSERT_EQ(found[cell - low], std::count(narrow.begin(), narrow.end(), cell));
     });
   }
+}
+
+TEST(RansEncodeKernelsTest, NarrowParentsAreExactUpToTheLargestCells) {
+  std::vector<int16_t> cells;
+  for (int32_t cell = -CellRows::kFinestMax; cell <= CellRows::kFinestMax; ++cell)
+    cells.push_back(static_cast<int16_t>(cell));
+  cells.resize((cells.size() + kLanes - 1) / kLanes * kLanes, 0);
+  ForEachTarget([&] {
+    std::vector<int16_t> parents(cells.size());
+    ParentRow(cells.data(), static_cast<int64_t>(cells.size()), parents.data());
+    for (size_t i = 0; i < cells.size(); ++i) ASSERT_EQ(parents[i], ParentCell(cells[i]));
+  });
+}
+
+TEST(RansEncodeKernelsTest, TheCheapestClassIsTheReferenceOrTheFirst) {
+  TestRandom random(8);
+  constexpr int kWidth = 48;
+  constexpr int kRows = 20;
+  const std::vector<float> lengths = [&] {
+    std::vector<float> out(5 * kWidth);
+    for (float& x : out) x = static_cast<float>(random.Below(40)) / 4;
+    return out;
+  }();
+  std::vector<const float*> terms;
+  for (int i = 0; i < 5; ++i) terms.push_back(&lengths[i * kWidth]);
+  std::vector<float> prices(kWidth);
+  for (float& x : prices) x = static_cast<float>(random.Below(8)) / 2;
+  ForEachTarget([&] {
+    std::vector<float> costs(kRows * kWidth);
+    for (int row = 0; row < kRows; ++row) {
+      const std::vector<float> counts = {1, 2.0f * row, 3, 0, 5};
+      ClassCosts(terms.data(), counts.data(), 5, kWidth, &costs[row * kWidth]);
+      for (int k = 0; k < kWidth; ++k) {
+        float expected = 0;
+        for (int i = 0; i < 5; ++i) expected += counts[i] * terms[i][k];
+        ASSERT_EQ(costs[row * kWidth + k], expected);
+      }
+    }
+    for (const int reference : {0, 20, 47}) {
+      std::vector<int16_t> chosen(kRows);
+      CheapestIndices(costs.data(), kRows, prices.data(), kWidth, reference, chosen.data());
+      for (int row = 0; row < kRows; ++row) {
+        int best = reference;
+        const auto cost = [&](int k) { return costs[row * kWidth + k] + prices[k]; };
+        for (int k = 0; k < kWidth; ++k) {
+          if (cost(k) < cost(best)) best = k;
+        }
+        ASSERT_EQ(chosen[row], best);
+      }
+    }
+  });
 }
 
 }  // namespace

@@ -48,8 +48,7 @@ struct Coded {
     std::vector<uint8_t> current = data.classes;
     for (int level = 0; level < levels; ++level) {
       SegmentSections out;
-      encoder.Encode(level, cells[level].data(), level == 0 ? nullptr : cells[level - 1].data(),
-                     tokens, &current, &out);
+      encoder.Encode(level, cells[level].data(), tokens, &current, &out);
       sections.push_back(out);
       classes.push_back(current);
     }

@@ -181,7 +181,7 @@ HWY_INLINE void SparseSums(const int32_t* packed, const int32_t* slab, uint64_t 
 bool SparseTile(const int32_t* packed, const int32_t* slab, int64_t pairs, int64_t padded, bool add,
                 int32_t* sums) {
   constexpr int64_t kMasksMax = 8;  // of the deepest slab
-  if (pairs > kMasksMax * kMaskPairs) return false;
+  if (pairs == 0 || pairs > kMasksMax * kMaskPairs) return false;
   uint64_t masks[kMasksMax][kTileTokens];
   int64_t count = 0;
   for (int64_t first = 0; first < pairs; first += kMaskPairs) {
@@ -204,8 +204,8 @@ bool SparseTile(const int32_t* packed, const int32_t* slab, int64_t pairs, int64
   if (static_cast<double>(count) > kSparseShare * static_cast<double>(pairs * kTileTokens))
     return false;
   for (int t = 0; t < kTileTokens; ++t) {
-    for (int64_t first = 0; first == 0 || first < pairs; first += kMaskPairs) {
-      const uint64_t mask = pairs == 0 ? 0 : masks[first / kMaskPairs][t];
+    for (int64_t first = 0; first < pairs; first += kMaskPairs) {
+      const uint64_t mask = masks[first / kMaskPairs][t];
       const int32_t* const values = packed + first * kTileTokens + t;
       const int32_t* const entries = slab + first * padded;
       int32_t* const out = sums + t * padded;
