@@ -6,6 +6,7 @@ import platform
 BEGIN, END = "<!-- begin packets -->", "<!-- end packets -->"
 ABILITIES = ("NONE", "SUFFIX", "ANY", "FRONT")
 MIDDLE_DEADLINE = 1
+STORY_STRETCH = 12
 
 
 def mean(values):
@@ -90,7 +91,7 @@ def report(runs, checks):
     rows, facts, args = runs.rows, runs.facts, runs.args
     families = sorted({row["family"] for row in rows})
     text = (f"{processor()}, {os.cpu_count()} cores, load average {os.getloadavg()[1]:.1f} at the end, `-c opt`, {args.congestion}, seed {args.seed}: "
-            f"{facts['tokens']} tokens of {runs.values_per_token:.0f} values, so the traces' rates are divided by {1 / runs.scale:.1f}; "
+            f"{facts['tokens']} tokens of {runs.values_per_token:.0f} values, so the traces' rates are divided by {1 / runs.scale:.1f}, as for {facts['tokens'] * args.stretch:.0f} tokens of Llama-3.1-8B; "
             f"prefill {1e6 * min(r['cost']['seconds_per_token'] for r in rows):.0f} to {1e6 * max(r['cost']['seconds_per_token'] for r in rows):.0f} us a token (measured before each "
             f"trace, the best of three), decode {1e6 * runs.decode_s_per_token:.1f} us (the best of 30); bits per value "
             + ", ".join(f"{b:.2f}" for b in facts["bits"]) + ".\n\n")
@@ -120,9 +121,9 @@ def draw_delays(runs, path):
                             ("ours, FRONT", lambda r: r["fastest"]["FRONT"]["seconds"], "v-"),
                             ("clairvoyant, FRONT", lambda r: r["plan"]["FRONT"]["fastest"]["clairvoyant_s"], "k--")):
         axis.loglog(x, [of(row) for row in rows], style, label=name, markersize=4)
-    axis.set_xlabel(f"link, Gbit/s (carried out at 1/{1 / runs.scale:.0f} of it)")
+    axis.set_xlabel(f"link, Gbit/s (carried out at 1/{1 / runs.scale:.0f} of it, so as for {runs.facts['tokens'] * runs.args.stretch:.0f} tokens of Llama-3.1-8B)")
     axis.set_ylabel("load delay, s")
-    axis.set_title(f"Real packets, {runs.facts['tokens']} tokens, level 1", fontsize=10)
+    axis.set_title("Real packets, level 1; round trips differ from rate to rate", fontsize=10)
     axis.grid(True, which="both", alpha=0.25)
     axis.legend(fontsize=8)
     figure.tight_layout()
@@ -148,7 +149,7 @@ def draw_story(story, trace, start, scale, path):
         rates.step([s["at_ms"] / 1000 + sent for s in story["server"]], [s[key] * 8e-6 for s in story["server"]], where="post", color=colour, label=label)
     rates.set_ylabel("Mbit/s")
     rates.legend(fontsize=8)
-    rates.set_title(f"{trace.name} from {start:.1f} s, deadline {story['request']['deadline_ms']:.0f} ms, ability {story['request']['ability']}", fontsize=9)
+    rates.set_title(f"{trace.name} from {start:.1f} s, deadline {story['request']['deadline_ms']:.0f} ms, ability {story['request']['ability']}; link at 1/{1 / scale:.0f} of the trace", fontsize=9)
     blues = ["#c6dbef", "#6baed6", "#2171b5", "#08306b"]
     for event in story["events"]:
         begin, length = event["begin_ms"] / 1000, max((event.get("end_ms", event["begin_ms"]) - event["begin_ms"]) / 1000, end / 800)
@@ -163,7 +164,8 @@ def draw_story(story, trace, start, scale, path):
             chunks.plot([begin], [event["chunk"]], "r|", markersize=10)
     chunks.axvline(story["request"]["deadline_ms"] / 1000, color="#d62728", label="deadline")
     chunks.invert_yaxis()
-    chunks.set_ylabel("chunk: arrival by level (blue), decode (green), recompute (orange)", fontsize=8)
+    chunks.set_ylabel("chunk")
+    chunks.set_title("arrivals by level in blue, decodes in green, recompute in orange, deadline in red", fontsize=8)
     chunks.set_xlabel("seconds since the load began")
     figure.tight_layout()
     figure.savefig(path, dpi=90)
@@ -179,6 +181,8 @@ def write(root, text, runs, bed, trace):
     draw_delays(runs, os.path.join(docs, "packets_delay.png"))
     one = trace("steps", 0)
     start = 12.0
+    # Slower than the tables' loads, so that one load sees several steps.
+    runs.full_values, runs.scale = runs.full_values * STORY_STRETCH, runs.scale / STORY_STRETCH
     bed.set_rtt(one.rtt)
     plan = runs.case(one, start)
     bed.link.ask(one.on_link(runs.scale, start))
