@@ -1,6 +1,7 @@
 #include "client/cli/explain_text.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "absl/strings/ascii.h"
@@ -43,7 +44,7 @@ std::string Spark(const std::vector<double>& rates, double top) {
   static constexpr const char* kBars[] = {" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
   std::string line;
   for (const double rate : rates) {
-    const int bar = top > 0 ? static_cast<int>(rate / top * 8 + 0.5) : 0;
+    const int bar = top > 0 ? static_cast<int>(std::lround(rate / top * 8)) : 0;
     line += kBars[rate > 0 ? std::clamp(bar, 1, 8) : 0];
   }
   return line;

@@ -160,12 +160,14 @@ def draw_story(story, trace, start, scale, path):
         elif event["kind"] == "recompute":
             for chunk in range(event["chunk"], event["chunk"] + event["chunks"]):
                 chunks.barh(chunk, length, left=begin, height=0.7, color="#fd8d3c")
+        elif event["kind"] == "order":
+            chunks.plot([begin, begin], [event["chunk"] - 0.4, event["chunk"] + event["chunks"] - 0.6], "r", linewidth=1)
         elif event["level"] is None:
             chunks.plot([begin], [event["chunk"]], "r|", markersize=10)
     chunks.axvline(story["request"]["deadline_ms"] / 1000, color="#d62728", label="deadline")
     chunks.invert_yaxis()
     chunks.set_ylabel("chunk")
-    chunks.set_title("arrivals by level in blue, decodes in green, recompute in orange, deadline in red", fontsize=8)
+    chunks.set_title("arrivals by level in blue, decodes in green, recompute in orange; deadline and orders to recompute in red", fontsize=8)
     chunks.set_xlabel("seconds since the load began")
     figure.tight_layout()
     figure.savefig(path, dpi=90)
