@@ -9,6 +9,12 @@ MIDDLE_DEADLINE = 1
 STORY_STRETCH = 12
 
 
+def median(values):
+    values = sorted(values)
+    half = len(values) // 2
+    return math.nan if not values else values[half] if len(values) % 2 else (values[half - 1] + values[half]) / 2
+
+
 def mean(values):
     values = list(values)
     return sum(values) / len(values) if values else math.nan
@@ -39,13 +45,22 @@ def cell(rows, ability):
             f"{level / best if best else math.nan:.3f}")
 
 
+def medians(rows, ability):
+    """Of the ratios of single loads: warm, simulated and idle. A load that waited for a core does not move it."""
+    def of(pick):
+        return f"{median(pick(row) / row['plan'][ability]['fastest']['clairvoyant_s'] for row in rows):.3f}"
+    return (f"{of(lambda r: r['fastest'][ability]['seconds'])} ({of(lambda r: r['plan'][ability]['fastest']['simulated_s'])}; "
+            f"{of(lambda r: r['idle'][ability]['seconds'])})")
+
+
 def transports(rows, families):
-    def cells(some):
+    def cells(some, mean=mean):
         bound = [row["plan"]["NONE"]["fastest"]["clairvoyant_s"] for row in some]
         return ([f"{mean(row[name] / b for row, b in zip(some, bound)):.3f}" for name in ("plain", "plain_idle")]
                 + [f"{mean(row[name]['NONE']['seconds'] / row[plain] for row in some):.3f}" for name, plain in (("fastest", "plain"), ("idle", "plain_idle"))])
     return table(["family", "plain TCP / clairvoyant", "after an idle time", "ours / plain TCP", "after an idle time"],
-                 [[family, *cells([r for r in rows if r["family"] == family])] for family in families] + [["all", *cells(rows)]])
+                 [[family, *cells([r for r in rows if r["family"] == family])] for family in families]
+                 + [["all", *cells(rows)], ["all, median", *cells(rows, median)]])
 
 
 def policies(rows):
@@ -100,7 +115,7 @@ def report(runs, checks):
              "often a chunk was not in place (in brackets: the load had not ended), ratio of the mean levels in place at the deadline.\n\n")
     text += table(["family", *(f"`{a}`" for a in ABILITIES)],
                   [[family, *(cell([r for r in rows if r["family"] == family], a) for a in ABILITIES)] for family in families]
-                  + [["all", *(cell(rows, a) for a in ABILITIES)]])
+                  + [["all", *(cell(rows, a) for a in ABILITIES)], ["all, median ratio", *(medians(rows, a) for a in ABILITIES)]])
     text += ("\n### What TCP alone makes of it\n\nThe bytes of level 1 over plain TCP, with nothing decoded: ratio of its time to the clairvoyant's delay (`NONE`), and of our delay to its.\n\n")
     text += transports(rows, families)
     text += "\n### Policies under the same deadlines\n\n" + policies(rows)
