@@ -14,11 +14,12 @@ struct LoadEvent {
   enum class Kind {
     kStarted,         // the request was handed to the transport; decode_seconds_per_token
     kPlan,            // a plan came: chunk, level (-1: recompute)
+    kOrder,           // a standing order to recompute came: chunk (the first), chunks
     kData,            // payload came: chunk, level, offset, bytes
     kDecodeBegin,     // chunk, level
     kDecodeEnd,       // chunk, level, ok
     kRecomputeBegin,  // chunk (the first), chunks
-    kRecomputeEnd,    // the same, ok
+    kRecomputeEnd,    // the same, ok; not ok also if it was given up because the bytes had come
     kProgress,        // a report was handed to the transport: bytes (all so far), chunks (ready)
     kSummary,         // the server's last message came
   };

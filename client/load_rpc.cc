@@ -297,6 +297,10 @@ void LoadRpc::TellMessage(const v1::LoadResponse& response) const {
     event.kind = LoadEvent::Kind::kPlan;
     event.chunk = response.plan().chunk();
     if (response.plan().has_level()) event.level = static_cast<int>(response.plan().level());
+  } else if (response.has_order()) {
+    event.kind = LoadEvent::Kind::kOrder;
+    event.chunk = response.order().first();
+    event.chunks = response.order().end() - response.order().first();
   } else if (response.has_data()) {
     event.kind = LoadEvent::Kind::kData;
     event.chunk = response.data().chunk();

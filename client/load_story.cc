@@ -69,7 +69,7 @@ void ShareNetwork(const LoadTrace& trace, double to, LoadStory* story) {
   Of(story, LoadCause::kConnect) += sent;
   double first = trace.first_byte_ms >= 0 ? trace.first_byte_ms : to;
   for (const LoadTrace::Event& event : trace.events) {
-    if (event.kind == Kind::kPlan) {
+    if (event.kind == Kind::kPlan || event.kind == Kind::kOrder) {
       first = std::min(first, event.begin_ms);
       break;
     }
@@ -94,10 +94,10 @@ const LoadTrace::Event* LastBefore(const std::vector<const LoadTrace::Event*>& b
 }
 
 void FollowBack(const LoadTrace& trace, LoadStory* story) {
-  std::vector<const LoadTrace::Event*> work, arrivals;
+  std::vector<const LoadTrace::Event*> work, arrivals, orders;
   std::vector<std::vector<const LoadTrace::Event*>> by_chunk(trace.request.chunks);
   for (const LoadTrace::Event& event : trace.events) {
-    (IsWork(event) ? work : arrivals).push_back(&event);
+    (IsWork(event) ? work : event.kind == Kind::kOrder ? orders : arrivals).push_back(&event);
   }
   const auto ends_first = [](const LoadTrace::Event* a, const LoadTrace::Event* b) {
     return a->end_ms < b->end_ms;
@@ -123,6 +123,15 @@ void FollowBack(const LoadTrace& trace, LoadStory* story) {
                      [at](const LoadTrace::Event& event) { return Covers(*at, event); });
       if (one != nullptr && (arrival == nullptr || one->end_ms > arrival->end_ms)) arrival = one;
     }
+    if (at->kind == Kind::kRecompute) {
+      const LoadTrace::Event* order =
+          LastBefore(orders, cursor, [at](const LoadTrace::Event& event) {
+            return at->chunk >= event.chunk && at->chunk - event.chunk < event.chunks;
+          });
+      if (order != nullptr && (arrival == nullptr || order->end_ms > arrival->end_ms)) {
+        arrival = order;
+      }
+    }
     // Only what began earlier can be a reason, so that this ends.
     const LoadTrace::Event* const before =
         LastBefore(work, cursor, [at, cursor](const LoadTrace::Event& event) {
@@ -144,7 +153,7 @@ absl::optional<double> AllInPlace(const LoadTrace& trace) {
   if (trace.one_in > 1) return absl::nullopt;
   std::vector<double> first(trace.request.chunks, -1);
   for (const LoadTrace::Event& event : trace.events) {
-    if (!IsWork(event)) continue;
+    if (!IsWork(event) || !event.ok) continue;
     for (uint32_t chunk = event.chunk; chunk < event.chunk + event.chunks; ++chunk) {
       if (first[chunk] < 0 || event.end_ms < first[chunk]) first[chunk] = event.end_ms;
     }

@@ -45,10 +45,10 @@ void Arriving(LoadTrace* trace, int from_ms, int to_ms) {
 TEST(LoadStoryTest, ALoadThatTheLinkBinds) {
   LoadTrace trace = Base();
   Arriving(&trace, 25, 205);
-  trace.events = {{Kind::kSegment, 25, 115, 0, 1, 0, 90000},
-                  {Kind::kDecode, 115, 125, 0, 1, 0, 0},
-                  {Kind::kSegment, 115, 205, 1, 1, 0, 90000},
-                  {Kind::kDecode, 206, 215, 1, 1, 0, 0}};
+  trace.events = {{Kind::kSegment, 25, 115, 0, 1, 0, 90000, true},
+                  {Kind::kDecode, 115, 125, 0, 1, 0, 0, true},
+                  {Kind::kSegment, 115, 205, 1, 1, 0, 90000, true},
+                  {Kind::kDecode, 206, 215, 1, 1, 0, 0, true}};
   trace.delay_ms = 215;
   const LoadStory story = ExplainLoad(trace);
   ExpectWhole(trace, story);
@@ -67,10 +67,10 @@ TEST(LoadStoryTest, ALoadThatTheLinkBinds) {
 TEST(LoadStoryTest, ALoadThatDecodingBinds) {
   LoadTrace trace = Base();
   Arriving(&trace, 10, 20);
-  trace.events = {{Kind::kSegment, 10, 15, 0, 1, 0, 5000},
-                  {Kind::kDecode, 15, 115, 0, 1, 0, 0},
-                  {Kind::kSegment, 15, 20, 1, 1, 0, 5000},
-                  {Kind::kDecode, 115, 215, 1, 1, 0, 0}};
+  trace.events = {{Kind::kSegment, 10, 15, 0, 1, 0, 5000, true},
+                  {Kind::kDecode, 15, 115, 0, 1, 0, 0, true},
+                  {Kind::kSegment, 15, 20, 1, 1, 0, 5000, true},
+                  {Kind::kDecode, 115, 215, 1, 1, 0, 0, true}};
   trace.delay_ms = 215;
   const LoadStory story = ExplainLoad(trace);
   ExpectWhole(trace, story);
@@ -81,9 +81,9 @@ TEST(LoadStoryTest, ALoadThatDecodingBinds) {
 
 TEST(LoadStoryTest, ALoadThatRecomputeBinds) {
   LoadTrace trace = Base();
-  trace.events = {{Kind::kPlan, 30, 30, 0, 1, -1, 0},
-                  {Kind::kPlan, 30, 30, 1, 1, -1, 0},
-                  {Kind::kRecompute, 30, 330, 0, 2, -1, 0}};
+  trace.events = {{Kind::kPlan, 30, 30, 0, 1, -1, 0, true},
+                  {Kind::kPlan, 30, 30, 1, 1, -1, 0, true},
+                  {Kind::kRecompute, 30, 330, 0, 2, -1, 0, true}};
   trace.delay_ms = 330;
   trace.levels = {-1, -1};
   const LoadStory story = ExplainLoad(trace);
@@ -99,9 +99,9 @@ LoadTrace Silent(bool under_way) {
   LoadTrace trace = Base();
   Arriving(&trace, 10, 30);
   Arriving(&trace, 430, 440);
-  trace.events = {{Kind::kSegment, 10, 30, 0, 1, 0, 20000},
-                  {Kind::kSegment, 430, 440, 1, 1, 0, 10000},
-                  {Kind::kDecode, 440, 441, 1, 1, 0, 0}};
+  trace.events = {{Kind::kSegment, 10, 30, 0, 1, 0, 20000, true},
+                  {Kind::kSegment, 430, 440, 1, 1, 0, 10000, true},
+                  {Kind::kDecode, 440, 441, 1, 1, 0, 0, true}};
   trace.delay_ms = 441;
   ServerSample sample;
   sample.at = absl::Milliseconds(20);
@@ -128,9 +128,10 @@ TEST(LoadStoryTest, SaysWhatADeadlineWasUsedFor) {
   LoadTrace trace = Base();
   trace.request.deadline_ms = 400;
   Arriving(&trace, 10, 300);
-  trace.events = {{Kind::kSegment, 10, 20, 0, 1, 0, 1},  {Kind::kDecode, 20, 30, 0, 1, 0, 0},
-                  {Kind::kSegment, 20, 40, 1, 1, 0, 1},  {Kind::kDecode, 40, 50, 1, 1, 0, 0},
-                  {Kind::kSegment, 50, 300, 1, 1, 1, 1}, {Kind::kDecode, 300, 310, 1, 1, 1, 0}};
+  trace.events = {
+      {Kind::kSegment, 10, 20, 0, 1, 0, 1, true},  {Kind::kDecode, 20, 30, 0, 1, 0, 0, true},
+      {Kind::kSegment, 20, 40, 1, 1, 0, 1, true},  {Kind::kDecode, 40, 50, 1, 1, 0, 0, true},
+      {Kind::kSegment, 50, 300, 1, 1, 1, 1, true}, {Kind::kDecode, 300, 310, 1, 1, 1, 0, true}};
   trace.delay_ms = 310;
   trace.levels = {0, 1};
   const LoadStory story = ExplainLoad(trace);
@@ -154,9 +155,10 @@ TEST(LoadStoryTest, ALoadThatFailedOrWasEmptyHasAStoryToo) {
 TEST(LoadStoryTest, EveryMomentIsCountedOnceInOddTraces) {
   LoadTrace trace = Base();
   trace.delay_ms = 50;
-  trace.events = {{Kind::kDecode, 0, 500, 0, 1, 3, 0},  {Kind::kDecode, 0, 0, 0, 1, 3, 0},
-                  {Kind::kDecode, 10, 10, 1, 1, 3, 0},  {Kind::kDecode, 10, 10, 1, 1, 3, 0},
-                  {Kind::kSegment, 30, 90, 1, 1, 3, 0}, {Kind::kRecompute, 40, 45, 0, 2, -1, 0}};
+  trace.events = {
+      {Kind::kDecode, 0, 500, 0, 1, 3, 0, true},  {Kind::kDecode, 0, 0, 0, 1, 3, 0, true},
+      {Kind::kDecode, 10, 10, 1, 1, 3, 0, true},  {Kind::kDecode, 10, 10, 1, 1, 3, 0, true},
+      {Kind::kSegment, 30, 90, 1, 1, 3, 0, true}, {Kind::kRecompute, 40, 45, 0, 2, -1, 0, true}};
   ExpectWhole(trace, ExplainLoad(trace));
   trace.sent_ms = 1000;
   ExpectWhole(trace, ExplainLoad(trace));

@@ -86,11 +86,16 @@ void LoadTraceRecorder::OnEvent(const LoadEvent& event) {
     default:
       break;
   }
+  if (event.kind == LoadEvent::Kind::kOrder) {
+    const uint32_t last = static_cast<uint32_t>(open_.size()) - 1;
+    Keep({LoadTrace::Kind::kOrder, at, at, std::min(event.chunk, last), event.chunks, -1, 0, true});
+    return;
+  }
   if (event.chunk >= open_.size()) return;
   Open& open = open_[event.chunk];
   switch (event.kind) {
     case LoadEvent::Kind::kPlan:
-      Keep({LoadTrace::Kind::kPlan, at, at, event.chunk, 1, event.level, 0});
+      Keep({LoadTrace::Kind::kPlan, at, at, event.chunk, 1, event.level, 0, true});
       return;
     case LoadEvent::Kind::kData:
       if (open.segment_begin_ms >= 0 && event.level != open.segment_level) {
@@ -111,7 +116,8 @@ void LoadTraceRecorder::OnEvent(const LoadEvent& event) {
       return;
     case LoadEvent::Kind::kDecodeEnd:
       if (open.decode_begin_ms < 0) return;
-      Keep({LoadTrace::Kind::kDecode, open.decode_begin_ms, at, event.chunk, 1, event.level, 0});
+      Keep({LoadTrace::Kind::kDecode, open.decode_begin_ms, at, event.chunk, 1, event.level, 0,
+            event.ok});
       open.decode_begin_ms = -1;
       return;
     case LoadEvent::Kind::kRecomputeBegin:
@@ -120,7 +126,7 @@ void LoadTraceRecorder::OnEvent(const LoadEvent& event) {
     case LoadEvent::Kind::kRecomputeEnd:
       if (open.recompute_begin_ms < 0) return;
       Keep({LoadTrace::Kind::kRecompute, open.recompute_begin_ms, at, event.chunk, event.chunks, -1,
-            0});
+            0, event.ok});
       open.recompute_begin_ms = -1;
       return;
     default:
@@ -146,7 +152,7 @@ void LoadTraceRecorder::Keep(const LoadTrace::Event& event) {
 void LoadTraceRecorder::CloseSegment(uint32_t chunk) {
   Open& open = open_[chunk];
   Keep({LoadTrace::Kind::kSegment, open.segment_begin_ms, open.segment_end_ms, chunk, 1,
-        open.segment_level, open.segment_bytes});
+        open.segment_level, open.segment_bytes, true});
   open.segment_begin_ms = -1;
   open.segment_bytes = 0;
 }

@@ -38,15 +38,16 @@ struct LoadTrace {
     double bandwidth_hint_bytes_per_second = 0;
   };
 
-  enum class Kind { kPlan, kSegment, kDecode, kRecompute };
+  enum class Kind { kPlan, kSegment, kDecode, kRecompute, kOrder };
   struct Event {
     Kind kind = Kind::kPlan;
-    double begin_ms = 0;  // of a segment: its first bytes; of a plan: its arrival
+    double begin_ms = 0;  // of a segment: its first bytes; of a plan or order: its arrival
     double end_ms = 0;    // not before begin_ms; of a segment: its last bytes
     uint32_t chunk = 0;
-    uint32_t chunks = 1;  // more than one only in kRecompute
-    int level = -1;       // kPlan: -1 is recompute; kRecompute: -1
+    uint32_t chunks = 1;  // other than one only in kRecompute and kOrder, there 0 too
+    int level = -1;       // kPlan: -1 is recompute; kRecompute and kOrder: -1
     uint64_t bytes = 0;   // kSegment
+    bool ok = true;       // kDecode, kRecompute: the chunks were in place then
   };
 
   struct Progress {

@@ -19,7 +19,7 @@ constexpr double kMillisMax = 1e9;          // eleven days
 constexpr double kRateMax = 1e15;           // bytes a second
 constexpr uint64_t kBytesMax = 1ull << 53;  // what a double holds exactly, as other readers use one
 constexpr size_t kTextMax = 2048;
-constexpr const char* kKinds[] = {"plan", "segment", "decode", "recompute"};
+constexpr const char* kKinds[] = {"plan", "segment", "decode", "recompute", "order"};
 
 // ------------------------------------------------------------------ reading
 
@@ -66,6 +66,10 @@ class Reader {
     if (value == nullptr) return false;
     if (!value->is_boolean()) return Refuse(key, "is neither true nor false"), false;
     return value->get<bool>();
+  }
+  // False where it is missing.
+  bool OptionalFlag(const char* key) {
+    return object_.is_object() && object_.contains(key) && Flag(key);
   }
   std::string Text(const char* key) {
     const Json* value = Find(key);
@@ -116,6 +120,10 @@ class Reader {
   absl::Status* const status_;
 };
 
+bool IsMoment(LoadTrace::Kind kind) {
+  return kind == LoadTrace::Kind::kPlan || kind == LoadTrace::Kind::kOrder;
+}
+
 LoadTrace::Request ReadRequest(const Json& json, absl::Status* status) {
   Reader reader(json, "request.", status);
   LoadTrace::Request request;
@@ -149,12 +157,18 @@ LoadTrace::Event ReadEvent(const Json& json, const LoadTrace::Request& request,
   }
   event.kind = static_cast<LoadTrace::Kind>(known - std::begin(kKinds));
   event.begin_ms = reader.Number("begin_ms", 0, kMillisMax);
-  event.end_ms = event.kind == LoadTrace::Kind::kPlan
-                     ? event.begin_ms
-                     : reader.Number("end_ms", event.begin_ms, kMillisMax);
+  event.end_ms =
+      IsMoment(event.kind) ? event.begin_ms : reader.Number("end_ms", event.begin_ms, kMillisMax);
   event.chunk = static_cast<uint32_t>(reader.Count("chunk", 0, request.chunks - 1));
-  if (event.kind == LoadTrace::Kind::kRecompute) {
-    event.chunks = static_cast<uint32_t>(reader.Count("chunks", 1, request.chunks - event.chunk));
+  if (event.kind == LoadTrace::Kind::kRecompute || event.kind == LoadTrace::Kind::kOrder) {
+    const uint64_t chunks_min = event.kind == LoadTrace::Kind::kRecompute ? 1 : 0;
+    event.chunks =
+        static_cast<uint32_t>(reader.Count("chunks", chunks_min, request.chunks - event.chunk));
+  }
+  if (event.kind == LoadTrace::Kind::kRecompute || event.kind == LoadTrace::Kind::kDecode) {
+    event.ok = !reader.OptionalFlag("dropped");
+  }
+  if (event.kind == LoadTrace::Kind::kRecompute || event.kind == LoadTrace::Kind::kOrder) {
     return event;
   }
   event.level = reader.Level("level", request.levels);
@@ -286,14 +300,15 @@ std::string LoadTraceToJson(const LoadTrace& trace) {
   Json events = Json::array();
   for (const LoadTrace::Event& event : trace.events) {
     Json entry = {{"kind", kKinds[static_cast<size_t>(event.kind)]}, {"begin_ms", event.begin_ms}};
-    if (event.kind != LoadTrace::Kind::kPlan) entry["end_ms"] = event.end_ms;
+    if (!IsMoment(event.kind)) entry["end_ms"] = event.end_ms;
     entry["chunk"] = event.chunk;
-    if (event.kind == LoadTrace::Kind::kRecompute) {
+    if (event.kind == LoadTrace::Kind::kRecompute || event.kind == LoadTrace::Kind::kOrder) {
       entry["chunks"] = event.chunks;
     } else {
       entry["level"] = LevelOrNull(event.level);
     }
     if (event.kind == LoadTrace::Kind::kSegment) entry["bytes"] = event.bytes;
+    if (!event.ok) entry["dropped"] = true;
     events.push_back(std::move(entry));
   }
   Json progress = Json::array();

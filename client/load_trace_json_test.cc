@@ -26,11 +26,13 @@ LoadTrace Example() {
   trace.request.values_per_token = 64;
   trace.request.decode_seconds_per_token = 1e-6;
   trace.sent_ms = 1.5;
-  trace.events = {{LoadTrace::Kind::kPlan, 10, 10, 0, 1, -1, 0},
-                  {LoadTrace::Kind::kSegment, 11, 12.25, 2, 1, 3, 77},
-                  {LoadTrace::Kind::kDecode, 12.25, 14, 2, 1, 3, 0},
-                  {LoadTrace::Kind::kRecompute, 13, 19, 0, 2, -1, 0}};
-  trace.events_seen = 4;
+  trace.events = {{LoadTrace::Kind::kPlan, 10, 10, 0, 1, -1, 0, true},
+                  {LoadTrace::Kind::kSegment, 11, 12.25, 2, 1, 3, 77, true},
+                  {LoadTrace::Kind::kDecode, 12.25, 14, 2, 1, 3, 0, true},
+                  {LoadTrace::Kind::kRecompute, 13, 19, 0, 2, -1, 0, true}};
+  trace.events.push_back({LoadTrace::Kind::kOrder, 14, 14, 1, 2, -1, 0, true});
+  trace.events.push_back({LoadTrace::Kind::kRecompute, 15, 16, 1, 1, -1, 0, false});
+  trace.events_seen = 6;
   trace.arrivals = {0, 0, 77};
   trace.bin_ms = 4;
   trace.first_byte_ms = 11;
@@ -60,7 +62,9 @@ TEST(LoadTraceJsonTest, ReadsWhatItWrote) {
   const absl::StatusOr<LoadTrace> trace = ParseLoadTrace(text);
   ASSERT_TRUE(trace.ok()) << trace.status();
   EXPECT_EQ(LoadTraceToJson(*trace), text);
-  EXPECT_EQ(trace->events.size(), 4u);
+  EXPECT_EQ(trace->events.size(), 6u);
+  EXPECT_TRUE(trace->events[3].ok);
+  EXPECT_FALSE(trace->events[5].ok);
   EXPECT_EQ(trace->events[3].chunks, 2u);
   EXPECT_EQ(trace->levels, Example().levels);
   EXPECT_EQ(trace->server[0].at, absl::Milliseconds(9));

@@ -53,12 +53,18 @@ TEST(LoadTraceRecorderTest, FoldsMessagesIntoSegmentsAndJobsIntoEvents) {
   recompute.kind = Kind::kRecomputeEnd;
   recompute.at = absl::Milliseconds(90);
   recorder.OnEvent(recompute);
+  LoadEvent order = At(Kind::kOrder, 29);
+  order.chunks = 2;
+  recorder.OnEvent(order);
+  order.chunk = 2;  // the end of the load: nothing is to be begun any more
+  order.chunks = 0;
+  recorder.OnEvent(order);
   recorder.OnEvent(At(Kind::kSummary, 95));
   const LoadTrace trace = Done(std::move(recorder));
 
   EXPECT_EQ(trace.sent_ms, 3);
   EXPECT_EQ(trace.request.decode_seconds_per_token, 0.25);
-  ASSERT_EQ(trace.events.size(), 5u);
+  ASSERT_EQ(trace.events.size(), 7u);
   EXPECT_EQ(trace.events[0].kind, LoadTrace::Kind::kPlan);
   EXPECT_EQ(trace.events[1].kind, LoadTrace::Kind::kSegment);
   EXPECT_EQ(trace.events[1].begin_ms, 11);
@@ -68,8 +74,12 @@ TEST(LoadTraceRecorderTest, FoldsMessagesIntoSegmentsAndJobsIntoEvents) {
   EXPECT_EQ(trace.events[2].bytes, 14u);
   EXPECT_EQ(trace.events[3].kind, LoadTrace::Kind::kDecode);
   EXPECT_EQ(trace.events[3].end_ms, 25);
-  EXPECT_EQ(trace.events[4].kind, LoadTrace::Kind::kRecompute);
-  EXPECT_EQ(trace.events[4].end_ms, 90);
+  EXPECT_EQ(trace.events[4].kind, LoadTrace::Kind::kOrder);
+  EXPECT_EQ(trace.events[4].chunks, 2u);
+  EXPECT_EQ(trace.events[5].chunk, 1u);
+  EXPECT_EQ(trace.events[5].chunks, 0u);
+  EXPECT_EQ(trace.events[6].kind, LoadTrace::Kind::kRecompute);
+  EXPECT_EQ(trace.events[6].end_ms, 90);
   ASSERT_EQ(trace.arrivals.size(), 21u);
   EXPECT_EQ(trace.arrivals[12], 100u);
   EXPECT_EQ(trace.first_byte_ms, 11);

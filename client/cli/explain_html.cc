@@ -141,6 +141,9 @@ class Page {
         case Kind::kPlan:
           Box(X(event.begin_ms), X(event.begin_ms), y, row, event.level < 0 ? "#d62728" : "#bbb");
           break;
+        case Kind::kOrder:
+          Box(X(event.begin_ms), X(event.begin_ms), y, row * event.chunks, "#d62728");
+          break;
         case Kind::kSegment:
           Box(X(event.begin_ms), X(event.end_ms), y, row / 2, LevelColour(event.level));
           break;
@@ -149,7 +152,7 @@ class Page {
           break;
         case Kind::kRecompute:
           Box(X(event.begin_ms), X(event.end_ms), y + row / 4, row * (event.chunks - 0.5),
-              "#fd8d3c");
+              event.ok ? "#fd8d3c" : "#fdd0a2");
           break;
       }
     }
@@ -185,7 +188,8 @@ class Page {
                                   "(violet)");
     absl::StrAppend(&html_,
                     ". Lower picture, a row a chunk: arrivals in blue, darker for finer levels; "
-                    "decodes in green; recompute in orange; plans as ticks, red for recompute.</p>"
+                    "decodes in green; recompute in orange, pale where the bytes came first; "
+                    "plans as ticks, red for recompute.</p>"
                     "\n");
   }
 

@@ -1,6 +1,7 @@
 #include "client/cli/explain_text.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "absl/strings/ascii.h"
@@ -43,7 +44,7 @@ std::string Spark(const std::vector<double>& rates, double top) {
   static constexpr const char* kBars[] = {" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
   std::string line;
   for (const double rate : rates) {
-    const int bar = top > 0 ? static_cast<int>(rate / top * 8 + 0.5) : 0;
+    const int bar = top > 0 ? static_cast<int>(std::lround(rate / top * 8)) : 0;
     line += kBars[rate > 0 ? std::clamp(bar, 1, 8) : 0];
   }
   return line;
@@ -91,6 +92,12 @@ std::vector<std::vector<int>> ChunkRows(const LoadTrace& trace, uint32_t chunks_
   const uint32_t chunks = trace.request.chunks;
   const uint32_t rows = (chunks + chunks_per_row - 1) / chunks_per_row;
   std::vector<std::vector<int>> states(chunks, std::vector<int>(kColumns, kNothing));
+  const auto raise_between = [&](uint32_t chunk, double from_ms, double to_ms, int state) {
+    const int last = ColumnOf(to_ms, picture_ms);
+    for (int column = ColumnOf(from_ms, picture_ms); column <= last; ++column) {
+      states[chunk][column] = std::max(states[chunk][column], state);
+    }
+  };
   const auto raise_from = [&](uint32_t chunk, double ms, int state) {
     for (int column = ColumnOf(ms, picture_ms); column < kColumns; ++column) {
       states[chunk][column] = std::max(states[chunk][column], state);
@@ -99,17 +106,18 @@ std::vector<std::vector<int>> ChunkRows(const LoadTrace& trace, uint32_t chunks_
   for (const LoadTrace::Event& event : trace.events) {
     switch (event.kind) {
       case Kind::kPlan:
+      case Kind::kOrder:
         break;
       case Kind::kSegment:
         raise_from(event.chunk, event.begin_ms, kArriving);
         break;
       case Kind::kDecode:
-        raise_from(event.chunk, event.end_ms, kLevel + event.level);
+        if (event.ok) raise_from(event.chunk, event.end_ms, kLevel + event.level);
         break;
       case Kind::kRecompute:
         for (uint32_t chunk = event.chunk; chunk < event.chunk + event.chunks; ++chunk) {
-          raise_from(chunk, event.begin_ms, kRecomputing);
-          raise_from(chunk, event.end_ms, kRecomputed);
+          raise_between(chunk, event.begin_ms, event.end_ms, kRecomputing);
+          if (event.ok) raise_from(chunk, event.end_ms, kRecomputed);
         }
         break;
     }

@@ -34,6 +34,7 @@ FLOOR = 1  # of `fastest`, as in the simulation
 MIDDLE_DEADLINE = 1  # index of the deadline at which the policies are compared
 FAMILIES = ("cachegen", "constant", "onoff", "shared", "stalls", "steps", "walk")
 CONTEXT = "prose-3-rust-doc"
+CONSTANTS = 5  # 0.1, 0.3, 1, 3, 10 Gbit/s
 IDLE_SECONDS = 0.5  # longer than any retransmission timeout here, with four round trips more
 
 
@@ -239,7 +240,9 @@ class Runs:
         bed.ctl("put", "--server", bed.address, "--profile", args.work + "/profile.kvprofile", "--in", args.work + "/context.safetensors", "--model", "packets@1")
         self.facts = self.client.ask({"do": "prepare"})
         self.values_per_token = self.facts["values"] / self.facts["tokens"]
-        self.scale = self.values_per_token / FULL_VALUES_PER_TOKEN
+        # What a token costs on a link of the trace's rate, as the plan counts it.
+        self.full_values = FULL_VALUES_PER_TOKEN * args.stretch
+        self.scale = self.values_per_token / self.full_values
         self.port = bed.link.ask({"do": "serve", "path": args.work + "/eight_bits.bin"})["port"]
         self.decode_s_per_token = self.facts["decode_s_per_token"]
         self.rows, self.random = [], random.Random(args.seed)
@@ -265,7 +268,7 @@ class Runs:
 
     def case(self, trace, start):
         plan = subprocess.run([self.args.bin + "/tests/links/packets_plan", trace.path], check=True, stdout=subprocess.PIPE, text=True, input=json.dumps(
-            {"tokens": self.facts["tokens"], "values_per_token": FULL_VALUES_PER_TOKEN, "bits": self.facts["bits"], "start_s": start,
+            {"tokens": self.facts["tokens"], "values_per_token": self.full_values, "bits": self.facts["bits"], "start_s": start,
              **self.cost, "decode_s_per_token": self.decode_s_per_token}) + "\n").stdout
         return json.loads(plan)
 
@@ -350,6 +353,7 @@ def main():
     parser.add_argument("--families", default=",".join(FAMILIES))
     parser.add_argument("--congestion", default="cubic", choices=("cubic", "bbr", "reno"))
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--stretch", type=float, default=1, help="how much slower the links are yet, so that the context takes the link's time of so many of it")
     parser.add_argument("--json", help="also write all answers there")
     args = parser.parse_args()
 
@@ -378,7 +382,8 @@ def main():
 
     checks = runs.self_check([trace("constant", i) for i in (0, 2, 3, 4)] + [trace("steps", 0), trace("walk", 0)])
     for family in args.families.split(","):
-        for index in range(args.per_family):
+        # The picture of delay against bandwidth wants every rate.
+        for index in range(max(args.per_family, CONSTANTS) if family == "constant" else args.per_family):
             runs.trace(trace(family, index), ABILITIES, range(3))
     import packets_report
     text = packets_report.report(runs, checks)

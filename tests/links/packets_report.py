@@ -6,6 +6,13 @@ import platform
 BEGIN, END = "<!-- begin packets -->", "<!-- end packets -->"
 ABILITIES = ("NONE", "SUFFIX", "ANY", "FRONT")
 MIDDLE_DEADLINE = 1
+STORY_STRETCH = 12
+
+
+def median(values):
+    values = sorted(values)
+    half = len(values) // 2
+    return math.nan if not values else values[half] if len(values) % 2 else (values[half - 1] + values[half]) / 2
 
 
 def mean(values):
@@ -38,13 +45,22 @@ def cell(rows, ability):
             f"{level / best if best else math.nan:.3f}")
 
 
+def medians(rows, ability):
+    """Of the ratios of single loads: warm, simulated and idle. A load that waited for a core does not move it."""
+    def of(pick):
+        return f"{median(pick(row) / row['plan'][ability]['fastest']['clairvoyant_s'] for row in rows):.3f}"
+    return (f"{of(lambda r: r['fastest'][ability]['seconds'])} ({of(lambda r: r['plan'][ability]['fastest']['simulated_s'])}; "
+            f"{of(lambda r: r['idle'][ability]['seconds'])})")
+
+
 def transports(rows, families):
-    def cells(some):
+    def cells(some, mean=mean):
         bound = [row["plan"]["NONE"]["fastest"]["clairvoyant_s"] for row in some]
         return ([f"{mean(row[name] / b for row, b in zip(some, bound)):.3f}" for name in ("plain", "plain_idle")]
                 + [f"{mean(row[name]['NONE']['seconds'] / row[plain] for row in some):.3f}" for name, plain in (("fastest", "plain"), ("idle", "plain_idle"))])
     return table(["family", "plain TCP / clairvoyant", "after an idle time", "ours / plain TCP", "after an idle time"],
-                 [[family, *cells([r for r in rows if r["family"] == family])] for family in families] + [["all", *cells(rows)]])
+                 [[family, *cells([r for r in rows if r["family"] == family])] for family in families]
+                 + [["all", *cells(rows)], ["all, median", *cells(rows, median)]])
 
 
 def policies(rows):
@@ -90,7 +106,7 @@ def report(runs, checks):
     rows, facts, args = runs.rows, runs.facts, runs.args
     families = sorted({row["family"] for row in rows})
     text = (f"{processor()}, {os.cpu_count()} cores, load average {os.getloadavg()[1]:.1f} at the end, `-c opt`, {args.congestion}, seed {args.seed}: "
-            f"{facts['tokens']} tokens of {runs.values_per_token:.0f} values, so the traces' rates are divided by {1 / runs.scale:.1f}; "
+            f"{facts['tokens']} tokens of {runs.values_per_token:.0f} values, so the traces' rates are divided by {1 / runs.scale:.1f}, as for {facts['tokens'] * args.stretch:.0f} tokens of Llama-3.1-8B; "
             f"prefill {1e6 * min(r['cost']['seconds_per_token'] for r in rows):.0f} to {1e6 * max(r['cost']['seconds_per_token'] for r in rows):.0f} us a token (measured before each "
             f"trace, the best of three), decode {1e6 * runs.decode_s_per_token:.1f} us (the best of 30); bits per value "
             + ", ".join(f"{b:.2f}" for b in facts["bits"]) + ".\n\n")
@@ -99,7 +115,7 @@ def report(runs, checks):
              "often a chunk was not in place (in brackets: the load had not ended), ratio of the mean levels in place at the deadline.\n\n")
     text += table(["family", *(f"`{a}`" for a in ABILITIES)],
                   [[family, *(cell([r for r in rows if r["family"] == family], a) for a in ABILITIES)] for family in families]
-                  + [["all", *(cell(rows, a) for a in ABILITIES)]])
+                  + [["all", *(cell(rows, a) for a in ABILITIES)], ["all, median ratio", *(medians(rows, a) for a in ABILITIES)]])
     text += ("\n### What TCP alone makes of it\n\nThe bytes of level 1 over plain TCP, with nothing decoded: ratio of its time to the clairvoyant's delay (`NONE`), and of our delay to its.\n\n")
     text += transports(rows, families)
     text += "\n### Policies under the same deadlines\n\n" + policies(rows)
@@ -120,9 +136,9 @@ def draw_delays(runs, path):
                             ("ours, FRONT", lambda r: r["fastest"]["FRONT"]["seconds"], "v-"),
                             ("clairvoyant, FRONT", lambda r: r["plan"]["FRONT"]["fastest"]["clairvoyant_s"], "k--")):
         axis.loglog(x, [of(row) for row in rows], style, label=name, markersize=4)
-    axis.set_xlabel(f"link, Gbit/s (carried out at 1/{1 / runs.scale:.0f} of it)")
+    axis.set_xlabel(f"link, Gbit/s (carried out at 1/{1 / runs.scale:.0f} of it, so as for {runs.facts['tokens'] * runs.args.stretch:.0f} tokens of Llama-3.1-8B)")
     axis.set_ylabel("load delay, s")
-    axis.set_title(f"Real packets, {runs.facts['tokens']} tokens, level 1", fontsize=10)
+    axis.set_title("Real packets, level 1; round trips differ from rate to rate", fontsize=10)
     axis.grid(True, which="both", alpha=0.25)
     axis.legend(fontsize=8)
     figure.tight_layout()
@@ -148,7 +164,7 @@ def draw_story(story, trace, start, scale, path):
         rates.step([s["at_ms"] / 1000 + sent for s in story["server"]], [s[key] * 8e-6 for s in story["server"]], where="post", color=colour, label=label)
     rates.set_ylabel("Mbit/s")
     rates.legend(fontsize=8)
-    rates.set_title(f"{trace.name} from {start:.1f} s, deadline {story['request']['deadline_ms']:.0f} ms, ability {story['request']['ability']}", fontsize=9)
+    rates.set_title(f"{trace.name} from {start:.1f} s, deadline {story['request']['deadline_ms']:.0f} ms, ability {story['request']['ability']}; link at 1/{1 / scale:.0f} of the trace", fontsize=9)
     blues = ["#c6dbef", "#6baed6", "#2171b5", "#08306b"]
     for event in story["events"]:
         begin, length = event["begin_ms"] / 1000, max((event.get("end_ms", event["begin_ms"]) - event["begin_ms"]) / 1000, end / 800)
@@ -159,11 +175,14 @@ def draw_story(story, trace, start, scale, path):
         elif event["kind"] == "recompute":
             for chunk in range(event["chunk"], event["chunk"] + event["chunks"]):
                 chunks.barh(chunk, length, left=begin, height=0.7, color="#fd8d3c")
+        elif event["kind"] == "order":
+            chunks.plot([begin, begin], [event["chunk"] - 0.4, event["chunk"] + event["chunks"] - 0.6], "r", linewidth=1)
         elif event["level"] is None:
             chunks.plot([begin], [event["chunk"]], "r|", markersize=10)
     chunks.axvline(story["request"]["deadline_ms"] / 1000, color="#d62728", label="deadline")
     chunks.invert_yaxis()
-    chunks.set_ylabel("chunk: arrival by level (blue), decode (green), recompute (orange)", fontsize=8)
+    chunks.set_ylabel("chunk")
+    chunks.set_title("arrivals by level in blue, decodes in green, recompute in orange; deadline and orders to recompute in red", fontsize=8)
     chunks.set_xlabel("seconds since the load began")
     figure.tight_layout()
     figure.savefig(path, dpi=90)
@@ -179,6 +198,8 @@ def write(root, text, runs, bed, trace):
     draw_delays(runs, os.path.join(docs, "packets_delay.png"))
     one = trace("steps", 0)
     start = 12.0
+    # Slower than the tables' loads, so that one load sees several steps.
+    runs.full_values, runs.scale = runs.full_values * STORY_STRETCH, runs.scale / STORY_STRETCH
     bed.set_rtt(one.rtt)
     plan = runs.case(one, start)
     bed.link.ask(one.on_link(runs.scale, start))
