@@ -245,10 +245,11 @@ absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> RocksDbChunkStore::GetInf
         infos.emplace_back();
         continue;
       }
-      const std::string what = Naming("GetInfos", batch[i]);
-      if (!found.statuses[i].ok()) return FromRocksDb(found.statuses[i], what);
+      if (!found.statuses[i].ok()) {
+        return FromRocksDb(found.statuses[i], Naming("GetInfos", batch[i]));
+      }
       absl::StatusOr<ChunkInfo> info = rocksdb_format::DecodeChunkRecord(ToView(found.values[i]));
-      if (!info.ok()) return Annotate(info.status(), what);
+      if (!info.ok()) return Annotate(info.status(), Naming("GetInfos", batch[i]));
       infos.push_back(*std::move(info));
     }
   }
