@@ -130,6 +130,7 @@ absl::Status ServerOptions::Validate() const {
         absl::InvalidArgumentError("--data-dir is empty; name a directory or take --store memory"));
   }
   status.Update(CheckRange<uint64_t>("block-cache-bytes", block_cache_bytes, 8 << 20, kTerabyte));
+  status.Update(CheckRange<uint64_t>("info-cache-bytes", info_cache_bytes, 0, kTerabyte));
   status.Update(CheckRange<uint64_t>("memory-store-bytes", memory_store_bytes, 1, 64 * kTerabyte));
   status.Update(CheckRange("max-loads", max_loads, 1, 100000));
   status.Update(CheckRange<int64_t>("max-load-chunks", max_load_chunks, 1, int64_t{1} << 32));
@@ -179,6 +180,7 @@ const std::vector<OptionField>& OptionFields() {
       TextField("data-dir", "DIR", "directory of the rocksdb store; made if it does not exist",
                 &O::data_dir),
       SizeField("block-cache-bytes", "RocksDB's cache of payload in memory", &O::block_cache_bytes),
+      SizeField("info-cache-bytes", "cache of what is known of chunks", &O::info_cache_bytes),
       ChoiceField<bool>("sync-writes", "true|false",
                         "rocksdb: acknowledge a write once the disk has it", &O::sync_writes,
                         {{"true", true}, {"false", false}}),

@@ -28,6 +28,8 @@ struct ServerOptions {
   StoreKind store = StoreKind::kRocksDb;
   std::string data_dir = "/var/lib/kvstream";
   uint64_t block_cache_bytes = uint64_t{256} << 20;
+  // RocksDB: infos of chunks in memory, some 200 bytes each.
+  uint64_t info_cache_bytes = uint64_t{64} << 20;
   // RocksDB: a write is acknowledged once the disk has it.
   bool sync_writes = true;
   // RocksDB: open a store whose log is damaged and lose what follows the damage.

@@ -25,6 +25,7 @@
 #include "storage/rocksdb/background_errors.h"
 #include "storage/rocksdb/chunk_record_format.h"
 #include "storage/rocksdb/id_claims.h"
+#include "storage/rocksdb/info_cache.h"
 #include "storage/rocksdb/rocksdb_options.h"
 #include "storage/rocksdb/rocksdb_tuning.h"
 
@@ -102,12 +103,15 @@ class RocksDbChunkStore final : public ChunkStore {
   // fatal error.
   void MaybeResume();
   bool HasRoomToResume() const;
+  // To be called after every write, whatever became of it.
+  void ForgetInfosOf(const rocksdb::WriteBatch& batch);
   // Nothing: not without reading the disk, which `read` forbids.
   absl::optional<absl::StatusOr<PinnedBytes>> Read(const rocksdb::ReadOptions& read,
                                                    const ChunkId& id, uint32_t level);
   absl::StatusOr<size_t> DeleteBatch(absl::Span<const ChunkId> ids);
 
   const RocksDbChunkStoreOptions options_;
+  InfoCache infos_;
   // Pins hold it too, since they give their blocks back to it.
   const std::shared_ptr<rocksdb::Cache> cache_;
   std::unique_ptr<rocksdb::DB> db_;
