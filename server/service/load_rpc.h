@@ -52,10 +52,13 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   void Step(const CallEvents& events);
   void HandleRead(bool ok, absl::Duration now);
   void HandleStart(const v1::LoadStart& start, absl::Duration now);
+  // Makes the gate and gives the load what is known of its link.
+  void JoinLink(absl::Duration now);
   void HandleProgress(const v1::LoadProgress& progress, absl::Duration now);
   // Asks the session until a write is outstanding or there is nothing to do.
   void Pump(absl::Duration now);
   void SendPlanMessage(const SendPlan& plan);
+  void SendOrderMessage(const SendOrder& order);
   // False if the store has yet to read the segment; a step follows once it has.
   bool SendDataMessage(const SendData& data, absl::Duration now);
   void SendSummary(const kvstream::Finish& finish, absl::Duration now);
@@ -63,6 +66,8 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   absl::Status CheckSize(const SendData& data, const PinnedBytes& segment) const;
   void Write(grpc::ByteBuffer&& message);
   void WriteProto(const v1::LoadResponse& response);
+  // Ends the call for want of room, with a hint when to try again.
+  void Refuse(LoadRefusal reason, absl::Status status);
   // Notes how the call ends; the first one counts.
   void End(LoadOutcome outcome, absl::Status status);
   // Finishes a call that is to end, or arms the timer of the next step.
@@ -75,6 +80,7 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   const absl::Duration started_;
   std::shared_ptr<LoadRpc> self_;  // until OnDone
   CallTracker::Ticket ticket_;
+  LoadAdmission::Place place_;
   CallStrand strand_;
 
   grpc::ByteBuffer read_buffer_;   // gRPC's while a read is outstanding
@@ -84,7 +90,9 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
 
   PreparedLoad load_;
   std::string network_;                   // of the client, see NetworkOfPeer
+  std::unique_ptr<LinkGate> gate_;        // null before the start; outlives the session
   std::unique_ptr<LoadSession> session_;  // null before the start
+  bool start_observed_ = false;
   absl::Duration wait_until_ = absl::InfiniteDuration();
   absl::Duration last_progress_;  // when the client last moved on
   ClientProgress reported_;

@@ -85,6 +85,11 @@ absl::StatusOr<size_t> MeasuredStore::Delete(absl::Span<const ChunkId> ids) {
   return store_->Delete(ids);
 }
 
+absl::StatusOr<size_t> MeasuredStore::Trim(absl::Span<const ChunkId> ids, uint32_t keep_levels) {
+  const Timer timer(*this, StoreOperation::kDelete);
+  return store_->Trim(ids, keep_levels);
+}
+
 absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> MeasuredStore::List(
     const absl::optional<ChunkId>& after, size_t limit) {
   const Timer timer(*this, StoreOperation::kList);

@@ -37,6 +37,9 @@ class MeasuredStore final : public ChunkStore {
   absl::optional<absl::StatusOr<PinnedBytes>> TryReadSegment(const ChunkId& id,
                                                              uint32_t level) override;
   absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) override;
+  absl::StatusOr<size_t> Trim(absl::Span<const ChunkId> ids, uint32_t keep_levels) override;
+  ChunkHold Hold(absl::Span<const ChunkId> ids) override { return store_->Hold(ids); }
+  void Touch(absl::Span<const ChunkId> ids) override { store_->Touch(ids); }
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
       const absl::optional<ChunkId>& after, size_t limit) override;
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;

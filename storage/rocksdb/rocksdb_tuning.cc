@@ -117,6 +117,7 @@ std::vector<rocksdb::ColumnFamilyDescriptor> TunedFamilies(
                          TunedFamily(SegmentTable(cache), options.write_buffer_bytes)};
   families[kProfiles] = {rocksdb_format::kProfilesFamily, small};
   families[kMeta] = {rocksdb_format::kMetaFamily, meta};
+  families[kUsage] = {rocksdb_format::kUsageFamily, small};
   return families;
 }
 
