@@ -20,6 +20,10 @@ constexpr uint32_t kMaxPage = 10000;
 constexpr size_t kPageBytes = 3 << 20;
 constexpr size_t kMaxScan = 100000;
 constexpr size_t kScanBatch = 1000;
+// Chunks of a chain that Lookup asks for at a time: few first, since a chain that is not stored
+// misses at once.
+constexpr size_t kFirstLookupBatch = 32;
+constexpr size_t kLookupBatch = 1024;
 // A client's word that ends in a counter; bounded so that a lie cannot spoil the counter.
 constexpr uint64_t kMaxContextTokens = uint64_t{1} << 28;
 
@@ -39,6 +43,30 @@ v1::StoredChunk ToStoredChunk(const ChunkId& id, const ChunkInfo& info) {
   return chunk;
 }
 
+// Infos of the longest stored prefix, each read once. Reads little of a chain that is not stored.
+absl::StatusOr<std::vector<ChunkInfo>> PrefixInfos(ChunkStore& store,
+                                                   absl::Span<const ChunkId> ids) {
+  std::vector<ChunkInfo> prefix;
+  prefix.reserve(ids.size());
+  for (size_t batch = kFirstLookupBatch; prefix.size() < ids.size(); batch = kLookupBatch) {
+    absl::Span<const ChunkId> asked = ids.subspan(prefix.size(), batch);
+    absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> infos = store.GetInfos(asked);
+    if (absl::IsDataLoss(infos.status())) {
+      // Perhaps of a chunk behind the end of the prefix.
+      const absl::StatusOr<size_t> stored = store.LongestPrefix(asked);
+      if (!stored.ok()) return stored.status();
+      if (*stored < asked.size()) ids = ids.subspan(0, prefix.size() + *stored);
+      infos = store.GetInfos(asked.subspan(0, *stored));
+    }
+    if (!infos.ok()) return infos.status();
+    for (absl::optional<ChunkInfo>& info : *infos) {
+      if (!info.has_value()) return prefix;
+      prefix.push_back(*std::move(info));
+    }
+  }
+  return prefix;
+}
+
 }  // namespace
 
 absl::Status HandleLookup(const RpcEnvironment& environment, const v1::LookupRequest& request,
@@ -47,31 +75,28 @@ absl::Status HandleLookup(const RpcEnvironment& environment, const v1::LookupReq
   if (!profile.ok()) return profile.status();
   const absl::StatusOr<std::vector<ChunkId>> ids = ParseChunkIds(request.chunk_ids());
   if (!ids.ok()) return ids.status();
-  const absl::StatusOr<size_t> stored = environment.store->LongestPrefix(*ids);
-  if (!stored.ok()) return stored.status();
-  const size_t visible =
-      environment.leases->VisiblePrefix(absl::MakeSpan(*ids).subspan(0, *stored));
-  const absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> infos =
-      environment.store->GetInfos(absl::MakeSpan(*ids).subspan(0, visible));
+  const absl::StatusOr<std::vector<ChunkInfo>> infos =
+      PrefixInfos(*environment.store, absl::MakeConstSpan(*ids));
   if (!infos.ok()) return infos.status();
+  const size_t visible =
+      environment.leases->VisiblePrefix(absl::MakeConstSpan(*ids).subspan(0, infos->size()));
 
   uint64_t tokens = 0;
   uint32_t matched = 0;
   std::vector<uint64_t> level_bytes;
-  for (const absl::optional<ChunkInfo>& info : *infos) {
-    if (!info.has_value()) break;  // deleted since LongestPrefix
-    if (info->profile_id != *profile) {
+  for (const ChunkInfo& info : absl::MakeConstSpan(*infos).subspan(0, visible)) {
+    if (info.profile_id != *profile) {
       return absl::FailedPreconditionError(
           absl::StrCat("chunk ", matched, " (", IdHex((*ids)[matched]), ") belongs to profile ",
-                       IdHex(info->profile_id)));
+                       IdHex(info.profile_id)));
     }
-    level_bytes.resize(std::max(level_bytes.size(), info->segment_bytes.size()));
+    level_bytes.resize(std::max(level_bytes.size(), info.segment_bytes.size()));
     uint64_t sum = 0;
     for (size_t level = 0; level < level_bytes.size(); ++level) {
-      if (level < info->segment_bytes.size()) sum += info->segment_bytes[level];
+      if (level < info.segment_bytes.size()) sum += info.segment_bytes[level];
       level_bytes[level] += sum;
     }
-    tokens += info->tokens;
+    tokens += info.tokens;
     ++matched;
   }
   response.set_matched_chunks(matched);

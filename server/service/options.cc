@@ -130,6 +130,7 @@ absl::Status ServerOptions::Validate() const {
         absl::InvalidArgumentError("--data-dir is empty; name a directory or take --store memory"));
   }
   status.Update(CheckRange<uint64_t>("block-cache-bytes", block_cache_bytes, 8 << 20, kTerabyte));
+  status.Update(CheckRange<uint64_t>("info-cache-bytes", info_cache_bytes, 0, kTerabyte));
   if (capacity_bytes != 0) {
     status.Update(
         CheckRange<uint64_t>("capacity-bytes", capacity_bytes, 64 << 20, 1024 * kTerabyte));
@@ -188,6 +189,7 @@ const std::vector<OptionField>& OptionFields() {
       TextField("data-dir", "DIR", "directory of the rocksdb store; made if it does not exist",
                 &O::data_dir),
       SizeField("block-cache-bytes", "RocksDB's cache of payload in memory", &O::block_cache_bytes),
+      SizeField("info-cache-bytes", "cache of what is known of chunks", &O::info_cache_bytes),
       SizeField("capacity-bytes",
                 "rocksdb: most bytes in --data-dir; evicts to stay below; 0: none",
                 &O::capacity_bytes),

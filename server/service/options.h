@@ -31,6 +31,8 @@ struct ServerOptions {
   StoreKind store = StoreKind::kRocksDb;
   std::string data_dir = "/var/lib/kvstream";
   uint64_t block_cache_bytes = uint64_t{256} << 20;
+  // RocksDB: infos of chunks in memory, some 200 bytes each.
+  uint64_t info_cache_bytes = uint64_t{64} << 20;
   // RocksDB: what all files in data_dir may have; the store evicts to stay below. 0: no bound.
   uint64_t capacity_bytes = 0;
   // RocksDB: a write is acknowledged once the disk has it.

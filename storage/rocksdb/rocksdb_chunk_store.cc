@@ -8,6 +8,7 @@
 #include <rocksdb/transaction_log.h>
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "absl/base/attributes.h"
@@ -61,6 +62,35 @@ Values MultiGet(rocksdb::DB* db, rocksdb::ColumnFamilyHandle* family,
   return result;
 }
 
+// The keys of one family that a batch changes. Of an operation that it does not know, such as the
+// deletion of a range, it makes an error.
+class ChangedKeys final : public rocksdb::WriteBatch::Handler {
+ public:
+  using Status = rocksdb::Status;
+  using Slice = rocksdb::Slice;
+
+  ChangedKeys(uint32_t family, std::function<void(absl::string_view)> changed)
+      : family_(family), changed_(std::move(changed)) {}
+
+  Status PutCF(uint32_t family, const Slice& key, const Slice&) override {
+    return Note(family, key);
+  }
+  Status DeleteCF(uint32_t family, const Slice& key) override { return Note(family, key); }
+  Status SingleDeleteCF(uint32_t family, const Slice& key) override { return Note(family, key); }
+  Status MergeCF(uint32_t family, const Slice& key, const Slice&) override {
+    return Note(family, key);
+  }
+
+ private:
+  Status Note(uint32_t family, const Slice& key) {
+    if (family == family_) changed_(ToView(key));
+    return Status::OK();
+  }
+
+  const uint32_t family_;
+  const std::function<void(absl::string_view)> changed_;
+};
+
 // In a frame of its own below Commit's, see there.
 ABSL_ATTRIBUTE_NOINLINE rocksdb::Status WriteBatchTo(rocksdb::DB* db,
                                                      const rocksdb::WriteOptions& options,
@@ -72,6 +102,7 @@ ABSL_ATTRIBUTE_NOINLINE rocksdb::Status WriteBatchTo(rocksdb::DB* db,
 
 RocksDbChunkStore::RocksDbChunkStore(const RocksDbChunkStoreOptions& options)
     : options_(options),
+      infos_(options.info_cache_bytes),
       cache_(NewBlockCache(options)),
       errors_(std::make_shared<BackgroundErrors>()) {}
 
@@ -208,6 +239,14 @@ rocksdb::Status RocksDbChunkStore::Commit(rocksdb::WriteBatch* batch,
   return WriteBatchTo(db_.get(), how, batch);
 }
 
+void RocksDbChunkStore::ForgetInfosOf(const rocksdb::WriteBatch& batch) {
+  ChangedKeys keys(family(kChunks)->GetID(), [this](absl::string_view key) {
+    const absl::StatusOr<ChunkId> id = rocksdb_format::DecodeIdKey(key);
+    if (id.ok()) infos_.Erase(*id);
+  });
+  if (!batch.Iterate(&keys).ok()) infos_.Clear();
+}
+
 absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const Counters& change,
                                       absl::string_view what,
                                       const absl::optional<rocksdb::WriteOptions>& how) {
@@ -220,6 +259,7 @@ absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const Counters
   rocksdb::WriteOptions synced;
   synced.sync = options_.sync_writes;
   const rocksdb::Status status = Commit(batch, how.value_or(synced));
+  ForgetInfosOf(*batch);
   if (status.ok()) {
     errors_->Clear();
   } else if (!status.IsIncomplete()) {
@@ -322,21 +362,37 @@ absl::StatusOr<bool> RocksDbChunkStore::Restore(const ChunkId& id, const ChunkIn
 
 absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> RocksDbChunkStore::GetInfos(
     absl::Span<const ChunkId> ids) {
-  std::vector<absl::optional<ChunkInfo>> infos;
-  infos.reserve(ids.size());
-  while (infos.size() < ids.size()) {
-    const absl::Span<const ChunkId> batch = ids.subspan(infos.size(), kLastReadBatch);
+  std::vector<absl::optional<ChunkInfo>> infos(ids.size());
+  // Of those that are not in the cache.
+  std::vector<ChunkId> left;
+  std::vector<size_t> places;
+  std::vector<uint64_t> tickets;
+  std::string record;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    uint64_t ticket = 0;
+    if (!infos_.Get(ids[i], &record, &ticket)) {
+      left.push_back(ids[i]);
+      places.push_back(i);
+      tickets.push_back(ticket);
+      continue;
+    }
+    absl::StatusOr<ChunkInfo> info = rocksdb_format::DecodeChunkRecord(record);
+    if (!info.ok()) return Annotate(info.status(), Naming("GetInfos", ids[i]));
+    infos[i] = *std::move(info);
+  }
+  for (size_t begin = 0; begin < left.size(); begin += kLastReadBatch) {
+    const auto batch = absl::MakeConstSpan(left).subspan(begin, kLastReadBatch);
     const Values found = MultiGet(db_.get(), family(kChunks), batch);
     for (size_t i = 0; i < batch.size(); ++i) {
-      if (found.statuses[i].IsNotFound()) {
-        infos.emplace_back();
-        continue;
+      if (found.statuses[i].IsNotFound()) continue;
+      if (!found.statuses[i].ok()) {
+        return FromRocksDb(found.statuses[i], Naming("GetInfos", batch[i]));
       }
-      const std::string what = Naming("GetInfos", batch[i]);
-      if (!found.statuses[i].ok()) return FromRocksDb(found.statuses[i], what);
-      absl::StatusOr<ChunkInfo> info = rocksdb_format::DecodeChunkRecord(ToView(found.values[i]));
-      if (!info.ok()) return Annotate(info.status(), what);
-      infos.push_back(*std::move(info));
+      const absl::string_view bytes = ToView(found.values[i]);
+      absl::StatusOr<ChunkInfo> info = rocksdb_format::DecodeChunkRecord(bytes);
+      if (!info.ok()) return Annotate(info.status(), Naming("GetInfos", batch[i]));
+      infos[places[begin + i]] = *std::move(info);
+      infos_.Insert(batch[i], bytes, tickets[begin + i]);
     }
   }
   return infos;

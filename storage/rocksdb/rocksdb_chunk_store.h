@@ -30,6 +30,7 @@
 #include "storage/rocksdb/chunk_record_format.h"
 #include "storage/rocksdb/counted_file_system.h"
 #include "storage/rocksdb/id_claims.h"
+#include "storage/rocksdb/info_cache.h"
 #include "storage/rocksdb/rocksdb_options.h"
 #include "storage/rocksdb/rocksdb_tuning.h"
 
@@ -120,6 +121,8 @@ class RocksDbChunkStore final : public ChunkStore {
   // fatal error.
   void MaybeResume();
   bool HasRoomToResume() const;
+  // To be called after every write, whatever became of it.
+  void ForgetInfosOf(const rocksdb::WriteBatch& batch);
   // Nothing: not without reading the disk, which `read` forbids.
   absl::optional<absl::StatusOr<PinnedBytes>> Read(const rocksdb::ReadOptions& read,
                                                    const ChunkId& id, uint32_t level);
@@ -146,6 +149,7 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::Status CompactPart(size_t part);
 
   const RocksDbChunkStoreOptions options_;
+  InfoCache infos_;
   // With a capacity only. RocksDB uses the env until it is closed.
   std::shared_ptr<CountedFileSystem> files_;
   std::unique_ptr<rocksdb::Env> env_;

@@ -25,6 +25,8 @@ struct RocksDbChunkStoreOptions {
   // Memory for segments, indexes and filters read from disk; at least 8 MiB. Pinned segments may
   // exceed it.
   uint64_t block_cache_bytes = uint64_t{512} << 20;
+  // Memory for infos of chunks, some 200 bytes each; beside the block cache. 0: none.
+  uint64_t info_cache_bytes = uint64_t{64} << 20;
   // Every Put, Delete and PutProfile waits until the disk has it. Without, a crash of the process
   // still loses nothing, but a crash of the machine may lose the last writes, each of them whole.
   bool sync_writes = true;

@@ -15,8 +15,11 @@ namespace {
 // Infos and counters are some hundred bytes a chunk, so their families need little memory.
 constexpr uint64_t kSmallWriteBufferBytes = uint64_t{8} << 20;
 
-rocksdb::ColumnFamilyOptions TunedFamily(const std::shared_ptr<rocksdb::Cache>& cache,
-                                         uint64_t write_buffer_bytes) {
+// Infos are read at random, hundreds by one Lookup: few files, whose indexes and filters are in
+// memory.
+constexpr uint64_t kInfoFileBytes = uint64_t{64} << 20;
+
+rocksdb::BlockBasedTableOptions TunedTable(const std::shared_ptr<rocksdb::Cache>& cache) {
   rocksdb::BlockBasedTableOptions table;
   // RocksDB's default, CRC32C, is computed in software by Debian's portable build and costs four
   // fifths of a read.
@@ -25,6 +28,20 @@ rocksdb::ColumnFamilyOptions TunedFamily(const std::shared_ptr<rocksdb::Cache>& 
   // Large segments get a block each whatever this says; smaller ones and infos share one.
   table.block_size = 4096;
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+  return table;
+}
+
+// Some 3 bytes a chunk, held by the open tables: a read of an info costs one access to the cache,
+// that of its block, instead of four.
+rocksdb::BlockBasedTableOptions InfoTable(const std::shared_ptr<rocksdb::Cache>& cache) {
+  rocksdb::BlockBasedTableOptions table = TunedTable(cache);
+  table.cache_index_and_filter_blocks = false;
+  table.data_block_index_type = rocksdb::BlockBasedTableOptions::kDataBlockBinaryAndHash;
+  return table;
+}
+
+rocksdb::BlockBasedTableOptions SegmentTable(const std::shared_ptr<rocksdb::Cache>& cache) {
+  rocksdb::BlockBasedTableOptions table = TunedTable(cache);
   // With a block a segment the indexes of a large store do not fit in memory: they and the filters
   // are cut into blocks and compete for the cache, and only their top level stays.
   table.index_type = rocksdb::BlockBasedTableOptions::kTwoLevelIndexSearch;
@@ -33,7 +50,11 @@ rocksdb::ColumnFamilyOptions TunedFamily(const std::shared_ptr<rocksdb::Cache>& 
   table.cache_index_and_filter_blocks_with_high_priority = true;
   table.pin_l0_filter_and_index_blocks_in_cache = true;
   table.pin_top_level_index_and_filter = true;
+  return table;
+}
 
+rocksdb::ColumnFamilyOptions TunedFamily(const rocksdb::BlockBasedTableOptions& table,
+                                         uint64_t write_buffer_bytes) {
   rocksdb::ColumnFamilyOptions family;
   family.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
   // Segments are entropy coded already, infos are small.
@@ -83,15 +104,17 @@ rocksdb::DBOptions TunedDbOptions(const RocksDbChunkStoreOptions& options) {
 std::vector<rocksdb::ColumnFamilyDescriptor> TunedFamilies(
     const RocksDbChunkStoreOptions& options, const std::shared_ptr<rocksdb::Cache>& cache) {
   const uint64_t small_bytes = std::min(kSmallWriteBufferBytes, options.write_buffer_bytes);
-  const rocksdb::ColumnFamilyOptions small = TunedFamily(cache, small_bytes);
+  const rocksdb::ColumnFamilyOptions small = TunedFamily(SegmentTable(cache), small_bytes);
+  rocksdb::ColumnFamilyOptions infos = TunedFamily(InfoTable(cache), small_bytes);
+  infos.target_file_size_base = kInfoFileBytes;
   rocksdb::ColumnFamilyOptions meta = small;
   meta.merge_operator = NewCounterMergeOperator();
 
   std::vector<rocksdb::ColumnFamilyDescriptor> families(kFamilies);
   families[kDefault] = {rocksdb::kDefaultColumnFamilyName, small};
-  families[kChunks] = {rocksdb_format::kChunksFamily, small};
+  families[kChunks] = {rocksdb_format::kChunksFamily, infos};
   families[kSegments] = {rocksdb_format::kSegmentsFamily,
-                         TunedFamily(cache, options.write_buffer_bytes)};
+                         TunedFamily(SegmentTable(cache), options.write_buffer_bytes)};
   families[kProfiles] = {rocksdb_format::kProfilesFamily, small};
   families[kMeta] = {rocksdb_format::kMetaFamily, meta};
   families[kUsage] = {rocksdb_format::kUsageFamily, small};

@@ -80,6 +80,7 @@ const std::map<std::string, Setter>& Setters() {
       {"block-cache-mib", Number(&BenchOptions::block_cache_mib)},
       {"lookup-chunks", Number(&BenchOptions::lookup_chunks)},
       {"lookup-cache-mib", Number(&BenchOptions::lookup_cache_mib)},
+      {"lookup-info-cache-mib", Number(&BenchOptions::lookup_info_cache_mib)},
       {"lookups", Number(&BenchOptions::lookups)},
       {"daemon-flag",
        [](absl::string_view text, BenchOptions& options) {

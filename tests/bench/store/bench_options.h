@@ -25,6 +25,7 @@ struct BenchOptions {
   uint64_t block_cache_mib = 2048;
   uint64_t lookup_chunks = 1000000;
   uint64_t lookup_cache_mib = 256;
+  uint64_t lookup_info_cache_mib = 256;
   int lookups = 3000;
   std::vector<std::string> daemon_flags;  // passed on to kvstreamd
 };

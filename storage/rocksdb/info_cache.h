@@ -1,0 +1,85 @@
+// Chunk records in memory, in front of the tables.
+#ifndef KVSTREAM_STORAGE_ROCKSDB_INFO_CACHE_H_
+#define KVSTREAM_STORAGE_ROCKSDB_INFO_CACHE_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "storage/chunk_store.h"
+
+namespace kvstream {
+
+// Ids are hashes, so the infos of one context lie in as many blocks of the tables as it has chunks,
+// and finding one there costs some ten accesses to memory that no cache of the processor has. Here
+// it costs three or four: a set-associative table, eight slots a set, found by the id's hash.
+//
+// Holds what is stored only; that a chunk is absent is not remembered. A reader that found a record
+// in the tables may put it here only if nothing of its shard was erased in between, so that a
+// record does not come back after it was changed or deleted.
+//
+// Thread-safe; a lock for each of 64 shards.
+class InfoCache {
+ public:
+  // What all records and the table itself may take; 0: nothing is kept.
+  explicit InfoCache(uint64_t bytes);
+  InfoCache(const InfoCache&) = delete;
+
+  // Copies the record into *record, whose memory is used again. False if it is not here; then
+  // *ticket is for Insert.
+  bool Get(const ChunkId& id, std::string* record, uint64_t* ticket);
+  // Keeps the record, in place of one that was not used for long. Does nothing if something of the
+  // shard was erased since the ticket was given out, or where there is no room.
+  void Insert(const ChunkId& id, absl::string_view record, uint64_t ticket);
+  // After the stored record was changed or deleted, before anybody is told so.
+  void Erase(const ChunkId& id);
+  void Clear();
+
+  // Of records and table.
+  uint64_t bytes() const;
+
+ private:
+  static constexpr size_t kShards = 64;
+  static constexpr size_t kWays = 8;
+
+  struct Slot {
+    ChunkId id;
+    uint32_t record_bytes = 0;
+    bool used = false;  // since the clock's hand last passed
+    std::unique_ptr<char[]> record;
+  };
+  struct Shard {
+    mutable absl::Mutex mutex;
+    uint64_t erasures ABSL_GUARDED_BY(mutex) = 0;
+    uint64_t record_bytes ABSL_GUARDED_BY(mutex) = 0;
+    std::vector<Slot> slots ABSL_GUARDED_BY(mutex);
+    std::vector<uint8_t> tags ABSL_GUARDED_BY(mutex);   // by slot; 0: empty
+    std::vector<uint8_t> hands ABSL_GUARDED_BY(mutex);  // by set
+  };
+  struct Place {
+    size_t shard;
+    size_t set;
+    uint8_t tag;
+  };
+
+  Place PlaceOf(const ChunkId& id) const;
+  // The slot of the id, or none.
+  static Slot* Find(Shard& shard, const Place& place, const ChunkId& id)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
+  static size_t Victim(Shard& shard, size_t set) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
+  static void Empty(Shard& shard, size_t slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
+
+  const size_t sets_;                // of a shard; 0: nothing is kept
+  const uint64_t record_bytes_max_;  // of a shard
+  std::array<Shard, kShards> shards_;
+};
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_STORAGE_ROCKSDB_INFO_CACHE_H_
