@@ -117,6 +117,47 @@ TEST_F(ClientLoadTest, DecodesEveryLevelAsTheCodecDoesLocally) {
   }
 }
 
+TEST_F(ClientLoadTest, ComesAgainWhenABusyServerSaysSo) {
+  std::atomic<int> calls{0};
+  server_.service().load = [&](grpc::ServerContext* context, LoadStream* stream) {
+    if (++calls < 3) {
+      context->AddTrailingMetadata("grpc-retry-pushback-ms", "1");
+      return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "full");
+    }
+    LoadScript load(stream, chunks_, &context_);
+    for (uint32_t chunk : {0, 1, 2}) load.Send(chunk, 0, 0);
+    load.ReadUntilReady();
+    load.Summary();
+    return grpc::Status::OK;
+  };
+  KvBlock out = Memory();
+  const absl::StatusOr<LoadResult> result = Load(&out);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(calls, 3);
+  ExpectKv(out, {0, 0, 0});
+}
+
+TEST_F(ClientLoadTest, DoesNotComeAgainUnaskedOrTooLate) {
+  std::atomic<int> calls{0};
+  std::string pushback;
+  server_.service().load = [&](grpc::ServerContext* context, LoadStream*) {
+    ++calls;
+    if (!pushback.empty()) context->AddTrailingMetadata("grpc-retry-pushback-ms", pushback);
+    return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "full");
+  };
+  KvBlock out = Memory();
+  ExpectError(Load(&out), absl::StatusCode::kResourceExhausted, "full");
+  EXPECT_EQ(calls, 1);
+  LoadOptions options;
+  options.deadline = absl::Seconds(5);
+  pushback = "20000";  // beyond the deadline
+  ExpectError(Load(&out, options), absl::StatusCode::kResourceExhausted, "full");
+  EXPECT_EQ(calls, 2);
+  options.cancelled = [] { return true; };
+  pushback = "1000";
+  ExpectError(Load(&out, options), absl::StatusCode::kCancelled, "cancelled");
+}
+
 TEST_F(ClientLoadTest, RefinesChunksThatItHasDecodedBefore) {
   Script([](LoadScript& load) {
     for (uint32_t chunk : {2, 1, 0}) load.Send(chunk, 0, 0);

@@ -7,9 +7,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "client/busy_backoff.h"
 #include "client/load_assembler.h"
 #include "client/load_transport.h"
 #include "client/monotonic_clock.h"
@@ -88,6 +91,9 @@ class LoadRpc {
       : call_(call),
         options_(*call.options),
         began_(call.began),
+        backoff_(began_ + (options_.deadline.value_or(absl::ZeroDuration()) > absl::ZeroDuration()
+                               ? *options_.deadline
+                               : call.silence_max)),
         assembler_(ShapeOf(call)),
         transport_(call.channel),
         decoders_(call.make_executor([this] { transport_.Wake(); })),
@@ -97,6 +103,8 @@ class LoadRpc {
 
  private:
   void OnEvent(LoadTransport::Event event, const grpc::ByteBuffer& message);
+  // Begins the call anew, after a while, if the server had no room for it and there is time.
+  bool ComeAgain();
   void SendStart();
   absl::Status OnMessage(const grpc::ByteBuffer& message);
   void TakeLocalResults();
@@ -118,6 +126,9 @@ class LoadRpc {
   absl::Duration last_local_work_;
   absl::Duration last_progress_;
   absl::Duration all_ready_at_;
+  bool heard_ = false;  // a message came: the load has begun
+  BusyBackoff backoff_;
+  std::mt19937 random_{std::random_device()()};
   bool progress_due_ = false;
   bool recompute_under_way_ = false;
   absl::Status failure_;
@@ -131,12 +142,34 @@ class LoadRpc {
   RecomputeRunner recompute_;
 };
 
+bool LoadRpc::ComeAgain() {
+  if (!failure_.ok() || heard_ ||
+      transport_.status().error_code() != grpc::StatusCode::RESOURCE_EXHAUSTED) {
+    return false;
+  }
+  const absl::optional<absl::Duration> wait =
+      backoff_.Next(transport_.trailing("grpc-retry-pushback-ms"),
+                    std::uniform_real_distribution<double>()(random_), MonotonicNow());
+  if (!wait.has_value()) return false;
+  const absl::Duration until = MonotonicNow() + *wait;
+  for (absl::Duration now = MonotonicNow(); now < until; now = MonotonicNow()) {
+    if (options_.cancelled && options_.cancelled()) {
+      failure_ = absl::CancelledError("the caller cancelled the load");
+      return false;
+    }
+    absl::SleepFor(std::min(kCancelPoll, until - now));
+  }
+  last_heard_ = MonotonicNow();
+  transport_.Restart();
+  return true;
+}
+
 absl::StatusOr<LoadResult> LoadRpc::Run() {
   last_heard_ = MonotonicNow();
   transport_.Start();
   grpc::ByteBuffer message;
   // After the call's end local work may go on: a summary may come before the last decode is done.
-  while (!transport_.over() || assembler_.working()) {
+  while (!transport_.over() || assembler_.working() || ComeAgain()) {
     OnEvent(transport_.Next(TimeToWait(), &message), message);
     if (failure_.ok()) CheckTime();
     TakeLocalResults();
@@ -171,6 +204,7 @@ void LoadRpc::OnEvent(LoadTransport::Event event, const grpc::ByteBuffer& messag
       break;
     case LoadTransport::Event::kMessage:
       last_heard_ = MonotonicNow();
+      heard_ = true;
       if (failure_.ok()) Fail(OnMessage(message));
       break;
     case LoadTransport::Event::kWritten:
@@ -204,6 +238,7 @@ void LoadRpc::SendStart() {
   start->set_prefill_seconds_per_token(options_.prefill_seconds_per_token);
   start->set_prefill_seconds_per_token_pair(options_.prefill_seconds_per_token_pair);
   start->set_decode_seconds_per_token(decoders_->seconds_per_token());
+  start->set_recompute_can_stop(options_.recompute_watch != nullptr);
   start->set_bandwidth_hint_bytes_per_second(options_.bandwidth_hint_bytes_per_second);
   transport_.Write(request);
 }
@@ -232,6 +267,9 @@ absl::Status LoadRpc::OnMessage(const grpc::ByteBuffer& message) {
   if (assembler_.bytes_received() != bytes_before) {
     newest_bytes_ = last_heard_;
     progress_due_ = true;
+    if (options_.recompute_watch && assembler_.recompute_superseded()) {
+      options_.recompute_watch->set_superseded(true);
+    }
   }
   return status;
 }
@@ -259,8 +297,10 @@ void LoadRpc::TakeLocalResults() {
 void LoadRpc::GiveOutWork() {
   // Recompute first: it decides what may not be decoded while it runs.
   if (!recompute_under_way_ && options_.recompute) {
-    if (absl::optional<RecomputeJob> job = assembler_.NextRecompute(); job.has_value()) {
+    absl::optional<RecomputeJob> job = assembler_.NextRecompute(MonotonicNow() - start_sent_);
+    if (job.has_value()) {
       recompute_under_way_ = true;
+      if (options_.recompute_watch) options_.recompute_watch->set_superseded(false);
       progress_due_ = true;
       recompute_.Submit(*job);
     }
@@ -309,8 +349,13 @@ void LoadRpc::CheckTime() {
 
 absl::Duration LoadRpc::TimeToWait() const {
   if (!failure_.ok()) return absl::InfiniteDuration();
-  if (options_.cancelled) return kCancelPoll;
-  return std::min({kHeartbeat, kFarewell, call_.silence_max / 4});
+  absl::Duration order = assembler_.recompute_at();
+  if (order != absl::InfiniteDuration()) {
+    const absl::Duration left = order - (MonotonicNow() - start_sent_);
+    order = left > absl::ZeroDuration() ? left + absl::Milliseconds(1) : absl::InfiniteDuration();
+  }
+  if (options_.cancelled) return std::min(order, kCancelPoll);
+  return std::min({order, kHeartbeat, kFarewell, call_.silence_max / 4});
 }
 
 void LoadRpc::Fail(absl::Status status) {

@@ -108,9 +108,9 @@ struct StoreStats {
   uint64_t evicted_chunks = 0;
 };
 
-// Thread-safe. Every method may block; none calls back. Errors common to all: UNAVAILABLE or
-// RESOURCE_EXHAUSTED from the medium (disk full), DATA_LOSS for stored bytes that fail a checksum;
-// each names the operation and the chunk.
+// Thread-safe. Every method but TryReadSegment blocks; none calls back. Errors common to all:
+// UNAVAILABLE or RESOURCE_EXHAUSTED from the medium (disk full), DATA_LOSS for stored bytes that
+// fail a checksum; each names the operation and the chunk.
 class ChunkStore {
  public:
   virtual ~ChunkStore() = default;
@@ -135,6 +135,13 @@ class ChunkStore {
   // One level's segment, pinned without a copy where the medium allows it. NOT_FOUND if the chunk
   // or level is absent.
   virtual absl::StatusOr<PinnedBytes> ReadSegment(const ChunkId& id, uint32_t level) = 0;
+
+  // As ReadSegment if that need not wait for the medium (a hit in a cache), else nothing. The one
+  // method that may be called where blocking is not allowed. By default always nothing.
+  virtual absl::optional<absl::StatusOr<PinnedBytes>> TryReadSegment(const ChunkId& id,
+                                                                     uint32_t level) {
+    return absl::nullopt;
+  }
 
   // Deletes chunks; returns how many existed. Pinned bytes stay valid.
   virtual absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) = 0;

@@ -31,6 +31,7 @@ class ForwardingChunkStore : public ChunkStore {
   absl::StatusOr<PinnedBytes> ReadSegment(const ChunkId& id, uint32_t level) override {
     return inner_->ReadSegment(id, level);
   }
+  // TryReadSegment is not forwarded, and has nothing: it would go past an override of ReadSegment.
   absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) override {
     return inner_->Delete(ids);
   }

@@ -89,6 +89,7 @@ absl::Status ParseSpec(const v1::LoadStart& start, LoadSpec& spec) {
   spec.prefill_seconds_per_token = start.prefill_seconds_per_token();
   spec.prefill_seconds_per_token_pair = start.prefill_seconds_per_token_pair();
   spec.decode_seconds_per_token = start.decode_seconds_per_token();
+  spec.recompute_can_stop = start.recompute_can_stop();
   spec.bandwidth_hint_bytes_per_second = start.bandwidth_hint_bytes_per_second();
   return absl::OkStatus();
 }
@@ -202,6 +203,22 @@ absl::StatusOr<ClientProgress> ParseProgress(const v1::LoadProgress& progress) {
   parsed.recomputed_up_to = progress.recomputed_up_to();
   parsed.recomputed_tokens = progress.recomputed_tokens();
   parsed.recompute_time = absl::Seconds(progress.recompute_seconds());
+  if (!v1::OrderProgress::State_IsValid(progress.order().newest())) {
+    return absl::InvalidArgumentError("progress: order.newest is not known to this server");
+  }
+  parsed.order.first = progress.order().first();
+  parsed.order.up_to = progress.order().up_to();
+  switch (progress.order().newest()) {
+    case v1::OrderProgress::STATE_DONE:
+      parsed.order.newest = OrderProgress::State::kDone;
+      break;
+    case v1::OrderProgress::STATE_GIVEN_UP:
+      parsed.order.newest = OrderProgress::State::kGivenUp;
+      break;
+    default:
+      parsed.order.newest = OrderProgress::State::kBegun;
+      break;
+  }
   parsed.damaged_chunks.assign(progress.damaged_chunks().begin(), progress.damaged_chunks().end());
   return parsed;
 }

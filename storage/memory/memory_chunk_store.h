@@ -53,6 +53,11 @@ class MemoryChunkStore final : public ChunkStore {
       absl::Span<const ChunkId> ids) override;
   absl::StatusOr<size_t> LongestPrefix(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<PinnedBytes> ReadSegment(const ChunkId& id, uint32_t level) override;
+  // Everything is at hand.
+  absl::optional<absl::StatusOr<PinnedBytes>> TryReadSegment(const ChunkId& id,
+                                                             uint32_t level) override {
+    return ReadSegment(id, level);
+  }
   absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<size_t> Trim(absl::Span<const ChunkId> ids, uint32_t keep_levels) override;
   ChunkHold Hold(absl::Span<const ChunkId> ids) override { return holds_.Hold(ids); }

@@ -358,13 +358,26 @@ absl::StatusOr<size_t> RocksDbChunkStore::LongestPrefix(absl::Span<const ChunkId
 }
 
 absl::StatusOr<PinnedBytes> RocksDbChunkStore::ReadSegment(const ChunkId& id, uint32_t level) {
+  return *Read(rocksdb::ReadOptions(), id, level);
+}
+
+absl::optional<absl::StatusOr<PinnedBytes>> RocksDbChunkStore::TryReadSegment(const ChunkId& id,
+                                                                              uint32_t level) {
+  rocksdb::ReadOptions read;
+  read.read_tier = rocksdb::kBlockCacheTier;
+  return Read(read, id, level);
+}
+
+absl::optional<absl::StatusOr<PinnedBytes>> RocksDbChunkStore::Read(
+    const rocksdb::ReadOptions& read, const ChunkId& id, uint32_t level) {
   const auto what = [&] { return absl::StrCat(Naming("ReadSegment", id), ", level ", level); };
   if (level >= kMaxChunkLevels) {
     return absl::NotFoundError(absl::StrCat(what(), ": no chunk has that level"));
   }
   auto slice = std::make_unique<rocksdb::PinnableSlice>();
-  const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), family(kSegments),
-                                          rocksdb_format::SegmentKey(id, level), slice.get());
+  const rocksdb::Status status =
+      db_->Get(read, family(kSegments), rocksdb_format::SegmentKey(id, level), slice.get());
+  if (status.IsIncomplete() && read.read_tier == rocksdb::kBlockCacheTier) return absl::nullopt;
   if (status.IsNotFound()) {
     return absl::NotFoundError(absl::StrCat(what(), ": the chunk or level is not stored"));
   }

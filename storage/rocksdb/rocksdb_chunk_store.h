@@ -72,6 +72,9 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::StatusOr<size_t> LongestPrefix(absl::Span<const ChunkId> ids) override;
   // Pins the block in the cache; copies only what is still in the write buffer.
   absl::StatusOr<PinnedBytes> ReadSegment(const ChunkId& id, uint32_t level) override;
+  // What is in the block cache or a write buffer.
+  absl::optional<absl::StatusOr<PinnedBytes>> TryReadSegment(const ChunkId& id,
+                                                             uint32_t level) override;
   // Atomic per chunk; of a failed call some chunks may be deleted.
   absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<size_t> Trim(absl::Span<const ChunkId> ids, uint32_t keep_levels) override;
@@ -118,6 +121,9 @@ class RocksDbChunkStore final : public ChunkStore {
   // fatal error.
   void MaybeResume();
   bool HasRoomToResume() const;
+  // Nothing: not without reading the disk, which `read` forbids.
+  absl::optional<absl::StatusOr<PinnedBytes>> Read(const rocksdb::ReadOptions& read,
+                                                   const ChunkId& id, uint32_t level);
   absl::StatusOr<size_t> DeleteBatch(absl::Span<const ChunkId> ids);
   // Under the id's claim: writes the levels that `stored` has lost. False if its segments are not
   // the first ones of `segments`.
