@@ -93,11 +93,14 @@ absl::StatusOr<CapacityKeeper::Room> CapacityKeeper::Admit(uint64_t bytes, absl:
   while (!Fits(bytes)) {
     const absl::Duration left = until - absl::Now();
     if (stopped_ || left <= absl::ZeroDuration()) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat(what, ": no room for ", bytes, " bytes within ",
-                       absl::FormatDuration(room_timeout_), "; the capacity is ", capacity_bytes_,
-                       " bytes, and what is stored is in use or leaves "
-                       "the disk more slowly than chunks come"));
+      const CountedFileSystem::Bytes files = files_->bytes();
+      return absl::ResourceExhaustedError(absl::StrCat(
+          what, ": no room for ", bytes, " bytes within ", absl::FormatDuration(room_timeout_),
+          "; the capacity is ", capacity_bytes_,
+          " bytes, and what is stored is in use or leaves the disk more slowly than chunks come (",
+          index_.payload_bytes(), " of payload, ", files.tables, " in tables, ", TablesAhead(),
+          " with the next compaction, ", hooks_.buffered_bytes(), " in buffers, ", files.logs,
+          " in logs, ", pending_bytes_, " in other writes)"));
     }
     ++waiting_;
     work_.SignalAll();

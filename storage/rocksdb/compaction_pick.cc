@@ -24,19 +24,29 @@ bool AddOverlapping(const Tables& level, const std::string& smallest, const std:
 
 }  // namespace
 
-absl::optional<CompactionPick> PickCompaction(const rocksdb::ColumnFamilyMetaData& tables) {
+absl::optional<CompactionPick> PickCompaction(const rocksdb::ColumnFamilyMetaData& tables,
+                                              uint64_t bytes_max, uint64_t target_file_bytes) {
   const size_t levels = tables.levels.size();
   absl::optional<CompactionPick> best;
   double best_score = -1;
+  absl::optional<CompactionPick> cut;
   for (size_t level = 1; level + 1 < levels; ++level) {
     for (const rocksdb::SstFileMetaData& table : tables.levels[level].files) {
       if (table.being_compacted) continue;
       CompactionPick pick;
       pick.output_level = static_cast<int>(level) + 1;
+      pick.output_file_bytes = target_file_bytes;
       pick.files.push_back(table.relative_filename);
       pick.bytes = table.size;
       if (!AddOverlapping(tables.levels[level + 1].files, table.smallestkey, table.largestkey,
                           &pick)) {
+        continue;
+      }
+      if (pick.bytes > bytes_max) {
+        cut = CompactionPick{{table.relative_filename},
+                             static_cast<int>(level),
+                             std::max<uint64_t>(table.size / 16, 1),
+                             table.size};
         continue;
       }
       const double score =
@@ -46,14 +56,13 @@ absl::optional<CompactionPick> PickCompaction(const rocksdb::ColumnFamilyMetaDat
       best = std::move(pick);
     }
   }
+  if (!best.has_value()) best = std::move(cut);
   if (best.has_value() || levels < 2 || tables.levels[0].files.empty()) return best;
 
   CompactionPick pick;
-  std::string smallest, largest;
+  pick.output_file_bytes = target_file_bytes;
   for (const rocksdb::SstFileMetaData& table : tables.levels[0].files) {
     if (table.being_compacted) return absl::nullopt;
-    if (pick.files.empty() || table.smallestkey < smallest) smallest = table.smallestkey;
-    if (pick.files.empty() || table.largestkey > largest) largest = table.largestkey;
     pick.files.push_back(table.relative_filename);
     pick.bytes += table.size;
   }

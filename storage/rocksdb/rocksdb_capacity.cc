@@ -141,7 +141,9 @@ uint64_t RocksDbChunkStore::UpperLevelBytes() {
 absl::StatusOr<bool> RocksDbChunkStore::CompactSome() {
   rocksdb::ColumnFamilyMetaData tables;
   db_->GetColumnFamilyMetaData(family(kSegments), &tables);
-  const absl::optional<CompactionPick> pick = PickCompaction(tables);
+  const absl::optional<CompactionPick> pick =
+      PickCompaction(tables, keeper_->plan().reserve - keeper_->plan().buffers_max,
+                     keeper_->plan().target_file_bytes);
   if (!pick.has_value()) {
     // Everything lies on the last level; what was deleted since is in the buffers.
     rocksdb::FlushOptions how;
@@ -152,7 +154,7 @@ absl::StatusOr<bool> RocksDbChunkStore::CompactSome() {
   }
   rocksdb::CompactionOptions how;
   how.compression = rocksdb::kNoCompression;
-  how.output_file_size_limit = keeper_->plan().target_file_bytes;
+  how.output_file_size_limit = pick->output_file_bytes;
   compactions_->BeginOwn(pick->bytes);
   const rocksdb::Status status =
       db_->CompactFiles(how, family(kSegments), pick->files, pick->output_level);
