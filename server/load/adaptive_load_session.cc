@@ -211,7 +211,7 @@ SendDemand AdaptiveLoadSession::Demand() const {
     const double decode_s = chunks_.tokens(size() - 1) * decode_s_per_token_;
     demand.due = created_ + *deadline_ - margin_ - absl::Seconds(decode_s);
   }
-  if (work_.has_value() && work_->refinement) {
+  if (work_.has_value() && work_->kind == Kind::kRefinement) {
     // It has begun, so it will be finished.
     const uint32_t chunk = work_->chunk;
     demand.bytes = delivery_.NextPiece(chunk, std::numeric_limits<uint64_t>::max()).size;
