@@ -123,8 +123,9 @@ std::string ChunkName(size_t index, const ChunkId& id) {
 
 // Fills spec.chunks from what the store knows. Chunks that have lost their finest levels for lack
 // of room bring the whole load down to what all of its chunks have.
-absl::Status ResolveChunks(const std::vector<ChunkId>& ids, const StoredProfileId& profile_id,
-                           ChunkStore& store, LoadSpec& spec) {
+absl::StatusOr<size_t> ResolveChunks(const std::vector<ChunkId>& ids,
+                                     const StoredProfileId& profile_id, ChunkStore& store,
+                                     LoadSpec& spec) {
   absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> infos = store.GetInfos(ids);
   if (!infos.ok()) return infos.status();
   spec.chunks.reserve(ids.size());
