@@ -222,6 +222,14 @@ absl::StatusOr<std::vector<uint32_t>> ClientImpl::PreparePut(const Profile& prof
     } else if (!status.ok()) {
       return status;
     }
+    // Chunks that have lost levels are sent again. Which ones after the first did is not known; the
+    // server takes what it lacks.
+    const uint32_t degraded = response.first_degraded();
+    if (degraded > 0 && degraded <= response.matched_chunks()) {
+      for (size_t chunk = next + degraded - 1; chunk < next + response.matched_chunks(); ++chunk) {
+        missing.push_back(static_cast<uint32_t>(chunk));
+      }
+    }
     next += response.matched_chunks();
     if (response.matched_chunks() > 0) profile_known = true;
     if (response.matched_chunks() == part.size()) continue;
@@ -406,6 +414,7 @@ absl::StatusOr<ListPage> ClientImpl::List(uint32_t page_size, const std::string&
     chunk.info.first_token = stored.first_token();
     chunk.info.tokens = stored.tokens();
     chunk.info.segment_bytes.assign(stored.segment_bytes().begin(), stored.segment_bytes().end());
+    chunk.info.levels_lost = stored.levels_lost();
     chunk.info.created = absl::UnixEpoch() + absl::Seconds(stored.created().seconds()) +
                          absl::Nanoseconds(stored.created().nanos());
     page.chunks.push_back(std::move(chunk));
@@ -427,6 +436,10 @@ absl::StatusOr<ServerStats> ClientImpl::Stats() {
   stats.chunks = response.chunks();
   stats.payload_bytes = response.payload_bytes();
   stats.disk_bytes = response.disk_bytes();
+  stats.capacity_bytes = response.capacity_bytes();
+  stats.evicted_segments = response.evicted_segments();
+  stats.evicted_bytes = response.evicted_bytes();
+  stats.evicted_chunks = response.evicted_chunks();
   for (const std::string& bytes : response.profile_ids()) {
     stats.profile_ids.emplace_back();
     if (absl::Status status = CopyId(bytes, "profile id", &stats.profile_ids.back());

@@ -121,6 +121,11 @@ struct ServerStats {
   uint64_t chunks = 0;
   uint64_t payload_bytes = 0;
   uint64_t disk_bytes = 0;
+  uint64_t capacity_bytes = 0;  // 0: no bound
+  // Since the daemon's start, for lack of room.
+  uint64_t evicted_segments = 0;
+  uint64_t evicted_bytes = 0;
+  uint64_t evicted_chunks = 0;  // of which nothing is left
   std::vector<ProfileId> profile_ids;
   uint32_t loads_in_flight = 0;
   uint64_t loads_finished = 0;

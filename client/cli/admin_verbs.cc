@@ -36,6 +36,12 @@ absl::Status Stats(const ServerOptions& options, Format format) {
     absl::StrAppend(&levels, level == 0 ? "" : ", ", stats.chunks_by_level[level], " at level ",
                     level);
   }
+  const std::string capacity =
+      stats.capacity_bytes == 0
+          ? ""
+          : absl::StrFormat("room       %s; %d segments evicted (%s), %d chunks whole\n",
+                            FormatBytes(stats.capacity_bytes), stats.evicted_segments,
+                            FormatBytes(stats.evicted_bytes), stats.evicted_chunks);
   return Print(format,
                {{"version", stats.version},
                 {"uptime_seconds", absl::ToDoubleSeconds(stats.uptime)},
@@ -43,6 +49,10 @@ absl::Status Stats(const ServerOptions& options, Format format) {
                 {"chunks", stats.chunks},
                 {"payload_bytes", stats.payload_bytes},
                 {"disk_bytes", stats.disk_bytes},
+                {"capacity_bytes", stats.capacity_bytes},
+                {"evicted_segments", stats.evicted_segments},
+                {"evicted_bytes", stats.evicted_bytes},
+                {"evicted_chunks", stats.evicted_chunks},
                 {"profile_ids", std::move(profiles)},
                 {"loads_in_flight", stats.loads_in_flight},
                 {"loads_finished", stats.loads_finished},
@@ -52,14 +62,14 @@ absl::Status Stats(const ServerOptions& options, Format format) {
                 {"chunks_recomputed", stats.chunks_recomputed}},
                absl::StrFormat(
                    "kvstreamd  %s, up %s, store %s\n"
-                   "stored     %d chunks, %s of payload, %s on disk\n"
+                   "stored     %d chunks, %s of payload, %s on disk\n%s"
                    "loads      %d in flight, %d finished, %d failed, %s sent\n"
                    "chunks     %s%s%d recomputed\n%s",
                    stats.version, absl::FormatDuration(absl::Trunc(stats.uptime, absl::Seconds(1))),
                    stats.store, stats.chunks, FormatBytes(stats.payload_bytes),
-                   FormatBytes(stats.disk_bytes), stats.loads_in_flight, stats.loads_finished,
-                   stats.loads_failed, FormatBytes(stats.load_bytes_sent), levels,
-                   levels.empty() ? "" : ", ", stats.chunks_recomputed, profile_lines));
+                   FormatBytes(stats.disk_bytes), capacity, stats.loads_in_flight,
+                   stats.loads_finished, stats.loads_failed, FormatBytes(stats.load_bytes_sent),
+                   levels, levels.empty() ? "" : ", ", stats.chunks_recomputed, profile_lines));
 }
 
 struct ListOptions {
@@ -81,6 +91,7 @@ Json ChunkJson(const ListedChunk& chunk) {
       {"tokens", chunk.info.tokens},
       {"bytes", bytes},
       {"segment_bytes", chunk.info.segment_bytes},
+      {"levels_lost", chunk.info.levels_lost},
       {"created", absl::FormatTime(absl::RFC3339_sec, chunk.info.created, absl::UTCTimeZone())}};
   if (chunk.info.parent.has_value()) json["parent"] = HexOf(*chunk.info.parent);
   return json;

@@ -322,6 +322,10 @@ py::dict StatsDict(const ServerStats& stats) {
   out["chunks"] = stats.chunks;
   out["payload_bytes"] = stats.payload_bytes;
   out["disk_bytes"] = stats.disk_bytes;
+  out["capacity_bytes"] = stats.capacity_bytes;
+  out["evicted_segments"] = stats.evicted_segments;
+  out["evicted_bytes"] = stats.evicted_bytes;
+  out["evicted_chunks"] = stats.evicted_chunks;
   py::list profiles;
   for (const ProfileId& id : stats.profile_ids) profiles.append(IdBytes(id));
   out["profile_ids"] = profiles;

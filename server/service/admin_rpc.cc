@@ -36,6 +36,7 @@ v1::StoredChunk ToStoredChunk(const ChunkId& id, const ChunkInfo& info) {
   chunk.set_first_token(info.first_token);
   chunk.set_tokens(info.tokens);
   for (const uint64_t bytes : info.segment_bytes) chunk.add_segment_bytes(bytes);
+  chunk.set_levels_lost(info.levels_lost);
   const int64_t nanos = absl::ToUnixNanos(info.created);
   constexpr int64_t kNanos = 1000000000;
   chunk.mutable_created()->set_seconds(absl::ToUnixSeconds(info.created));
@@ -98,6 +99,9 @@ absl::Status HandleLookup(const RpcEnvironment& environment, const v1::LookupReq
     }
     tokens += info.tokens;
     ++matched;
+    if (info->levels_lost > 0 && response.first_degraded() == 0) {
+      response.set_first_degraded(matched);
+    }
   }
   response.set_matched_chunks(matched);
   response.set_matched_tokens(tokens);
@@ -187,6 +191,10 @@ absl::Status HandleStats(const RpcEnvironment& environment, const v1::StatsReque
   response.set_chunks(stats->chunks);
   response.set_payload_bytes(stats->payload_bytes);
   response.set_disk_bytes(stats->disk_bytes);
+  response.set_capacity_bytes(stats->capacity_bytes);
+  response.set_evicted_segments(stats->evicted_segments);
+  response.set_evicted_bytes(stats->evicted_bytes);
+  response.set_evicted_chunks(stats->evicted_chunks);
   for (const StoredProfileId& id : *profiles) response.add_profile_ids(IdBytes(id));
   response.set_loads_in_flight(static_cast<uint32_t>(environment.loads->in_flight()));
   response.set_loads_finished(totals.finished);

@@ -57,6 +57,55 @@ TEST(LookupTest, FindsTheLongestStoredPrefixWithTheBytesOfEachLevel) {
   EXPECT_EQ(MetricValue(metrics, R"(kvstream_lookup_tokens_total{result="miss"})"), 32);
 }
 
+TEST(DegradedTest, AChunkThatLostLevelsIsLookedUpListedLoadedAndRestored) {
+  TestServer server;
+  const TestContext context;
+  ASSERT_TRUE(server.PutContext(context).ok());
+  ChunkStore& store = *server.server().environment().store;
+  const auto chunks = store.List(absl::nullopt, 10);
+  ASSERT_TRUE(chunks.ok()) << chunks.status();
+  for (const auto& [id, info] : *chunks) {
+    if (info.first_token != 16) continue;
+    ASSERT_EQ(store.Trim({id}, 2).value_or(0), 1u);
+  }
+  v1::LookupResponse found;
+  ASSERT_TRUE(Lookup(server, LookupOf(context), &found).ok());
+  EXPECT_EQ(found.matched_chunks(), 4u);
+  EXPECT_EQ(found.first_degraded(), 2u);
+  v1::ListResponse list;
+  ASSERT_TRUE(List(server, v1::ListRequest(), &list).ok());
+  uint32_t lost = 0;
+  for (const v1::StoredChunk& chunk : list.chunks()) lost += chunk.levels_lost();
+  EXPECT_EQ(lost, 1u);
+
+  // The whole load comes at what all chunks have.
+  v1::LoadStart start = StartOf(context);
+  start.set_policy(v1::POLICY_FIXED);
+  start.set_level(2);
+  TestLoad load = RunLoad(server.stub(), start);
+  ASSERT_TRUE(load.status.ok()) << load.status.error_message();
+  EXPECT_EQ(load.violation, "");
+  EXPECT_EQ(load.levels, std::vector<int>(4, 1));
+  for (int i = 0; i < context.chunks; ++i) {
+    EXPECT_EQ(load.chunks[i], context.segment(i, 0) + context.segment(i, 1));
+  }
+  start.set_floor_level(2);
+  EXPECT_EQ(RunLoad(server.stub(), start).status.error_code(), grpc::StatusCode::NOT_FOUND);
+  start.set_floor_level(3);
+  EXPECT_EQ(RunLoad(server.stub(), start).status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+
+  v1::PutResponse put;
+  ASSERT_TRUE(server.PutContext(context, &put).ok());
+  EXPECT_EQ(put.chunks_stored(), 1u);
+  EXPECT_EQ(put.chunks_existing(), 3u);
+  ASSERT_TRUE(Lookup(server, LookupOf(context), &found).ok());
+  EXPECT_EQ(found.first_degraded(), 0u);
+  start.set_floor_level(2);
+  load = RunLoad(server.stub(), start);
+  ASSERT_TRUE(load.status.ok()) << load.status.error_message();
+  EXPECT_EQ(load.levels, std::vector<int>(4, 2));
+}
+
 TEST(LookupTest, AnUnknownProfileOrChainIsAMiss) {
   TestServer server;
   const TestContext context;

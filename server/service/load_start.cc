@@ -94,17 +94,26 @@ absl::Status ParseSpec(const v1::LoadStart& start, LoadSpec& spec) {
   return absl::OkStatus();
 }
 
-absl::Status CheckLevels(const v1::LoadStart& start, size_t levels, LoadSpec& spec) {
-  if (start.floor_level() >= levels) {
+// `full_levels` of the profile, of which all chunks have those in spec.chunks.
+absl::Status CheckLevels(const v1::LoadStart& start, size_t full_levels, LoadSpec& spec) {
+  if (start.floor_level() >= full_levels) {
     return absl::InvalidArgumentError(absl::StrCat("floor_level is ", start.floor_level(),
-                                                   "; the profile's finest is ", levels - 1));
+                                                   "; the profile's finest is ", full_levels - 1));
   }
-  if (spec.policy == LoadPolicy::kFixed && start.level() >= levels) {
+  if (spec.policy == LoadPolicy::kFixed && start.level() >= full_levels) {
     return absl::InvalidArgumentError(
-        absl::StrCat("level is ", start.level(), "; the profile's finest is ", levels - 1));
+        absl::StrCat("level is ", start.level(), "; the profile's finest is ", full_levels - 1));
+  }
+  const size_t levels = spec.chunks.front().segment_bytes.size();
+  if (start.floor_level() >= levels) {
+    return absl::NotFoundError(absl::StrCat(
+        "chunks of the load have lost their finest levels for lack of room: only level ",
+        levels - 1, " is left of all, and floor_level is ", start.floor_level()));
   }
   spec.floor_level = static_cast<int>(start.floor_level());
-  spec.level = spec.policy == LoadPolicy::kFixed ? static_cast<int>(start.level()) : 0;
+  spec.level = spec.policy == LoadPolicy::kFixed
+                   ? static_cast<int>(std::min<size_t>(start.level(), levels - 1))
+                   : 0;
   return absl::OkStatus();
 }
 
@@ -114,8 +123,9 @@ std::string ChunkName(size_t index, const ChunkId& id) {
 
 // Fills spec.chunks from what the store knows. Chunks that have lost their finest levels for lack
 // of room bring the whole load down to what all of its chunks have.
-absl::Status ResolveChunks(const std::vector<ChunkId>& ids, const StoredProfileId& profile_id,
-                           ChunkStore& store, LoadSpec& spec) {
+absl::StatusOr<size_t> ResolveChunks(const std::vector<ChunkId>& ids,
+                                     const StoredProfileId& profile_id, ChunkStore& store,
+                                     LoadSpec& spec) {
   absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> infos = store.GetInfos(ids);
   if (!infos.ok()) return infos.status();
   spec.chunks.reserve(ids.size());
@@ -150,7 +160,7 @@ absl::Status ResolveChunks(const std::vector<ChunkId>& ids, const StoredProfileI
     spec.chunks.push_back({info.tokens, info.first_token, std::move(info.segment_bytes)});
   }
   for (StoredChunkSizes& chunk : spec.chunks) chunk.segment_bytes.resize(common_levels);
-  return absl::OkStatus();
+  return full_levels;
 }
 
 }  // namespace
@@ -178,9 +188,10 @@ absl::StatusOr<PreparedLoad> PrepareLoad(const v1::LoadStart& start,
   if (!lease.ok()) return lease.status();
   load.lease = *std::move(lease);
   load.hold = environment.store->Hold(load.ids);
-  status = ResolveChunks(load.ids, *profile_id, *environment.store, load.spec);
-  if (!status.ok()) return status;
-  status = CheckLevels(start, load.spec.chunks.front().segment_bytes.size(), load.spec);
+  const absl::StatusOr<size_t> full_levels =
+      ResolveChunks(load.ids, *profile_id, *environment.store, load.spec);
+  if (!full_levels.ok()) return full_levels.status();
+  status = CheckLevels(start, *full_levels, load.spec);
   if (!status.ok()) return status;
   environment.store->Touch(load.ids);
   return load;

@@ -71,7 +71,8 @@ uint64_t CapacityKeeper::TablesAhead() const {
   const uint64_t tables = files_->bytes().tables;
   // Tables that end between the two looks may make this wrap; then it is nearly zero.
   const uint64_t before = tables - std::min(tables, running.output_bytes);
-  return before + std::max(running.input_bytes, plan_.reserve);
+  return before + std::max({running.input_bytes, plan_.reserve,
+                            upper_bytes_.load() + 2 * plan_.buffers_max});
 }
 
 bool CapacityKeeper::Fits(uint64_t bytes) const {
@@ -92,11 +93,14 @@ absl::StatusOr<CapacityKeeper::Room> CapacityKeeper::Admit(uint64_t bytes, absl:
   while (!Fits(bytes)) {
     const absl::Duration left = until - absl::Now();
     if (stopped_ || left <= absl::ZeroDuration()) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat(what, ": no room for ", bytes, " bytes within ",
-                       absl::FormatDuration(room_timeout_), "; the capacity is ", capacity_bytes_,
-                       " bytes, and what is stored is in use or leaves "
-                       "the disk more slowly than chunks come"));
+      const CountedFileSystem::Bytes files = files_->bytes();
+      return absl::ResourceExhaustedError(absl::StrCat(
+          what, ": no room for ", bytes, " bytes within ", absl::FormatDuration(room_timeout_),
+          "; the capacity is ", capacity_bytes_,
+          " bytes, and what is stored is in use or leaves the disk more slowly than chunks come (",
+          index_.payload_bytes(), " of payload, ", files.tables, " in tables, ", TablesAhead(),
+          " with the next compaction, ", hooks_.buffered_bytes(), " in buffers, ", files.logs,
+          " in logs, ", pending_bytes_, " in other writes)"));
     }
     ++waiting_;
     work_.SignalAll();
@@ -230,34 +234,30 @@ void CapacityKeeper::EvictLoop() {
 }
 
 void CapacityKeeper::CompactLoop() {
-  size_t part = 0;
   bool shrinking = true;
-  size_t in_vain = 0;  // parts since the tables have been few enough
   while (true) {
     const uint64_t tables = files_->bytes().tables + hooks_.buffered_bytes();
+    upper_bytes_ = hooks_.upper_bytes();
     const bool over = tables > plan_.tables_high;
     // A store that was larger when it was opened, or had another plan, could not compact otherwise.
     if (!over) shrinking = false;
     tables_->SetMaxAllowedSpaceUsage(shrinking ? std::max(plan_.tables_max, 2 * tables)
                                                : plan_.tables_max);
-    if (!over) in_vain = 0;
+    // Puts may also wait because the upper levels are full.
+    bool compact = over;
     {
       absl::MutexLock lock(&mutex_);
-      if (!stopped_ && (!over || in_vain >= kParts)) {
-        if (in_vain >= kParts) in_vain = 0;
-        work_.WaitWithTimeout(&mutex_, kIdle);
-      }
+      compact = compact || waiting_ > 0;
+      if (!stopped_ && !compact) work_.WaitWithTimeout(&mutex_, kIdle);
       if (stopped_) return;
       room_.SignalAll();
     }
-    if (!over) continue;
-    // Fails if another compaction has its files, or there is no room for it yet.
-    if (!hooks_.compact(part).ok()) {
-      absl::MutexLock lock(&mutex_);
-      if (!stopped_) work_.WaitWithTimeout(&mutex_, kBusy * 10);
-    }
-    part = (part + 1) % kParts;
-    ++in_vain;
+    if (!compact) continue;
+    // Fails where another compaction has its tables, or there is no room for it yet.
+    const absl::StatusOr<bool> some = hooks_.compact();
+    if (some.ok() && *some) continue;
+    absl::MutexLock lock(&mutex_);
+    if (!stopped_) work_.WaitWithTimeout(&mutex_, kBusy * 2);
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include <rocksdb/sst_file_manager.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -46,13 +47,13 @@ class CapacityKeeper {
     std::function<uint64_t()> buffered_bytes;
     // All buffers to tables, so that the log can go.
     std::function<absl::Status()> flush;
-    // Rewrites what ids of [part, part + 1) / kParts of the id space have in tables without what
-    // was deleted. Blocks.
-    std::function<absl::Status(size_t part)> compact;
+    // Bytes of the levels that the next compaction of level 0 would read.
+    std::function<uint64_t()> upper_bytes;
+    // One compaction that takes deleted segments off the disk, or tables down a level on the way
+    // there. Blocks. False if there is nothing to do.
+    std::function<absl::StatusOr<bool>()> compact;
     std::function<bool(const ChunkId&)> held;
   };
-  static constexpr size_t kParts = 64;
-
   // Room for a write that is under way, until it is destroyed.
   class Room {
    public:
@@ -111,7 +112,8 @@ class CapacityKeeper {
   static constexpr size_t kTouchesMax = 1 << 20;
 
   bool Fits(uint64_t bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // What the tables will have when running compactions have ended, at worst.
+  // What the tables have at worst before the next compaction of level 0, or those that are running,
+  // have ended.
   uint64_t TablesAhead() const;
   void GiveBack(uint64_t bytes);
   void EvictLoop();
@@ -133,6 +135,8 @@ class CapacityKeeper {
   const std::shared_ptr<const CompactionWatch> compactions_;
   const std::shared_ptr<rocksdb::SstFileManager> tables_;
   Hooks hooks_;
+
+  std::atomic<uint64_t> upper_bytes_{0};  // as last asked
 
   mutable absl::Mutex mutex_;
   absl::CondVar work_;  // for the threads

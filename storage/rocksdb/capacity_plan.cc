@@ -22,7 +22,8 @@ CapacityPlan CapacityPlan::Of(const RocksDbChunkStoreOptions& options) {
       std::min(options.max_log_bytes, std::max(2 * plan.write_buffer_bytes, capacity / 32));
   plan.target_file_bytes =
       std::min(std::max(plan.write_buffer_bytes, 8 * kMiB), std::max(kMiB, capacity / 256));
-  plan.level_base_bytes = 4 * plan.target_file_bytes;
+  // As large as what level 0 gives to it at a time; smaller, and it is all rewritten for nothing.
+  plan.level_base_bytes = kLevel0Compact * plan.write_buffer_bytes;
   plan.logs_max = plan.flush_log_bytes + 2 * plan.write_buffer_bytes;
   plan.other_max = std::min(std::max(4 * kMiB, capacity / 64), 64 * kMiB);
   plan.tables_max = capacity - plan.logs_max - plan.other_max;

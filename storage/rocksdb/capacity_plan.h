@@ -20,8 +20,9 @@ namespace kvstream {
 //   buffers_max  4 w: what is in memory and becomes a table while the log still has it
 //   reserve      the largest compaction, and buffers_max. The largest is that of level 0, of at
 //   most
-//                10 tables of w, into the level below it, of at most 2 x the base size; those of
-//                deeper levels take one table and some 12 that it overlaps, which is less.
+//                10 tables of w, into the level below it, of 2 x the base size; those of deeper
+//                levels take one table and some 12 that it overlaps, which is less. Where both
+//                levels have more, CapacityKeeper reserves that.
 //   tables_high  tables_max - reserve - buffers_max: above it, dead segments are compacted away
 //   payload_high 85 % of tables_high: above it, segments are evicted
 //

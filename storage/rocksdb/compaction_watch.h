@@ -37,6 +37,16 @@ class CompactionWatch final : public rocksdb::EventListener {
     return sum;
   }
 
+  // For DB::CompactFiles, which RocksDB does not announce.
+  void BeginOwn(uint64_t input_bytes) {
+    absl::MutexLock lock(&mutex_);
+    jobs_[kOwnJob] = {input_bytes, 0};
+  }
+  void EndOwn() {
+    absl::MutexLock lock(&mutex_);
+    jobs_.erase(kOwnJob);
+  }
+
   void OnCompactionBegin(rocksdb::DB* db, const rocksdb::CompactionJobInfo& job) override {
     Running bytes;
     for (const std::string& path : job.input_files) bytes.input_bytes += files_->file_bytes(path);
@@ -55,6 +65,8 @@ class CompactionWatch final : public rocksdb::EventListener {
   }
 
  private:
+  static constexpr int kOwnJob = -1;
+
   const std::shared_ptr<const CountedFileSystem> files_;
   mutable absl::Mutex mutex_;
   std::map<int, Running> jobs_ ABSL_GUARDED_BY(mutex_);

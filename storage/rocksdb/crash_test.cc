@@ -15,6 +15,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "storage/chunk_limits.h"
 #include "storage/conformance/test_chunks.h"
 #include "storage/rocksdb/rocksdb_chunk_store.h"
 #include "storage/rocksdb/store_audit.h"
@@ -34,7 +35,8 @@ std::string WriterPath() {
 
 // Runs the writer until it has acknowledged `enough` chunks, kills it, and returns all that it
 // acknowledged.
-std::set<uint64_t> RunAndKill(const std::string& data_dir, uint64_t first, size_t enough) {
+std::set<uint64_t> RunAndKill(const std::string& data_dir, uint64_t first, size_t enough,
+                              uint64_t capacity_bytes = 0) {
   std::set<uint64_t> acknowledged;
   int pipe_ends[2];
   if (pipe2(pipe_ends, O_CLOEXEC) != 0) {
@@ -45,7 +47,8 @@ std::set<uint64_t> RunAndKill(const std::string& data_dir, uint64_t first, size_
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, pipe_ends[1], STDOUT_FILENO);
   std::string program = WriterPath(), dir = data_dir, number = absl::StrCat(first);
-  char* const argv[] = {program.data(), dir.data(), number.data(), nullptr};
+  std::string capacity = absl::StrCat(capacity_bytes);
+  char* const argv[] = {program.data(), dir.data(), number.data(), capacity.data(), nullptr};
   pid_t pid = 0;
   const int spawned = posix_spawn(&pid, program.c_str(), &actions, nullptr, argv, environ);
   posix_spawn_file_actions_destroy(&actions);
@@ -116,6 +119,62 @@ TEST(CrashTest, NothingAcknowledgedIsLostAndNothingIsPartial) {
     EXPECT_GE(audit->size(), acknowledged.size());
   }
   EXPECT_GT(acknowledged.size(), 100);
+}
+
+// Killed amid evictions, trims and compactions: what is left of every chunk is what its info says
+// and what was put, and the bound holds.
+TEST(CrashTest, WhatEvictionLeavesIsWhole) {
+  constexpr int kRounds = 12;
+  constexpr uint64_t kNumbersPerRound = 1'000'000;
+  std::mt19937_64 random(TestSeed());
+  TempDir dir;
+  RocksDbChunkStoreOptions options;
+  options.data_dir = dir.path();
+  options.capacity_bytes = uint64_t{64} << 20;
+  std::set<uint64_t> acknowledged;
+  size_t degraded = 0, gone = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    SCOPED_TRACE(round);
+    const auto now = RunAndKill(dir.path(), round * kNumbersPerRound, 20 + random() % 60,
+                                options.capacity_bytes);
+    acknowledged.insert(now.begin(), now.end());
+    size_t present = 0;
+    {
+      const auto store = RocksDbChunkStore::Create(options);
+      ASSERT_TRUE(store.ok()) << store.status();
+      for (uint64_t number : acknowledged) {
+        const TestChunk chunk = MakeTestChunk(number, 300000);
+        const ChunkHold hold = (*store)->Hold({chunk.id});
+        const auto infos = (*store)->GetInfos({chunk.id});
+        ASSERT_TRUE(infos.ok()) << infos.status();
+        if (!infos->front().has_value()) {
+          ++gone;
+          continue;
+        }
+        ++present;
+        const ChunkInfo& info = *infos->front();
+        const size_t levels = info.segment_bytes.size();
+        ASSERT_EQ(levels + info.levels_lost, chunk.segments.size());
+        degraded += info.levels_lost > 0 ? 1 : 0;
+        ChunkInfo expected = chunk.info;
+        TrimInfo(&expected, static_cast<uint32_t>(levels));
+        EXPECT_TRUE(SameInfo(info, expected));
+        for (uint32_t level = 0; level < levels; ++level) {
+          const auto segment = (*store)->ReadSegment(chunk.id, level);
+          ASSERT_TRUE(segment.ok()) << segment.status();
+          EXPECT_TRUE(segment->bytes() == chunk.segments[level]);
+        }
+      }
+      const auto stats = (*store)->Stats();
+      ASSERT_TRUE(stats.ok()) << stats.status();
+      EXPECT_LE(stats->disk_bytes, options.capacity_bytes);
+    }
+    const auto audit = AuditStore(options);
+    ASSERT_TRUE(audit.ok()) << audit.status();
+    EXPECT_GE(audit->size(), present);
+  }
+  EXPECT_GT(degraded, 0);
+  EXPECT_GT(gone, 0) << "nothing was evicted whole";
 }
 
 }  // namespace

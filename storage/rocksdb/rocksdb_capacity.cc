@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "storage/chunk_limits.h"
 #include "storage/id_text.h"
+#include "storage/rocksdb/compaction_pick.h"
 #include "storage/rocksdb/rocksdb_chunk_store.h"
 #include "storage/rocksdb/status_mapping.h"
 
@@ -125,20 +126,41 @@ absl::Status RocksDbChunkStore::WriteUsage(
   return Write(&batch, Counters(), "writing records of use", how);
 }
 
-absl::Status RocksDbChunkStore::CompactPart(size_t part) {
-  static_assert(256 % CapacityKeeper::kParts == 0);
-  constexpr size_t kStep = 256 / CapacityKeeper::kParts;
-  const std::string begin_key(1, static_cast<char>(part * kStep));
-  const std::string end_key(1, static_cast<char>((part + 1) * kStep));
-  const rocksdb::Slice begin = begin_key;
-  const rocksdb::Slice end = end_key;
-  rocksdb::CompactRangeOptions how;
-  how.exclusive_manual_compaction = false;
-  // It is what ends a stall; waiting for the end of one would never end.
-  how.allow_write_stall = true;
-  const bool last = part + 1 == CapacityKeeper::kParts;
-  return FromRocksDb(db_->CompactRange(how, family(kSegments), &begin, last ? nullptr : &end),
-                     "compacting");
+uint64_t RocksDbChunkStore::UpperLevelBytes() {
+  rocksdb::ColumnFamilyMetaData tables;
+  db_->GetColumnFamilyMetaData(family(kSegments), &tables);
+  if (tables.levels.empty()) return 0;
+  uint64_t bytes = tables.levels[0].size;
+  for (size_t level = 1; level + 1 < tables.levels.size(); ++level) {
+    if (tables.levels[level].files.empty()) continue;
+    return bytes + tables.levels[level].size;
+  }
+  return bytes;
+}
+
+absl::StatusOr<bool> RocksDbChunkStore::CompactSome() {
+  rocksdb::ColumnFamilyMetaData tables;
+  db_->GetColumnFamilyMetaData(family(kSegments), &tables);
+  const absl::optional<CompactionPick> pick =
+      PickCompaction(tables, keeper_->plan().reserve - keeper_->plan().buffers_max,
+                     keeper_->plan().target_file_bytes);
+  if (!pick.has_value()) {
+    // Everything lies on the last level; what was deleted since is in the buffers.
+    rocksdb::FlushOptions how;
+    how.allow_write_stall = true;
+    const absl::Status flushed = FromRocksDb(db_->Flush(how, family(kSegments)), "flushing");
+    if (!flushed.ok()) return flushed;
+    return false;
+  }
+  rocksdb::CompactionOptions how;
+  how.compression = rocksdb::kNoCompression;
+  how.output_file_size_limit = pick->output_file_bytes;
+  compactions_->BeginOwn(pick->bytes);
+  const rocksdb::Status status =
+      db_->CompactFiles(how, family(kSegments), pick->files, pick->output_level);
+  compactions_->EndOwn();
+  if (!status.ok()) return FromRocksDb(status, "compacting");
+  return true;
 }
 
 absl::Status RocksDbChunkStore::RestoreIndex() {
@@ -200,7 +222,8 @@ void RocksDbChunkStore::StartKeeper() {
     how.allow_write_stall = true;
     return FromRocksDb(db_->Flush(how, families_), "flushing");
   };
-  hooks.compact = [this](size_t part) { return CompactPart(part); };
+  hooks.upper_bytes = [this] { return UpperLevelBytes(); };
+  hooks.compact = [this] { return CompactSome(); };
   hooks.held = [this](const ChunkId& id) { return holds_.held(id); };
   keeper_->Start(std::move(hooks));
 }

@@ -116,10 +116,7 @@ absl::StatusOr<std::unique_ptr<ChunkStore>> RocksDbChunkStore::Create(
 
 RocksDbChunkStore::~RocksDbChunkStore() {
   if (db_ == nullptr) return;
-  if (keeper_ != nullptr) {
-    db_->DisableManualCompaction();
-    keeper_->Stop();
-  }
+  if (keeper_ != nullptr) keeper_->Stop();
   rocksdb::CancelAllBackgroundWork(db_.get(), /*wait=*/true);
   // Neither can fail in a way that matters: every acknowledged write is in the synced log.
   for (rocksdb::ColumnFamilyHandle* handle : families_) {
@@ -138,10 +135,10 @@ absl::Status RocksDbChunkStore::Open() {
         std::make_shared<CountedFileSystem>(db_options.env->GetFileSystem(), options_.data_dir);
     env_ = rocksdb::NewCompositeEnv(files_);
     db_options.env = env_.get();
-    const auto compactions = std::make_shared<CompactionWatch>(files_);
-    db_options.listeners.push_back(compactions);
+    compactions_ = std::make_shared<CompactionWatch>(files_);
+    db_options.listeners.push_back(compactions_);
     db_options.sst_file_manager.reset(rocksdb::NewSstFileManager(env_.get()));
-    keeper_ = std::make_unique<CapacityKeeper>(options_, files_, compactions,
+    keeper_ = std::make_unique<CapacityKeeper>(options_, files_, compactions_,
                                                db_options.sst_file_manager);
     keeper_->plan().Apply(&db_options, &families);
   }

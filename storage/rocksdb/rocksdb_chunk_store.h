@@ -28,6 +28,7 @@
 #include "storage/rocksdb/background_errors.h"
 #include "storage/rocksdb/capacity_keeper.h"
 #include "storage/rocksdb/chunk_record_format.h"
+#include "storage/rocksdb/compaction_watch.h"
 #include "storage/rocksdb/counted_file_system.h"
 #include "storage/rocksdb/id_claims.h"
 #include "storage/rocksdb/info_cache.h"
@@ -146,12 +147,14 @@ class RocksDbChunkStore final : public ChunkStore {
                                        const rocksdb::WriteOptions& how);
   absl::Status WriteUsage(absl::Span<const std::pair<ChunkId, EvictionIndex::Usage>> usages,
                           double clock);
-  absl::Status CompactPart(size_t part);
+  uint64_t UpperLevelBytes();
+  absl::StatusOr<bool> CompactSome();
 
   const RocksDbChunkStoreOptions options_;
   InfoCache infos_;
   // With a capacity only. RocksDB uses the env until it is closed.
   std::shared_ptr<CountedFileSystem> files_;
+  std::shared_ptr<CompactionWatch> compactions_;
   std::unique_ptr<rocksdb::Env> env_;
   // Pins hold it too, since they give their blocks back to it.
   const std::shared_ptr<rocksdb::Cache> cache_;
