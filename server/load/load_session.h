@@ -58,6 +58,12 @@ struct OrderProgress {
   State newest = State::kBegun;
 };
 
+// The client takes the chunks as they are, as in proto LoadTaken.
+struct LoadTaken {
+  std::vector<uint32_t> chunks;
+  bool late = false;
+};
+
 // What the client reports, as in proto LoadProgress.
 struct ClientProgress {
   uint64_t bytes_received = 0;
@@ -68,6 +74,7 @@ struct ClientProgress {
   absl::Duration recompute_time;
   std::vector<uint32_t> damaged_chunks;
   OrderProgress order;
+  absl::optional<LoadTaken> taken;
 };
 
 // The decision about one chunk: a level, or recompute.
