@@ -162,7 +162,7 @@ struct LoadSessionState {
 // What to expect of it (docs/streaming.md has the reasons):
 //   cost     Next() and OnProgress() are O(1), amortised, but for the planning that follows a
 //            report: O(log chunks), with ability SUFFIX O(undecided chunks).
-//   memory   8 * (levels + 4) bytes a chunk and 16 a frame in flight; nothing else grows.
+//   memory   8 * (levels + 5) bytes a chunk and 16 a frame in flight; nothing else grows.
 //   failure  Fail is final: Next() returns it again. OnProgress() with an error changes nothing
 //            but makes Next() fail with it.
 //
