@@ -12,7 +12,7 @@ namespace kvstream {
 namespace {
 
 // As in the proto.
-constexpr uint64_t kDataBytesMax = 256 << 10;
+constexpr uint64_t kDataBytesMax = 1 << 20;
 // For a segment's headers and coder states, whatever its tokens.
 constexpr int64_t kSegmentOverheadBytes = 64 << 10;
 
@@ -81,7 +81,8 @@ absl::Status LoadAssembler::CheckSizes(uint32_t chunk, const v1::ChunkPlan& plan
     }
     return absl::OkStatus();
   }
-  if (plan.segment_bytes_size() != shape_.levels) {
+  // Fewer where the server has dropped the finest levels of a chunk for lack of room.
+  if (plan.segment_bytes_size() > shape_.levels) {
     return ChunkViolation(chunk,
                           absl::StrCat("the plan gives the bytes of ", plan.segment_bytes_size(),
                                        " levels where there are ", shape_.levels));
@@ -117,9 +118,9 @@ absl::Status LoadAssembler::OnPlan(const v1::ChunkPlan& plan) {
       state.recompute_planned = true;
       break;
     case v1::ChunkPlan::kLevel:
-      if (plan.level() >= static_cast<uint32_t>(shape_.levels)) {
-        return ChunkViolation(
-            chunk, absl::StrCat("planned at level ", plan.level(), " of ", shape_.levels));
+      if (plan.level() >= state.segment_bytes.size()) {
+        return ChunkViolation(chunk, absl::StrCat("planned at level ", plan.level(), " of ",
+                                                  state.segment_bytes.size()));
       }
       if (state.recompute_planned) {
         return ChunkViolation(chunk, "planned at a level after it was planned as recompute");

@@ -596,10 +596,10 @@ TEST(LoadAssemblerTest, RefusesADataMessageLargerThanTheProtocolAllows) {
   v1::ChunkPlan plan;
   plan.set_tokens(kChunkTokens - 1);
   plan.set_level(0);
-  for (int i = 0; i < kLevels; ++i) plan.add_segment_bytes(1 << 20);
+  for (int i = 0; i < kLevels; ++i) plan.add_segment_bytes(2 << 20);
   ASSERT_TRUE(load.assembler.OnMessage(Load::Wrap(plan)).ok());
-  const std::string bytes((256 << 10) + 1, 'x');
-  ExpectViolation(load.Data(0, 0, 0, bytes), "a data message of 262145 bytes");
+  const std::string bytes((1 << 20) + 1, 'x');
+  ExpectViolation(load.Data(0, 0, 0, bytes), "a data message of 1048577 bytes");
   EXPECT_TRUE(load.Data(0, 0, 0, absl::string_view(bytes).substr(1)).ok());
 }
 

@@ -7,9 +7,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "client/busy_backoff.h"
 #include "client/load_assembler.h"
 #include "client/load_transport.h"
 #include "client/monotonic_clock.h"
@@ -82,12 +85,49 @@ LoadShape ShapeOf(const LoadCall& call) {
   return shape;
 }
 
+LoadEvent RecomputeEvent(LoadEvent::Kind kind, const RecomputeJob& job) {
+  LoadEvent event;
+  event.kind = kind;
+  event.chunk = job.first_chunk;
+  event.chunks = job.chunks;
+  return event;
+}
+
+// The server's view of the load as the observer is promised it; what does not fit is left out.
+std::vector<ServerSample> ServerSamples(const v1::LoadSummary& summary) {
+  std::vector<ServerSample> samples;
+  for (const v1::LoadStorySample& from : summary.story()) {
+    if (samples.size() == kStorySamplesMax) break;
+    ServerSample sample;
+    sample.at = absl::Nanoseconds(
+        static_cast<int64_t>(std::min<uint64_t>(from.at_ns(), uint64_t{1} << 62)));
+    sample.estimate_bytes_per_second = from.bandwidth_estimate_bytes_per_second();
+    sample.promised_bytes_per_second = from.bandwidth_promised_bytes_per_second();
+    sample.lower_bound = from.bandwidth_is_lower_bound();
+    sample.window_bytes = from.window_bytes();
+    sample.bytes_sent = from.bytes_sent();
+    sample.bytes_acknowledged = from.bytes_acknowledged();
+    const bool in_order = samples.empty() || sample.at >= samples.back().at;
+    if (!in_order || !(sample.estimate_bytes_per_second >= 0) ||
+        !(sample.promised_bytes_per_second >= 0) ||
+        !std::isfinite(sample.estimate_bytes_per_second) ||
+        !std::isfinite(sample.promised_bytes_per_second)) {
+      continue;
+    }
+    samples.push_back(sample);
+  }
+  return samples;
+}
+
 class LoadRpc {
  public:
   explicit LoadRpc(const LoadCall& call)
       : call_(call),
         options_(*call.options),
         began_(call.began),
+        backoff_(began_ + (options_.deadline.value_or(absl::ZeroDuration()) > absl::ZeroDuration()
+                               ? *options_.deadline
+                               : call.silence_max)),
         assembler_(ShapeOf(call)),
         transport_(std::make_unique<LoadTransport>(call.channel)),
         decoders_(call.make_executor([this] { transport_->Wake(); })),
@@ -98,11 +138,17 @@ class LoadRpc {
 
  private:
   void OnEvent(LoadTransport::Event event, const grpc::ByteBuffer& message);
+  // Begins the call anew, after a while, if the server had no room for it and there is time.
+  bool ComeAgain();
   void SendStart();
   absl::Status OnMessage(const grpc::ByteBuffer& message);
+  absl::Status OnLateMessage(const grpc::ByteBuffer& message);
+  void Tell(LoadEvent event) const;
+  void TellMessage(const v1::LoadResponse& response) const;
   void TakeLocalResults();
   void GiveOutWork();
   void SendProgress();
+  void TellProgress() const;
   void SendClock(v1::LoadProgress* progress) const;
   void CheckTime();
   // At the deadline, or when all is in place after it, the caller takes what is there.
@@ -124,6 +170,9 @@ class LoadRpc {
   absl::Duration last_local_work_;
   absl::Duration last_progress_;
   absl::Duration all_ready_at_;
+  bool heard_ = false;  // a message came: the load has begun
+  BusyBackoff backoff_;
+  std::mt19937 random_{std::random_device()()};
   bool progress_due_ = false;
   bool recompute_under_way_ = false;
   bool late_ = false;
@@ -140,12 +189,34 @@ class LoadRpc {
   RecomputeRunner recompute_;
 };
 
+bool LoadRpc::ComeAgain() {
+  if (!failure_.ok() || heard_ ||
+      transport_->status().error_code() != grpc::StatusCode::RESOURCE_EXHAUSTED) {
+    return false;
+  }
+  const absl::optional<absl::Duration> wait =
+      backoff_.Next(transport_->trailing("grpc-retry-pushback-ms"),
+                    std::uniform_real_distribution<double>()(random_), MonotonicNow());
+  if (!wait.has_value()) return false;
+  const absl::Duration until = MonotonicNow() + *wait;
+  for (absl::Duration now = MonotonicNow(); now < until; now = MonotonicNow()) {
+    if (options_.cancelled && options_.cancelled()) {
+      failure_ = absl::CancelledError("the caller cancelled the load");
+      return false;
+    }
+    absl::SleepFor(std::min(kCancelPoll, until - now));
+  }
+  last_heard_ = MonotonicNow();
+  transport_->Restart();
+  return true;
+}
+
 absl::StatusOr<LoadResult> LoadRpc::Run() {
   last_heard_ = MonotonicNow();
   transport_->Start();
   grpc::ByteBuffer message;
   // After the call's end local work may go on: a summary may come before the last decode is done.
-  while (!gone_ && (!transport_->over() || assembler_.working())) {
+  while (!gone_ && (!transport_->over() || assembler_.working() || ComeAgain())) {
     OnEvent(transport_->Next(TimeToWait(), &message), message);
     if (failure_.ok()) CheckTime();
     TakeLocalResults();
@@ -190,13 +261,14 @@ void LoadRpc::OnEvent(LoadTransport::Event event, const grpc::ByteBuffer& messag
       break;
     case LoadTransport::Event::kMessage:
       last_heard_ = MonotonicNow();
-      if (failure_.ok() && !taken_) Fail(OnMessage(message));
+      heard_ = true;
+      if (failure_.ok()) Fail(taken_ ? OnLateMessage(message) : OnMessage(message));
       break;
     case LoadTransport::Event::kWritten:
       // First the message itself, then the half-close.
       if (taken_ && transport_->can_write()) {
         transport_->WritesDone();
-      } else if (taken_) {
+      } else if (taken_ && options_.observer == nullptr) {
         gone_ = true;
       }
       break;
@@ -232,7 +304,53 @@ void LoadRpc::SendStart() {
   start->set_decode_seconds_per_token(decoders_->seconds_per_token());
   start->set_recompute_can_stop(options_.recompute_watch != nullptr);
   start->set_bandwidth_hint_bytes_per_second(options_.bandwidth_hint_bytes_per_second);
+  if (options_.observer != nullptr) start->set_story_samples_max(kStorySamplesMax);
   transport_->Write(request);
+  LoadEvent started;
+  started.decode_seconds_per_token = start->decode_seconds_per_token();
+  Tell(started);
+}
+
+void LoadRpc::Tell(LoadEvent event) const {
+  if (options_.observer == nullptr) return;
+  event.at = MonotonicNow() - began_;
+  options_.observer->OnEvent(event);
+}
+
+// Of messages that the assembler has found good.
+void LoadRpc::TellMessage(const v1::LoadResponse& response) const {
+  if (options_.observer == nullptr) return;
+  LoadEvent event;
+  if (response.has_plan()) {
+    event.kind = LoadEvent::Kind::kPlan;
+    event.chunk = response.plan().chunk();
+    if (response.plan().has_level()) event.level = static_cast<int>(response.plan().level());
+  } else if (response.has_data()) {
+    event.kind = LoadEvent::Kind::kData;
+    event.chunk = response.data().chunk();
+    event.level = static_cast<int>(response.data().level());
+    event.offset = response.data().offset();
+    event.bytes = response.data().data().size();
+  } else if (!response.has_summary()) {
+    return;  // an order; the story has no place for it yet
+  } else {
+    options_.observer->OnServerSamples(ServerSamples(response.summary()));
+    event.kind = LoadEvent::Kind::kSummary;
+  }
+  Tell(event);
+}
+
+// After the chunks were taken only who observes the load waits for the summary, for its story.
+absl::Status LoadRpc::OnLateMessage(const grpc::ByteBuffer& message) {
+  slices_.clear();
+  if (options_.observer == nullptr || !message.Dump(&slices_).ok()) return absl::OkStatus();
+  std::string joined;
+  for (const grpc::Slice& slice : slices_) {
+    joined.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  }
+  v1::LoadResponse response;
+  if (response.ParseFromString(joined) && response.has_summary()) TellMessage(response);
+  return absl::OkStatus();
 }
 
 absl::Status LoadRpc::OnMessage(const grpc::ByteBuffer& message) {
@@ -246,6 +364,15 @@ absl::Status LoadRpc::OnMessage(const grpc::ByteBuffer& message) {
   absl::Status status;
   if (ParseSegmentFrame(pieces_, &frame_)) {
     status = assembler_.OnData(frame_);
+    if (status.ok()) {
+      LoadEvent event;
+      event.kind = LoadEvent::Kind::kData;
+      event.chunk = frame_.chunk;
+      event.level = static_cast<int>(frame_.level);
+      event.offset = frame_.offset;
+      event.bytes = frame_.size;
+      Tell(event);
+    }
   } else {
     std::string joined;
     joined.reserve(message.Length());
@@ -255,6 +382,7 @@ absl::Status LoadRpc::OnMessage(const grpc::ByteBuffer& message) {
       return absl::InternalError("the server broke the protocol of Load: not a LoadResponse");
     }
     status = assembler_.OnMessage(response);
+    if (status.ok()) TellMessage(response);
   }
   if (assembler_.bytes_received() != bytes_before) {
     newest_bytes_ = last_heard_;
@@ -269,11 +397,20 @@ absl::Status LoadRpc::OnMessage(const grpc::ByteBuffer& message) {
 void LoadRpc::TakeLocalResults() {
   const uint32_t ready_before = assembler_.chunks_ready();
   for (const DecodeResult& result : decoders_->TakeResults()) {
+    LoadEvent event;
+    event.kind = LoadEvent::Kind::kDecodeEnd;
+    event.chunk = result.chunk;
+    event.level = result.level;
+    event.ok = result.status.ok();
+    Tell(event);
     Fail(assembler_.OnDecoded(result.chunk, result.level, result.status));
     progress_due_ = true;
     last_local_work_ = MonotonicNow();
   }
   if (absl::optional<RecomputeResult> result = recompute_.TakeResult(); result.has_value()) {
+    LoadEvent event = RecomputeEvent(LoadEvent::Kind::kRecomputeEnd, result->job);
+    event.ok = result->status.ok();
+    Tell(event);
     Fail(assembler_.OnRecomputed(result->job, result->status, result->took));
     recompute_under_way_ = false;
     progress_due_ = true;
@@ -294,6 +431,7 @@ void LoadRpc::GiveOutWork() {
       recompute_under_way_ = true;
       if (options_.recompute_watch) options_.recompute_watch->set_superseded(false);
       progress_due_ = true;
+      Tell(RecomputeEvent(LoadEvent::Kind::kRecomputeBegin, *job));
       recompute_.Submit(*job);
     }
   }
@@ -303,6 +441,11 @@ void LoadRpc::GiveOutWork() {
   while (decoders_->has_room()) {
     absl::optional<DecodeJob> job = assembler_.NextDecode(may_refine);
     if (!job.has_value()) break;
+    LoadEvent event;
+    event.kind = LoadEvent::Kind::kDecodeBegin;
+    event.chunk = job->chunk;
+    event.level = job->level;
+    Tell(event);
     decoders_->Submit(*std::move(job));
   }
 }
@@ -321,7 +464,16 @@ void LoadRpc::SendProgress() {
   SendClock(request.mutable_progress());
   progress_due_ = false;
   last_progress_ = now;
+  TellProgress();
   transport_->Write(request);
+}
+
+void LoadRpc::TellProgress() const {
+  LoadEvent event;
+  event.kind = LoadEvent::Kind::kProgress;
+  event.bytes = assembler_.bytes_received();
+  event.chunks = assembler_.chunks_ready();
+  Tell(event);
 }
 
 void LoadRpc::SendClock(v1::LoadProgress* progress) const {
@@ -349,6 +501,7 @@ void LoadRpc::CheckDeadline() {
   assembler_.TakeProgress(request.mutable_progress());
   SendClock(request.mutable_progress());
   assembler_.Take(late_, request.mutable_progress()->mutable_taken());
+  TellProgress();
   transport_->Write(request);
   taken_ = true;
   all_ready_at_ = late_ ? now : DeadlineAt();
@@ -362,7 +515,7 @@ void LoadRpc::CheckTime() {
   const bool owed_by_server = !transport_->over() && !assembler_.working();
   if (!owed_by_server) return;
   const absl::Duration silence = MonotonicNow() - std::max(last_heard_, last_local_work_);
-  if (assembler_.finished()) {
+  if (taken_ || assembler_.finished()) {
     if (silence > kFarewell) transport_->Cancel();
   } else if (silence > call_.silence_max) {
     Fail(absl::UnavailableError(absl::StrCat(

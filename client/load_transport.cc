@@ -18,7 +18,9 @@ void* TagOf(Tag tag) { return reinterpret_cast<void*>(static_cast<intptr_t>(tag)
 
 }  // namespace
 
-LoadTransport::LoadTransport(const std::shared_ptr<grpc::Channel>& channel) : stub_(channel) {}
+LoadTransport::LoadTransport(const std::shared_ptr<grpc::Channel>& channel) : stub_(channel) {
+  context_.emplace();
+}
 
 LoadTransport::~LoadTransport() {
   if (launched_ && !over_) {
@@ -36,8 +38,24 @@ LoadTransport::~LoadTransport() {
 
 void LoadTransport::Start() {
   launched_ = true;
-  stream_ = stub_.PrepareCall(&context_, kMethod, &queue_);
+  stream_ = stub_.PrepareCall(&*context_, kMethod, &queue_);
   stream_->StartCall(TagOf(kStart));
+}
+
+void LoadTransport::Restart() {
+  stream_.reset();
+  context_.emplace();
+  incoming_.Clear();
+  status_ = grpc::Status();
+  started_ = write_under_way_ = half_closed_ = reads_ended_ = finishing_ = over_ = false;
+  Start();
+}
+
+absl::optional<absl::string_view> LoadTransport::trailing(absl::string_view key) const {
+  const auto& metadata = context_->GetServerTrailingMetadata();
+  const auto found = metadata.find(grpc::string_ref(key.data(), key.size()));
+  if (found == metadata.end()) return absl::nullopt;
+  return absl::string_view(found->second.data(), found->second.size());
 }
 
 void LoadTransport::Write(const v1::LoadRequest& request) {

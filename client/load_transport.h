@@ -13,7 +13,9 @@
 #include <atomic>
 #include <memory>
 
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "absl/types/optional.h"
 #include "kvstream/v1/kvstream.pb.h"
 
 namespace kvstream {
@@ -45,7 +47,9 @@ class LoadTransport {
   void WritesDone();
   bool can_write() const { return started_ && !write_under_way_ && !half_closed_ && !reads_ended_; }
   // Ends the call soon with CANCELLED.
-  void Cancel() { context_.TryCancel(); }
+  void Cancel() { context_->TryCancel(); }
+  // Once over(), and with nothing else that could Wake(): a new call, as if nothing had been.
+  void Restart();
   // Makes Next() return kWake once, soon. Calls before that return are one.
   void Wake();
 
@@ -53,6 +57,8 @@ class LoadTransport {
   Event Next(absl::Duration timeout, grpc::ByteBuffer* message);
   const grpc::Status& status() const { return status_; }
   bool over() const { return over_; }
+  // After kEnd; none if the server sent no such metadata. Valid until Restart().
+  absl::optional<absl::string_view> trailing(absl::string_view key) const;
 
  private:
   using Stub = grpc::TemplatedGenericStub<v1::LoadRequest, grpc::ByteBuffer>;
@@ -60,7 +66,7 @@ class LoadTransport {
 
   void FinishWhenQuiet();
 
-  grpc::ClientContext context_;
+  absl::optional<grpc::ClientContext> context_;  // always there; made anew by Restart()
   grpc::CompletionQueue queue_;
   Stub stub_;
   std::unique_ptr<Stream> stream_;

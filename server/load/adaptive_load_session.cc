@@ -99,6 +99,7 @@ AdaptiveLoadSession::AdaptiveLoadSession(const LoadSpec& spec, const LoadSession
 
 LoadAction AdaptiveLoadSession::Next(absl::Duration now) {
   last_sent_.reset();
+  refused_ = false;
   while (true) {
     if (!failure_.ok()) return Fail{failure_};
     if (taken_.has_value()) return Summary();
@@ -125,9 +126,11 @@ LoadAction AdaptiveLoadSession::Next(absl::Duration now) {
   // A silent link, or a client that is slow to recompute, must be noticed without an event.
   const bool watch = plans_splits() && !delivery_.all_decided() && ledger_.model().known() &&
                      ability_ != RecomputeAbility::kNone;
-  if (!watch) return Wait{idle_at};
+  absl::Duration until = idle_at;
+  if (refused_) until = std::min(until, options_.gate->AskAgainAt());
+  if (!watch) return Wait{until};
   replan_ = true;
-  return Wait{std::min(idle_at, now + kReplanPeriod)};
+  return Wait{std::min(until, now + kReplanPeriod)};
 }
 
 absl::optional<SendPlan> AdaptiveLoadSession::TellNext() {
@@ -171,12 +174,13 @@ absl::optional<LoadAction> AdaptiveLoadSession::Proceed(absl::Duration now) {
     delivery_.SetPlanLevel(chunk, work_->target);
     return LoadAction(plan);
   }
-  const BandwidthEstimate estimate = estimator_.estimate(now);
+  const BandwidthEstimate estimate = Estimate(now);
   const uint64_t window = Window(estimate, work_->kind == Kind::kRefinement);
   const uint64_t in_flight = estimator_.unacked_bytes();
-  const uint64_t frame = FrameBytes(estimate, estimator_.sent_bytes(), options_);
+  const bool certain = base_is_certain() && work_->kind != Kind::kRefinement;
+  const uint64_t frame = FrameBytes(estimate, certain, estimator_.sent_bytes(), options_);
   const SendData piece = delivery_.NextPiece(chunk, std::min(frame, window));
-  if (in_flight + piece.size > window) return absl::nullopt;
+  if (in_flight + piece.size > window || !Admitted(piece.size, now)) return absl::nullopt;
 
   if (in_flight == 0 && ledger_.idle()) advanced_at_ = std::max(advanced_at_, now);
   if (policy_ == LoadPolicy::kCacheGen && piece.level == 0 && piece.offset == 0) {
@@ -190,6 +194,48 @@ absl::optional<LoadAction> AdaptiveLoadSession::Proceed(absl::Duration now) {
   last_sent_ = piece;
   if (delivery_.complete(chunk) > work_->target) FinishWork();
   return LoadAction(piece);
+}
+
+bool AdaptiveLoadSession::Admitted(uint64_t bytes, absl::Duration now) {
+  if (options_.gate == nullptr) return true;
+  if (options_.gate->Admit(bytes, Demand(), now)) return true;
+  refused_ = true;
+  if (options_.gate->shared()) estimator_.OnThrottled();
+  // The client cannot be blamed for what it was not sent.
+  if (estimator_.unacked_bytes() == 0 && ledger_.idle()) advanced_at_ = std::max(advanced_at_, now);
+  return false;
+}
+
+SendDemand AdaptiveLoadSession::Demand() const {
+  SendDemand demand;
+  if (deadline_) {
+    const double decode_s = chunks_.tokens(size() - 1) * decode_s_per_token_;
+    demand.due = created_ + *deadline_ - margin_ - absl::Seconds(decode_s);
+  }
+  if (work_.has_value() && work_->kind == Kind::kRefinement) {
+    // It has begun, so it will be finished.
+    const uint32_t chunk = work_->chunk;
+    demand.bytes = delivery_.NextPiece(chunk, std::numeric_limits<uint64_t>::max()).size;
+    for (int level = delivery_.complete(chunk) + 1; level <= work_->target; ++level) {
+      demand.bytes += chunks_.segment_bytes(chunk, level);
+    }
+  }
+  demand.refinement = true;
+  if (delivery_.all_decided()) return demand;
+  const OpenRange open = delivery_.open();
+  const bool forward = delivery_.order() == BaseOrder::kForward;
+  const uint32_t begin = forward ? open.begin : std::max(open.begin, boundary_);
+  const uint32_t end = forward ? std::min(open.end, boundary_) : open.end;
+  if (begin >= end) return demand;
+  demand.refinement = false;
+  const uint64_t bytes = chunks_.bytes(begin, end, base_level_);
+  demand.bytes += bytes - std::min(bytes, open.sent_bytes);
+  return demand;
+}
+
+BandwidthEstimate AdaptiveLoadSession::Estimate(absl::Duration now) const {
+  const BandwidthEstimate own = estimator_.estimate(now);
+  return options_.gate == nullptr ? own : options_.gate->Expect(own, now);
 }
 
 uint64_t AdaptiveLoadSession::Window(const BandwidthEstimate& estimate, bool refinement) const {
@@ -218,7 +264,7 @@ double AdaptiveLoadSession::TimeLeft(absl::Duration now) const {
 }
 
 PlannerView AdaptiveLoadSession::View(absl::Duration now) {
-  const BandwidthEstimate estimate = estimator_.estimate(now);
+  const BandwidthEstimate estimate = Estimate(now);
   PlannerView view;
   view.rate = estimate.known() ? estimate.rate : startup_rate_;
   view.rate_low = estimate.known() ? estimate.low : startup_rate_;
@@ -236,8 +282,10 @@ PlannerView AdaptiveLoadSession::View(absl::Duration now) {
   }
   view.rtt_s = absl::ToDoubleSeconds(estimator_.rtt_min());
   const double queued = queue_.bytes(estimator_.unacked_bytes(), estimate.rate, view.rtt_s, now);
-  view.latency_s = view.rtt_s + queued / view.rate;
-  view.latency_low_s = view.rtt_s + queued / view.rate_low;
+  const double shared_s =
+      options_.gate == nullptr ? 0 : absl::ToDoubleSeconds(options_.gate->QueueDelay(now));
+  view.latency_s = view.rtt_s + std::max(queued / view.rate, shared_s);
+  view.latency_low_s = view.rtt_s + std::max(queued / view.rate_low, shared_s);
   view.decode_s_per_token = decode_s_per_token_;
   view.time_left_s = TimeLeft(now);
   return view;
@@ -414,7 +462,7 @@ double AdaptiveLoadSession::PromisedRecompute(absl::Duration now) const {
 }
 
 bool AdaptiveLoadSession::PickRefinement(absl::Duration now) {
-  if (policy_ != LoadPolicy::kDeadline || !estimator_.estimate(now).known()) return false;
+  if (policy_ != LoadPolicy::kDeadline || !Estimate(now).known()) return false;
   // Segments of different chunks may only meet at segment boundaries.
   if (!delivery_.all_decided() && delivery_.touched(delivery_.frontier())) return false;
   const absl::optional<DeliveryState::Refinement> next = delivery_.NextRefinement();
@@ -533,6 +581,9 @@ absl::Status AdaptiveLoadSession::OnProgress(const ClientProgress& progress, abs
     return status;
   }
   PopArrived();
+  if (options_.gate != nullptr) {
+    options_.gate->OnAcknowledged(estimator_.acked_bytes() - acked, Demand(), now);
+  }
   ledger_.OnArrivalBy(ArrivalBy(now));
   decoder_.OnReport(estimator_.acked_bytes(), PromisedRecompute(now), now);
   if (progress.chunks_ready == delivery_.deliverable() && estimator_.unacked_bytes() == 0) {
@@ -609,6 +660,7 @@ void AdaptiveLoadSession::OnSegmentUnavailable(uint32_t chunk, uint32_t level,
     }
     delivery_.OnUnsent(*last_sent_);
     if (!in_flight_.empty()) in_flight_.back().end_offset -= last_sent_->size;
+    if (options_.gate != nullptr) options_.gate->OnUnsent(last_sent_->size, now);
     last_sent_.reset();
   }
   if (delivery_.recompute(chunk)) {
@@ -679,7 +731,7 @@ double AdaptiveLoadSession::bandwidth_estimate_bytes_per_second() const {
 }
 
 LoadSessionState AdaptiveLoadSession::state(absl::Duration now) const {
-  const BandwidthEstimate estimate = estimator_.estimate(now);
+  const BandwidthEstimate estimate = Estimate(now);
   LoadSessionState state;
   state.bandwidth_bytes_per_second = estimate.rate;
   state.bandwidth_is_lower_bound = estimate.lower_bound;

@@ -84,6 +84,11 @@ class AdaptiveLoadSession final : public LoadSession {
     return ability_ == RecomputeAbility::kNone && policy_ != LoadPolicy::kCacheGen;
   }
   uint64_t Window(const BandwidthEstimate& estimate, bool refinement) const;
+  // What this load can count on: its own estimate, or its part of a link that is shared.
+  BandwidthEstimate Estimate(absl::Duration now) const;
+  SendDemand Demand() const;
+  // Whether `bytes` may go out now, for all that others need.
+  bool Admitted(uint64_t bytes, absl::Duration now);
   double TimeLeft(absl::Duration now) const;
   PlannerView View(absl::Duration now);
 
@@ -167,6 +172,7 @@ class AdaptiveLoadSession final : public LoadSession {
   bool replan_ = true;
   bool race_failed_ = false;  // the bytes of the chunk cannot be had
   absl::optional<SendData> last_sent_;
+  bool refused_ = false;  // by the gate, in this Next()
 
   uint32_t chunks_ready_ = 0;
   absl::Duration reported_at_;  // newest report

@@ -22,8 +22,9 @@ constexpr absl::Duration BandwidthEstimator::kMinIntervalOfMany;
 constexpr absl::Duration BandwidthEstimator::kQueueFloor;
 constexpr absl::Duration BandwidthEstimator::kErrorHorizon;
 
-BandwidthEstimator::BandwidthEstimator(double hint_bytes_per_second)
+BandwidthEstimator::BandwidthEstimator(double hint_bytes_per_second, absl::Duration interval_min)
     : hint_(hint_bytes_per_second > 0 ? Clamp(hint_bytes_per_second, kMinRate, kMaxRate) : 0),
+      interval_min_(interval_min),
       mean_bytes_(hint_),
       mean_s_(hint_ > 0 ? 1 : 0) {}
 
@@ -49,6 +50,15 @@ bool BandwidthEstimator::OnUnsent(uint64_t bytes) {
   in_flight_.pop_back();
   sent_bytes_ -= bytes;
   return true;
+}
+
+void BandwidthEstimator::Abandon(uint64_t bytes) {
+  bytes = std::min(bytes, unacked_bytes());
+  acked_bytes_ += bytes;
+  restart_offset_ += bytes;
+  settled_at_ = sent_bytes_;
+  while (!in_flight_.empty() && in_flight_.front().end <= acked_bytes_) in_flight_.pop_front();
+  have_reference_ = have_horizon_ = false;
 }
 
 absl::Status BandwidthEstimator::CheckReport(uint64_t bytes_received,
@@ -95,7 +105,9 @@ absl::Status BandwidthEstimator::OnReport(uint64_t bytes_received, absl::Duratio
   }
   const absl::Duration interval = client_clock - reference_clock_;
   const bool many = bytes_received - reference_bytes_ >= kManyBytes;
-  if (interval < (many ? kMinIntervalOfMany : kMinInterval)) return absl::OkStatus();
+  if (interval < std::max(interval_min_, many ? kMinIntervalOfMany : kMinInterval)) {
+    return absl::OkStatus();
+  }
   const double interval_s = absl::ToDoubleSeconds(interval);
   const double sample = static_cast<double>(bytes_received - reference_bytes_) / interval_s;
   AddSample(sample, interval_s, /*limited=*/!queued_);
@@ -108,13 +120,16 @@ absl::Status BandwidthEstimator::OnReport(uint64_t bytes_received, absl::Duratio
 
 bool BandwidthEstimator::PopAcked(uint64_t bytes_received, absl::Duration now) {
   bool popped = false;
+  bool settled = true;
   absl::Duration rtt;
   while (!in_flight_.empty() && in_flight_.front().end <= bytes_received) {
+    settled = in_flight_.front().end > settled_at_;
     rtt = std::max(now - in_flight_.front().at, absl::ZeroDuration());
     in_flight_.pop_front();
     popped = true;
   }
   if (!popped) return true;
+  if (!settled) return false;  // which frame these bytes belong to is not known
   if (!rtt_seen_ || rtt < rtt_min_) rtt_min_ = rtt;
   rtt_seen_ = true;
   return rtt > rtt_min_ + std::max(kQueueFloor, rtt_min_ / 8);

@@ -71,8 +71,10 @@ struct BandwidthEstimate {
 // Thread-compatible. Memory is bounded by the frames in flight. All calls are O(1), amortised.
 class BandwidthEstimator {
  public:
-  // hint_bytes_per_second: a weak prior, 0 for none.
-  explicit BandwidthEstimator(double hint_bytes_per_second);
+  // hint_bytes_per_second: a weak prior, 0 for none. interval_min: no sample is shorter; where
+  // reports come in bursts, longer than these are apart.
+  explicit BandwidthEstimator(double hint_bytes_per_second,
+                              absl::Duration interval_min = absl::ZeroDuration());
 
   // `bytes` more were handed to the transport.
   void OnSent(uint64_t bytes, absl::Duration now);
@@ -82,6 +84,12 @@ class BandwidthEstimator {
   // Whether OnReport would take this report: INVALID_ARGUMENT for counters or a clock that go back,
   // more bytes than were sent, a clock that is no time of a load.
   absl::Status CheckReport(uint64_t bytes_received, absl::Duration client_clock) const;
+  // So many bytes that are in flight will not be reported, or not so that it says anything: they no
+  // longer count, and round trips are not taken before what was sent until now is settled.
+  void Abandon(uint64_t bytes);
+  // Something else than the link or the application held the sender back just now: the sample that
+  // is being taken is limited.
+  void OnThrottled() { queued_ = false; }
   // The client's report. Errors as CheckReport, with nothing changed.
   absl::Status OnReport(uint64_t bytes_received, absl::Duration client_clock, absl::Duration now);
 
@@ -124,6 +132,7 @@ class BandwidthEstimator {
   void TrackError(bool limited, absl::Duration client_clock);
 
   const double hint_;
+  const absl::Duration interval_min_;
   double rate_ = 0;
   int samples_ = 0;
   bool lower_bound_ = true;
@@ -136,6 +145,7 @@ class BandwidthEstimator {
   bool rtt_seen_ = false;
   absl::Duration rtt_min_;
   absl::Duration last_report_at_;
+  uint64_t settled_at_ = 0;  // sent_bytes_ at the newest Abandon
 
   // Reference point of the next sample.
   bool have_reference_ = false;

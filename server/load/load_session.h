@@ -13,6 +13,7 @@
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
 #include "absl/types/variant.h"
+#include "server/load/send_gate.h"
 
 namespace kvstream {
 
@@ -138,6 +139,9 @@ struct LoadSessionOptions {
   // kDeadline: quality gained by each level over the one below (index is the level), finite and not
   // negative; sets which levels are refined as one step. Empty: level by level.
   std::vector<double> level_weights;
+  // Asked before anything is sent; null: the load is alone on its link. Borrowed; must outlive the
+  // session.
+  SendGate* gate = nullptr;
 
   // INVALID_ARGUMENT naming the option. level_weights must be empty or as many as the load's
   // levels, which Create checks.

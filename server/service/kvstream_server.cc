@@ -38,6 +38,15 @@ void SetTransportLimits(grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 5);
 }
 
+LinkGroups::Options LinkOptions(const ServerOptions& options) {
+  LinkGroups::Options links;
+  links.window_bytes_min = options.window_bytes_min;
+  links.window_bytes_max = options.window_bytes_max;
+  links.egress_bytes_per_second = static_cast<double>(options.egress_bytes_per_second);
+  links.in_flight_bytes_max = options.max_in_flight_bytes;
+  return links;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<KvStreamServer>> KvStreamServer::Create(const ServerOptions& options,
@@ -63,6 +72,9 @@ KvStreamServer::KvStreamServer(const ServerOptions& options, Parts parts)
       requests_("requests", "--max-requests", options.max_requests),
       load_chunks_(static_cast<uint64_t>(options.max_load_chunks)),
       upload_bytes_(options.put_buffer_bytes),
+      link_groups_(LinkOptions(options), MonotonicNow()),
+      admission_(options.max_loads_per_peer, options.max_in_flight_bytes,
+                 [this] { return link_groups_.in_flight_bytes(); }),
       timers_(std::make_unique<TimerQueue>()),
       writers_(std::make_unique<WorkerPool>(options.write_threads)),
       leases_([this](std::vector<ChunkId> ids) { DeleteLater(std::move(ids)); }),
@@ -83,6 +95,8 @@ KvStreamServer::KvStreamServer(const ServerOptions& options, Parts parts)
   environment_.load_chunks = &load_chunks_;
   environment_.upload_bytes = &upload_bytes_;
   environment_.links = &links_;
+  environment_.link_groups = &link_groups_;
+  environment_.admission = &admission_;
   environment_.create_session = std::move(parts.create_session);
   environment_.started = absl::Now();
 }
@@ -229,6 +243,8 @@ std::string KvStreamServer::MetricsText() {
   GaugeValues gauges;
   gauges.loads_in_flight = loads_.in_flight();
   gauges.puts_in_flight = puts_.in_flight();
+  gauges.in_flight_bytes = link_groups_.in_flight_bytes();
+  gauges.links = link_groups_.links();
   gauges.put_buffer_bytes = upload_bytes_.used();
   const absl::StatusOr<StoreStats> stats = store_->Stats();
   if (stats.ok()) {

@@ -11,9 +11,11 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "grpcpp/server.h"
+#include "server/load/link_groups.h"
 #include "server/load/link_record.h"
 #include "server/service/http_server.h"
 #include "server/service/kvstream_service.h"
+#include "server/service/load_admission.h"
 #include "server/service/log.h"
 #include "server/service/measured_store.h"
 #include "server/service/options.h"
@@ -86,6 +88,8 @@ class KvStreamServer {
   Budget load_chunks_;
   Budget upload_bytes_;
   LinkRecord links_{kNetworksMax};
+  LinkGroups link_groups_;
+  LoadAdmission admission_;
   std::unique_ptr<TimerQueue> timers_;
   std::unique_ptr<WorkerPool> writers_;
   ChunkLeases leases_;

@@ -1,7 +1,9 @@
 #include "server/service/load_rpc.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
+#include <numeric>
 #include <string>
 #include <utility>
 
@@ -47,6 +49,11 @@ std::string LevelsText(const std::vector<ChunkDecision>& chunks) {
   return absl::StrJoin(counts, ",", absl::PairFormatter(":"));
 }
 
+// For the log: -1 where a stage was not reached.
+double SecondsOrNone(const absl::optional<absl::Duration>& duration) {
+  return duration.has_value() ? absl::ToDoubleSeconds(*duration) : -1.0;
+}
+
 }  // namespace
 
 LoadRpc* LoadRpc::Start(grpc::CallbackServerContext* context, const RpcEnvironment* environment) {
@@ -59,11 +66,19 @@ LoadRpc* LoadRpc::Start(grpc::CallbackServerContext* context, const RpcEnvironme
     const std::shared_ptr<LoadRpc> load = weak.lock();
     if (load != nullptr) load->strand_.Aborted();
   });
+  LoadRefusal reason = LoadRefusal::kLoads;
+  absl::Status status = ticket.status();
   if (ticket.ok()) {
+    absl::StatusOr<LoadAdmission::Place> place =
+        environment->admission->Enter(HostOfPeer(context->peer()), &reason);
+    status = place.status();
+    if (place.ok()) raw->place_ = *std::move(place);
+  }
+  if (status.ok()) {
     raw->ticket_ = *std::move(ticket);
     raw->StartRead(&raw->read_buffer_);
   } else {
-    raw->End(LoadOutcome::kRefused, ticket.status());
+    raw->Refuse(reason, std::move(status));
   }
   raw->strand_.Poke();
   return raw;
@@ -143,22 +158,24 @@ void LoadRpc::HandleRead(bool ok, absl::Duration now) {
 void LoadRpc::HandleStart(const v1::LoadStart& start, absl::Duration now) {
   absl::StatusOr<PreparedLoad> load = PrepareLoad(start, *environment_);
   if (!load.ok()) {
+    if (absl::IsResourceExhausted(load.status())) {
+      Refuse(LoadRefusal::kChunks, load.status());
+      return;
+    }
     const bool damaged = absl::IsDataLoss(load.status());
     End(damaged ? LoadOutcome::kDataLoss : LoadOutcome::kRefused, load.status());
     return;
   }
   load_ = *std::move(load);
   record_.policy = load_.spec.policy;
-  network_ = NetworkOfPeer(context_->peer());
-  if (load_.spec.bandwidth_hint_bytes_per_second == 0) {
-    load_.spec.bandwidth_hint_bytes_per_second = environment_->links->Expected(network_, now);
-  }
+  JoinLink(now);
   const ServerOptions& server = *environment_->options;
   LoadSessionOptions options;
   options.frame_bytes = server.frame_bytes;
   options.window_bytes_min = server.window_bytes_min;
   options.window_bytes_max = server.window_bytes_max;
   options.client_idle_limit = server.client_idle_timeout;
+  options.gate = gate_.get();
   // The session keeps its own copy. Its clock starts at the receipt of the request, before the
   // store was asked.
   absl::StatusOr<std::unique_ptr<LoadSession>> session =
@@ -168,7 +185,43 @@ void LoadRpc::HandleStart(const v1::LoadStart& start, absl::Duration now) {
     return;
   }
   session_ = *std::move(session);
+  segments_ =
+      std::make_unique<SegmentSource>(environment_->store, environment_->readers, &load_.ids,
+                                      &load_.spec.chunks, [weak = std::weak_ptr<LoadRpc>(self_)] {
+                                        const std::shared_ptr<LoadRpc> load = weak.lock();
+                                        if (load != nullptr) load->strand_.Resume();
+                                      });
+  strand_.StepsDoNotBlock();
+  story_ = LoadStory(start.story_samples_max());
   last_progress_ = now;
+}
+
+void LoadRpc::JoinLink(absl::Duration now) {
+  network_ = NetworkOfPeer(context_->peer());
+  const double expected = environment_->links->Expected(network_, now);
+  if (load_.spec.bandwidth_hint_bytes_per_second == 0) {
+    load_.spec.bandwidth_hint_bytes_per_second = expected;
+  }
+  std::string link;
+  switch (environment_->options->link_sharing) {
+    case LinkSharing::kNetwork:
+      link = network_;
+      break;
+    case LinkSharing::kHost:
+      link = HostOfPeer(context_->peer());
+      break;
+    case LinkSharing::kOff:
+      break;
+  }
+  // Called on other loads' threads, and maybe when this one is gone.
+  const std::weak_ptr<LoadRpc> weak = self_;
+  gate_ = environment_->link_groups->Join(
+      link, expected,
+      [weak] {
+        const std::shared_ptr<LoadRpc> load = weak.lock();
+        if (load != nullptr) load->strand_.Poke();
+      },
+      now);
 }
 
 void LoadRpc::HandleProgress(const v1::LoadProgress& progress, absl::Duration now) {
@@ -186,18 +239,38 @@ void LoadRpc::HandleProgress(const v1::LoadProgress& progress, absl::Duration no
     last_progress_ = now;
   }
   reported_ = *report;
+  if (!record_.stages.all_ready.has_value() && reported_.chunks_ready == load_.ids.size()) {
+    record_.stages.all_ready = now - started_;
+  }
+  const LoadSessionState state = session_->state(now);
+  record_.stages.round_trip = state.rtt_min;
+  record_.stages.window_bytes_max = std::max(record_.stages.window_bytes_max, state.window_bytes);
+  if (story_.wants(now - started_)) story_.Add(now - started_, state);
 }
 
 void LoadRpc::Pump(absl::Duration now) {
   wait_until_ = absl::InfiniteDuration();
+  if (session_ != nullptr && !start_observed_ && first_sent_.has_value()) {
+    // Once it has asked for its bytes, its link knows what it needs.
+    start_observed_ = true;
+    const LinkShareView view = gate_->View(now);
+    environment_->metrics->ObserveLoadStart(view.loads, view.slack);
+  }
   while (session_ != nullptr && !write_outstanding_ && !summary_written_ && !ending_) {
+    if (unsent_.has_value()) {
+      if (!SendDataMessage(*unsent_, now)) return;
+      unsent_.reset();
+      continue;
+    }
     const LoadAction action = session_->Next(now);
     if (const auto* plan = absl::get_if<SendPlan>(&action)) {
       SendPlanMessage(*plan);
     } else if (const auto* order = absl::get_if<SendOrder>(&action)) {
       SendOrderMessage(*order);
     } else if (const auto* data = absl::get_if<SendData>(&action)) {
-      SendDataMessage(*data, now);
+      if (SendDataMessage(*data, now)) continue;
+      unsent_ = *data;
+      return;
     } else if (const auto* wait = absl::get_if<Wait>(&action)) {
       wait_until_ = wait->until;
       if (reads_closed_) {
@@ -216,8 +289,19 @@ void LoadRpc::Pump(absl::Duration now) {
 }
 
 void LoadRpc::SendPlanMessage(const SendPlan& plan) {
+  if (!plan.decision.level.has_value()) {
+    ++record_.stages.recompute_told;
+  } else if (!plan.first_plan_of_chunk) {
+    const size_t level = static_cast<size_t>(*plan.decision.level);
+    std::vector<uint64_t>& refinements = record_.stages.refinements;
+    if (refinements.size() <= level) refinements.resize(level + 1);
+    ++refinements[level];
+  }
   v1::LoadResponse response;
   *response.mutable_plan() = ToChunkPlan(plan.chunk, plan.decision);
+  if (plan.decision.level.has_value()) {
+    target_level_ = static_cast<uint32_t>(*plan.decision.level);
+  }
   if (plan.first_plan_of_chunk) {
     const StoredChunkSizes& chunk = load_.spec.chunks[plan.chunk];
     response.mutable_plan()->set_tokens(chunk.tokens);
@@ -238,52 +322,56 @@ void LoadRpc::SendOrderMessage(const SendOrder& order) {
   WriteProto(response);
 }
 
-void LoadRpc::SendDataMessage(const SendData& data, absl::Duration now) {
-  const absl::StatusOr<std::shared_ptr<const PinnedBytes>> segment =
-      Segment(data.chunk, data.level);
-  if (!segment.ok()) {
+bool LoadRpc::SendDataMessage(const SendData& data, absl::Duration now) {
+  const absl::optional<absl::StatusOr<SegmentSource::Segment>> segment =
+      segments_->Get(data.chunk, data.level, std::max(data.level, target_level_));
+  if (!segment.has_value()) return false;
+  const absl::Status status = segment->ok() ? CheckSize(data, ***segment) : segment->status();
+  if (!status.ok()) {
     environment_->log->Write(LogLevel::kError, "segment unreadable",
                              {{"chunk", IdHex(load_.ids[data.chunk])},
                               {"level", data.level},
-                              {"error", segment.status().ToString()}});
-    session_->OnSegmentUnavailable(data.chunk, data.level, segment.status(), now);
-    return;
+                              {"error", status.ToString()}});
+    session_->OnSegmentUnavailable(data.chunk, data.level, status, now);
+    return true;
   }
-  if (!first_sent_.has_value()) first_sent_ = now;
+  if (!first_sent_.has_value()) {
+    first_sent_ = now;
+    record_.stages.first_byte = now - started_;
+  }
   if (record_.bytes_by_level.size() <= data.level) record_.bytes_by_level.resize(data.level + 1);
   record_.bytes_by_level[data.level] += data.size;
-  Write(SegmentMessage(data.chunk, data.level, data.offset, data.size, *segment));
+  Write(SegmentMessage(data.chunk, data.level, data.offset, data.size, **segment));
+  return true;
 }
 
-absl::StatusOr<std::shared_ptr<const PinnedBytes>> LoadRpc::Segment(uint32_t chunk,
-                                                                    uint32_t level) {
-  if (segment_ != nullptr && segment_chunk_ == chunk && segment_level_ == level) return segment_;
-  segment_.reset();
-  absl::StatusOr<PinnedBytes> pinned = environment_->store->ReadSegment(load_.ids[chunk], level);
-  if (!pinned.ok()) return pinned.status();
-  const uint64_t announced = load_.spec.chunks[chunk].segment_bytes[level];
-  if (pinned->bytes().size() != announced) {
-    return absl::DataLossError(absl::StrCat("chunk ", IdHex(load_.ids[chunk]), " level ", level,
-                                            " has ", pinned->bytes().size(),
-                                            " bytes in the store instead of ", announced));
-  }
-  segment_ = std::make_shared<const PinnedBytes>(*std::move(pinned));
-  segment_chunk_ = chunk;
-  segment_level_ = level;
-  return segment_;
+absl::Status LoadRpc::CheckSize(const SendData& data, const PinnedBytes& segment) const {
+  const uint64_t announced = load_.spec.chunks[data.chunk].segment_bytes[data.level];
+  if (segment.bytes().size() == announced) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("chunk ", IdHex(load_.ids[data.chunk]), " level ",
+                                          data.level, " has ", segment.bytes().size(),
+                                          " bytes in the store instead of ", announced));
 }
 
 void LoadRpc::SendSummary(const kvstream::Finish& finish, absl::Duration now) {
   summary_written_ = true;
-  segment_.reset();
-  if (!session_->state(now).bandwidth_is_lower_bound) {
-    environment_->links->Observe(network_, finish.bandwidth_estimate_bytes_per_second,
-                                 absl::ToDoubleSeconds(finish.load_delay), now);
+  segments_.reset();
+  // What one load got of a link that it shared says little about the link.
+  const BandwidthEstimate link = gate_->LinkEstimate(now);
+  const double seconds = absl::ToDoubleSeconds(finish.load_delay);
+  if (link.known() && !link.lower_bound) {
+    environment_->links->Observe(network_, link.mean, seconds, now);
+  } else if (!session_->state(now).bandwidth_is_lower_bound) {
+    environment_->links->Observe(network_, finish.bandwidth_estimate_bytes_per_second, seconds,
+                                 now);
   }
   record_.delay = finish.load_delay;
   record_.chunks = finish.chunks;
   record_.bandwidth_estimate_bytes_per_second = finish.bandwidth_estimate_bytes_per_second;
-  if (load_.spec.deadline.has_value()) record_.deadline_missed = finish.deadline_missed;
+  if (load_.spec.deadline.has_value()) {
+    record_.deadline_missed = finish.deadline_missed;
+    record_.stages.deadline_slack = *load_.spec.deadline - finish.load_delay;
+  }
 
   v1::LoadResponse response;
   v1::LoadSummary& summary = *response.mutable_summary();
@@ -297,6 +385,7 @@ void LoadRpc::SendSummary(const kvstream::Finish& finish, absl::Duration now) {
   summary.set_bandwidth_estimate_bytes_per_second(finish.bandwidth_estimate_bytes_per_second);
   summary.set_bytes_sent(finish.bytes_sent);
   summary.set_deadline_missed(finish.deadline_missed);
+  story_.Write(&summary);
   WriteProto(response);
   last_progress_ = now;  // the client owes nothing but to take the summary
 }
@@ -317,6 +406,18 @@ void LoadRpc::WriteProto(const v1::LoadResponse& response) {
     return;
   }
   Write(std::move(message));
+}
+
+void LoadRpc::Refuse(LoadRefusal reason, absl::Status status) {
+  if (absl::IsResourceExhausted(status)) {
+    environment_->metrics->CountRefusal(reason);
+    // gRPC's own word for it (proposal A6), which clients in every language can read.
+    const absl::Duration after =
+        environment_->admission->RetryAfter(environment_->loads->in_flight(), MonotonicNow());
+    context_->AddTrailingMetadata("grpc-retry-pushback-ms",
+                                  absl::StrCat(absl::ToInt64Milliseconds(after)));
+  }
+  End(LoadOutcome::kRefused, std::move(status));
 }
 
 void LoadRpc::End(LoadOutcome outcome, absl::Status status) {
@@ -366,12 +467,21 @@ void LoadRpc::FinishCall(absl::Duration now) {
     record_.goodput_bytes_per_second = static_cast<double>(reported_.bytes_received) /
                                        absl::ToDoubleSeconds(last_acknowledged_ - *first_sent_);
   }
+  if (session_ != nullptr) {
+    record_.estimate_log_error = std::sqrt(session_->state(now).estimate_mean_square_log_error);
+    environment_->admission->OnEnd(now - started_);
+  }
+  record_.stages.recomputed_tokens = reported_.recomputed_tokens;
+  record_.stages.recompute_time = reported_.recompute_time;
   environment_->metrics->ObserveLoad(record_);
   environment_->metrics->CountError("Load", end_status_.code());
   LogEnd();
   session_.reset();
-  segment_.reset();
+  segments_.reset();  // before what it borrows
+  gate_.reset();
+  story_ = LoadStory(0);
   load_ = PreparedLoad();
+  place_.Release();
   ticket_.Release();  // before the client learns of the end and comes again
   // The last use of anything here: the reactor may be gone when Finish returns, but for the step's
   // own reference.
@@ -396,6 +506,15 @@ void LoadRpc::LogEnd() const {
        {"deadline_seconds",
         load_.spec.deadline.has_value() ? absl::ToDoubleSeconds(*load_.spec.deadline) : 0.0},
        {"deadline_missed", record_.deadline_missed.value_or(false)},
+       {"first_byte_seconds", SecondsOrNone(record_.stages.first_byte)},
+       {"all_ready_seconds", SecondsOrNone(record_.stages.all_ready)},
+       {"round_trip_seconds", absl::ToDoubleSeconds(record_.stages.round_trip)},
+       {"window_bytes_max", record_.stages.window_bytes_max},
+       {"refinements", std::accumulate(record_.stages.refinements.begin(),
+                                       record_.stages.refinements.end(), uint64_t{0})},
+       {"recompute_told", record_.stages.recompute_told},
+       {"recomputed_tokens", record_.stages.recomputed_tokens},
+       {"recompute_seconds", absl::ToDoubleSeconds(record_.stages.recompute_time)},
        {"estimate_bytes_per_second", record_.bandwidth_estimate_bytes_per_second},
        {"goodput_bytes_per_second", record_.goodput_bytes_per_second}});
 }

@@ -54,6 +54,31 @@ TEST(LoadRpcTest, AnHonestClientGetsTheStoredBytesInTheOrderPromised) {
   }
 }
 
+TEST(LoadRpcTest, TellsTheStoryToWhoAskedForItOnly) {
+  TestServer server;
+  TestContext context;
+  context.segment_bytes = {100000, 200000};
+  ASSERT_TRUE(server.PutContext(context).ok());
+  v1::LoadStart start = StartOf(context);
+  TestLoad load = RunLoad(server.stub(), start);
+  ASSERT_TRUE(load.status.ok()) << load.status.error_message();
+  ASSERT_TRUE(load.summary.has_value());
+  EXPECT_EQ(load.summary->story_size(), 0);
+  start.set_story_samples_max(0xffffffff);
+  load = RunLoad(server.stub(), start);
+  ASSERT_TRUE(load.status.ok()) << load.status.error_message();
+  ASSERT_TRUE(load.summary.has_value());
+  ASSERT_GE(load.summary->story_size(), 1);
+  EXPECT_LE(load.summary->story_size(), 512);
+  uint64_t last = 0;
+  for (const v1::LoadStorySample& sample : load.summary->story()) {
+    EXPECT_GE(sample.at_ns(), last);
+    last = sample.at_ns();
+    EXPECT_GE(sample.bytes_sent(), sample.bytes_acknowledged());
+    EXPECT_GT(sample.window_bytes(), 0u);
+  }
+}
+
 TEST(LoadRpcTest, EveryPolicyDeliversAtLeastTheFloor) {
   TestServer server;
   TestContext context;
@@ -396,6 +421,68 @@ TEST(LoadRpcTest, LoadsBeyondTheLimitAreRefusedUntilOneEnds) {
   first.Cancel();
   first.Finish();
   EXPECT_TRUE(Eventually([&] { return RunLoad(server.stub(), StartOf(context)).status.ok(); }));
+}
+
+TEST(LoadRpcTest, ARefusedLoadIsToldWhenToComeAgain) {
+  ServerOptions options = TestServer::Options();
+  options.max_loads_per_peer = 1;
+  TestServer server(options);
+  const TestContext context;
+  ASSERT_TRUE(server.PutContext(context).ok());
+  ManualLoad first(server.stub());
+  ASSERT_TRUE(first.SendStart(StartOf(context)));
+  ASSERT_TRUE(first.Receive().has_value());
+
+  grpc::ClientContext call;
+  const auto stream = server.stub().Load(&call);
+  const grpc::Status status = stream->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("--max-loads-per-peer"));
+  const auto& trailing = call.GetServerTrailingMetadata();
+  const auto pushback = trailing.find("grpc-retry-pushback-ms");
+  ASSERT_NE(pushback, trailing.end());
+  const int ms = std::stoi(std::string(pushback->second.data(), pushback->second.size()));
+  EXPECT_GE(ms, 50);
+  EXPECT_LE(ms, 5000);
+  EXPECT_EQ(MetricValue(server.server().MetricsText(),
+                        "kvstream_load_refusals_total{reason=\"loads_per_peer\"}"),
+            1);
+  first.Cancel();
+  first.Finish();
+  EXPECT_TRUE(Eventually([&] { return RunLoad(server.stub(), StartOf(context)).status.ok(); }));
+}
+
+TEST(LoadRpcTest, LoadsOfOneHostAreOneLinkWhileTheyLast) {
+  ServerOptions options = TestServer::Options();
+  options.link_sharing = LinkSharing::kHost;
+  options.egress_bytes_per_second = uint64_t{1} << 30;
+  TestServer server(options);
+  const TestContext context;
+  ASSERT_TRUE(server.PutContext(context).ok());
+  std::vector<std::unique_ptr<ManualLoad>> loads;
+  for (int i = 0; i < 3; ++i) {
+    loads.push_back(std::make_unique<ManualLoad>(server.stub()));
+    ASSERT_TRUE(loads.back()->SendStart(StartOf(context)));
+    ASSERT_TRUE(loads.back()->Receive().has_value());
+  }
+  const std::string during = server.server().MetricsText();
+  EXPECT_EQ(MetricValue(during, "kvstream_links"), 1);
+  EXPECT_GT(MetricValue(during, "kvstream_load_in_flight_bytes"), 0);
+  // Whoever does not acknowledge holds nobody up.
+  v1::LoadStart start = StartOf(context);
+  start.set_policy(v1::POLICY_FIXED);
+  start.set_level(2);
+  EXPECT_TRUE(RunLoad(server.stub(), start).status.ok());
+  for (auto& load : loads) {
+    load->Cancel();
+    load->Finish();
+  }
+  EXPECT_TRUE(Eventually([&] {
+    const std::string text = server.server().MetricsText();
+    return MetricValue(text, "kvstream_links") == 0 &&
+           MetricValue(text, "kvstream_load_in_flight_bytes") == 0;
+  }));
+  EXPECT_EQ(MetricValue(server.server().MetricsText(), "kvstream_link_loads_count"), 4);
 }
 
 TEST(LoadRpcTest, ChunksOfAllLoadsTogetherAreBounded) {

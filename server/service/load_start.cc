@@ -1,5 +1,6 @@
 #include "server/service/load_start.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -111,12 +112,15 @@ std::string ChunkName(size_t index, const ChunkId& id) {
   return absl::StrCat("chunk ", index, " (", IdHex(id), ")");
 }
 
-// Fills spec.chunks from what the store knows.
+// Fills spec.chunks from what the store knows. Chunks that have lost their finest levels for lack
+// of room bring the whole load down to what all of its chunks have.
 absl::Status ResolveChunks(const std::vector<ChunkId>& ids, const StoredProfileId& profile_id,
                            ChunkStore& store, LoadSpec& spec) {
   absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> infos = store.GetInfos(ids);
   if (!infos.ok()) return infos.status();
   spec.chunks.reserve(ids.size());
+  size_t common_levels = std::numeric_limits<size_t>::max();
+  size_t full_levels = 0;
   for (size_t i = 0; i < ids.size(); ++i) {
     if (!(*infos)[i].has_value()) {
       return absl::NotFoundError(
@@ -127,11 +131,14 @@ absl::Status ResolveChunks(const std::vector<ChunkId>& ids, const StoredProfileI
       return absl::FailedPreconditionError(
           absl::StrCat(ChunkName(i, ids[i]), " belongs to profile ", IdHex(info.profile_id)));
     }
-    if (info.segment_bytes.empty() ||
-        (i > 0 && info.segment_bytes.size() != spec.chunks.front().segment_bytes.size())) {
-      return absl::DataLossError(absl::StrCat(ChunkName(i, ids[i]), " has ",
-                                              info.segment_bytes.size(), " levels in the store"));
+    const size_t levels = info.segment_bytes.size();
+    if (i == 0) full_levels = levels + info.levels_lost;
+    if (levels == 0 || levels + info.levels_lost != full_levels) {
+      return absl::DataLossError(absl::StrCat(ChunkName(i, ids[i]), " has ", levels, " of ",
+                                              levels + info.levels_lost,
+                                              " levels in the store, chunk 0 ", full_levels));
     }
+    common_levels = std::min(common_levels, levels);
     if (i > 0) {
       const StoredChunkSizes& before = spec.chunks.back();
       if (info.first_token != before.first_token + before.tokens) {
@@ -142,6 +149,7 @@ absl::Status ResolveChunks(const std::vector<ChunkId>& ids, const StoredProfileI
     }
     spec.chunks.push_back({info.tokens, info.first_token, std::move(info.segment_bytes)});
   }
+  for (StoredChunkSizes& chunk : spec.chunks) chunk.segment_bytes.resize(common_levels);
   return absl::OkStatus();
 }
 
@@ -169,10 +177,12 @@ absl::StatusOr<PreparedLoad> PrepareLoad(const v1::LoadStart& start,
   absl::StatusOr<ChunkLeases::Lease> lease = environment.leases->Acquire(load.ids);
   if (!lease.ok()) return lease.status();
   load.lease = *std::move(lease);
+  load.hold = environment.store->Hold(load.ids);
   status = ResolveChunks(load.ids, *profile_id, *environment.store, load.spec);
   if (!status.ok()) return status;
   status = CheckLevels(start, load.spec.chunks.front().segment_bytes.size(), load.spec);
   if (!status.ok()) return status;
+  environment.store->Touch(load.ids);
   return load;
 }
 

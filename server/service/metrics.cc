@@ -42,6 +42,18 @@ Histogram::BucketBoundaries ErrorBuckets() {
   return {0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10};
 }
 
+Histogram::BucketBoundaries LogErrorBuckets() {
+  return {0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3};
+}
+
+Histogram::BucketBoundaries LinkLoadsBuckets() {
+  return {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
+}
+
+Histogram::BucketBoundaries SlackBuckets() {
+  return {-10, -3, -1, -0.3, -0.1, 0, 0.1, 0.3, 1, 3, 10, 30, 100};
+}
+
 Histogram::BucketBoundaries StoreBuckets() {
   return {1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3,
           1e-2, 2.5e-2, 5e-2, 0.1,  0.25,   0.5,  1,    5};
@@ -136,6 +148,16 @@ Metrics::Metrics(absl::string_view version, absl::string_view store_driver)
       estimator_error_(HistogramFamily(registry_, "kvstream_bandwidth_estimator_error_ratio",
                                        "|estimate - goodput| / goodput of each load.")
                            .Add({}, ErrorBuckets())),
+      estimator_log_error_(
+          HistogramFamily(registry_, "kvstream_bandwidth_estimator_log_error",
+                          "Root mean square of log(rate that came / estimate) of each load.")
+              .Add({}, LogErrorBuckets())),
+      link_loads_(HistogramFamily(registry_, "kvstream_link_loads",
+                                  "Loads on a load's link when it begins, itself included.")
+                      .Add({}, LinkLoadsBuckets())),
+      start_slack_(HistogramFamily(registry_, "kvstream_load_start_slack_seconds",
+                                   "Time to spare of loads with a deadline when they begin.")
+                       .Add({}, SlackBuckets())),
       load_bytes_(CounterFamily(registry_, "kvstream_load_bytes_total",
                                 "Payload bytes sent by loads, by the level of their segment.")),
       load_chunks_(
@@ -161,6 +183,9 @@ Metrics::Metrics(absl::string_view version, absl::string_view store_driver)
                             "Calls that ended with another code than OK.")),
       loads_in_flight_(OneGauge(registry_, "kvstream_loads_in_flight", "Loads now.")),
       puts_in_flight_(OneGauge(registry_, "kvstream_puts_in_flight", "Uploads now.")),
+      in_flight_bytes_(OneGauge(registry_, "kvstream_load_in_flight_bytes",
+                                "Sent and not acknowledged, of all loads.")),
+      links_(OneGauge(registry_, "kvstream_links", "Links that have loads now.")),
       put_buffer_bytes_(OneGauge(registry_, "kvstream_put_buffer_bytes",
                                  "Memory reserved by unfinished uploads.")),
       store_chunks_(OneGauge(registry_, "kvstream_store_chunks", "Stored chunks.")),
@@ -179,6 +204,12 @@ Metrics::Metrics(absl::string_view version, absl::string_view store_driver)
   for (const char* label : kStoreOperationLabels) {
     store_operations_.push_back(&operations.Add({{"operation", label}}, StoreBuckets()));
   }
+  Family<Counter>& refusals = CounterFamily(registry_, "kvstream_load_refusals_total",
+                                            "Loads refused for want of room, by the limit.");
+  for (const LoadRefusal reason : {LoadRefusal::kLoads, LoadRefusal::kLoadsPerPeer,
+                                   LoadRefusal::kInFlightBytes, LoadRefusal::kChunks}) {
+    refusals_.push_back(&refusals.Add({{"reason", std::string(LoadRefusalLabel(reason))}}));
+  }
   for (const RecomputeReason reason :
        {RecomputeReason::kFaster, RecomputeReason::kDataLoss, RecomputeReason::kPolicy}) {
     recompute_chunks_.Add({{"reason", std::string(RecomputeReasonLabel(reason))}});
@@ -192,6 +223,7 @@ void Metrics::ObserveLoad(const LoadRecord& record) {
       .Add({{"policy", policy}, {"outcome", std::string(LoadOutcomeLabel(record.outcome))}},
            DelayBuckets())
       .Observe(absl::ToDoubleSeconds(record.delay));
+  stages_.Observe(record.stages, policy);
   for (size_t level = 0; level < record.bytes_by_level.size(); ++level) {
     if (record.bytes_by_level[level] == 0) continue;
     load_bytes_.Add({{"level", LevelLabel(level)}})
@@ -206,6 +238,7 @@ void Metrics::ObserveLoad(const LoadRecord& record) {
                                record.goodput_bytes_per_second);
     }
   }
+  if (record.estimate_log_error > 0) estimator_log_error_.Observe(record.estimate_log_error);
   if (record.deadline_missed.has_value()) {
     (*record.deadline_missed ? deadline_miss_ : deadline_hit_).Increment();
   }
@@ -239,6 +272,15 @@ void Metrics::ObserveLoad(const LoadRecord& record) {
   }
 }
 
+void Metrics::ObserveLoadStart(size_t loads_on_link, absl::Duration slack) {
+  link_loads_.Observe(static_cast<double>(loads_on_link));
+  if (slack < absl::InfiniteDuration()) start_slack_.Observe(absl::ToDoubleSeconds(slack));
+}
+
+void Metrics::CountRefusal(LoadRefusal reason) {
+  refusals_[static_cast<size_t>(reason)]->Increment();
+}
+
 void Metrics::ObserveLookup(uint64_t hit_tokens, uint64_t miss_tokens) {
   lookup_hit_.Increment(static_cast<double>(hit_tokens));
   lookup_miss_.Increment(static_cast<double>(miss_tokens));
@@ -258,6 +300,8 @@ void Metrics::CountError(absl::string_view method, absl::StatusCode code) {
 void Metrics::SetGauges(const GaugeValues& values) {
   loads_in_flight_.Set(values.loads_in_flight);
   puts_in_flight_.Set(values.puts_in_flight);
+  in_flight_bytes_.Set(static_cast<double>(values.in_flight_bytes));
+  links_.Set(static_cast<double>(values.links));
   put_buffer_bytes_.Set(static_cast<double>(values.put_buffer_bytes));
   store_chunks_.Set(static_cast<double>(values.store_chunks));
   store_payload_bytes_.Set(static_cast<double>(values.store_payload_bytes));

@@ -20,6 +20,8 @@
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "server/load/load_session.h"
+#include "server/service/load_admission.h"
+#include "server/service/load_stages.h"
 
 namespace kvstream {
 
@@ -52,6 +54,9 @@ struct LoadRecord {
   // Acknowledged bytes over the time from the first byte sent to the last acknowledgement of new
   // bytes; 0: too few bytes to tell.
   double goodput_bytes_per_second = 0;
+  // Root of LoadSessionState::estimate_mean_square_log_error; 0: not measured.
+  double estimate_log_error = 0;
+  LoadStages stages;
 
   uint64_t bytes() const;
 };
@@ -69,6 +74,8 @@ struct LoadTotals {
 struct GaugeValues {
   int loads_in_flight = 0;
   int puts_in_flight = 0;
+  uint64_t in_flight_bytes = 0;
+  uint64_t links = 0;
   uint64_t put_buffer_bytes = 0;
   uint64_t store_chunks = 0;
   uint64_t store_payload_bytes = 0;
@@ -97,6 +104,9 @@ class Metrics {
   Metrics& operator=(const Metrics&) = delete;
 
   void ObserveLoad(const LoadRecord& record);
+  // A load has begun with so many on its link, itself included. slack: see LinkShareView.
+  void ObserveLoadStart(size_t loads_on_link, absl::Duration slack);
+  void CountRefusal(LoadRefusal reason);
   void ObserveLookup(uint64_t hit_tokens, uint64_t miss_tokens);
   void ObserveStore(StoreOperation operation, absl::Duration time);
   void CountPutBytes(uint64_t bytes);
@@ -110,10 +120,15 @@ class Metrics {
 
  private:
   prometheus::Registry registry_;
+  LoadStageMetrics stages_{&registry_};
   prometheus::Family<prometheus::Histogram>& load_delay_;
   prometheus::Histogram& estimate_;
   prometheus::Histogram& goodput_;
   prometheus::Histogram& estimator_error_;
+  prometheus::Histogram& estimator_log_error_;
+  prometheus::Histogram& link_loads_;
+  prometheus::Histogram& start_slack_;
+  std::vector<prometheus::Counter*> refusals_;  // index: LoadRefusal
   prometheus::Family<prometheus::Counter>& load_bytes_;
   prometheus::Family<prometheus::Counter>& load_chunks_;
   prometheus::Family<prometheus::Counter>& recompute_chunks_;
@@ -125,6 +140,8 @@ class Metrics {
   prometheus::Family<prometheus::Counter>& errors_;
   prometheus::Gauge& loads_in_flight_;
   prometheus::Gauge& puts_in_flight_;
+  prometheus::Gauge& in_flight_bytes_;
+  prometheus::Gauge& links_;
   prometheus::Gauge& put_buffer_bytes_;
   prometheus::Gauge& store_chunks_;
   prometheus::Gauge& store_payload_bytes_;

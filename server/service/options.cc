@@ -130,9 +130,18 @@ absl::Status ServerOptions::Validate() const {
         absl::InvalidArgumentError("--data-dir is empty; name a directory or take --store memory"));
   }
   status.Update(CheckRange<uint64_t>("block-cache-bytes", block_cache_bytes, 8 << 20, kTerabyte));
+  if (capacity_bytes != 0) {
+    status.Update(
+        CheckRange<uint64_t>("capacity-bytes", capacity_bytes, 64 << 20, 1024 * kTerabyte));
+  }
   status.Update(CheckRange<uint64_t>("memory-store-bytes", memory_store_bytes, 1, 64 * kTerabyte));
   status.Update(CheckRange("max-loads", max_loads, 1, 100000));
   status.Update(CheckRange<int64_t>("max-load-chunks", max_load_chunks, 1, int64_t{1} << 32));
+  status.Update(CheckRange("max-loads-per-peer", max_loads_per_peer, 0, 100000));
+  status.Update(
+      CheckRange<uint64_t>("max-in-flight-bytes", max_in_flight_bytes, 1 << 20, 16 * kTerabyte));
+  status.Update(
+      CheckRange<uint64_t>("egress-bytes-per-second", egress_bytes_per_second, 0, kTerabyte));
   status.Update(CheckRange("max-puts", max_puts, 1, 100000));
   status.Update(CheckRange("max-requests", max_requests, 1, 100000));
   status.Update(CheckRange<uint64_t>("put-buffer-bytes", put_buffer_bytes, 1, kTerabyte));
@@ -141,7 +150,7 @@ absl::Status ServerOptions::Validate() const {
   status.Update(CheckRange<uint64_t>("max-profile-bytes", max_profile_bytes, 1, uint64_t{1} << 30));
   status.Update(CheckRange<uint64_t>("profile-cache-bytes", profile_cache_bytes, 0, kTerabyte));
   // The protocol promises frames of at most 256 KiB.
-  status.Update(CheckRange<uint64_t>("frame-bytes", frame_bytes, 4 << 10, 256 << 10));
+  status.Update(CheckRange<uint64_t>("frame-bytes", frame_bytes, 4 << 10, 1 << 20));
   status.Update(CheckRange<uint64_t>("window-bytes-max", window_bytes_max, 64 << 10, 1 << 30));
   status.Update(
       CheckRange<uint64_t>("window-bytes-min", window_bytes_min, 4 << 10, window_bytes_max));
@@ -179,6 +188,9 @@ const std::vector<OptionField>& OptionFields() {
       TextField("data-dir", "DIR", "directory of the rocksdb store; made if it does not exist",
                 &O::data_dir),
       SizeField("block-cache-bytes", "RocksDB's cache of payload in memory", &O::block_cache_bytes),
+      SizeField("capacity-bytes",
+                "rocksdb: most bytes in --data-dir; evicts to stay below; 0: none",
+                &O::capacity_bytes),
       ChoiceField<bool>("sync-writes", "true|false",
                         "rocksdb: acknowledge a write once the disk has it", &O::sync_writes,
                         {{"true", true}, {"false", false}}),
@@ -189,6 +201,18 @@ const std::vector<OptionField>& OptionFields() {
                 &O::memory_store_bytes),
       CountField("max-loads", "loads in flight", &O::max_loads),
       CountField("max-load-chunks", "chunks of all loads in flight together", &O::max_load_chunks),
+      CountField("max-loads-per-peer", "loads in flight of one host; 0: no limit",
+                 &O::max_loads_per_peer),
+      SizeField("max-in-flight-bytes", "unacknowledged bytes of all loads together",
+                &O::max_in_flight_bytes),
+      ChoiceField<LinkSharing>("link-sharing", "network|host|off",
+                               "which loads share a link, and so are scheduled together",
+                               &O::link_sharing,
+                               {{"network", LinkSharing::kNetwork},
+                                {"host", LinkSharing::kHost},
+                                {"off", LinkSharing::kOff}}),
+      SizeField("egress-bytes-per-second", "what this machine can send a second; 0: not known",
+                &O::egress_bytes_per_second),
       CountField("max-puts", "uploads in flight", &O::max_puts),
       CountField("max-requests", "other calls in flight", &O::max_requests),
       SizeField("put-buffer-bytes", "unfinished uploads of all clients together",

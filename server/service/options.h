@@ -16,6 +16,9 @@ namespace kvstream {
 
 enum class StoreKind { kRocksDb, kMemory };
 enum class LogFormat { kText, kJson };
+// Which loads are taken to share a link: those to one network (NetworkOfPeer), those to one host,
+// or none.
+enum class LinkSharing { kNetwork, kHost, kOff };
 
 // Plain data. The defaults are valid; Validate() is the one place that knows the ranges.
 struct ServerOptions {
@@ -28,6 +31,8 @@ struct ServerOptions {
   StoreKind store = StoreKind::kRocksDb;
   std::string data_dir = "/var/lib/kvstream";
   uint64_t block_cache_bytes = uint64_t{256} << 20;
+  // RocksDB: what all files in data_dir may have; the store evicts to stay below. 0: no bound.
+  uint64_t capacity_bytes = 0;
   // RocksDB: a write is acknowledged once the disk has it.
   bool sync_writes = true;
   // RocksDB: open a store whose log is damaged and lose what follows the damage.
@@ -38,6 +43,13 @@ struct ServerOptions {
   int max_loads = 1024;
   // Chunks of all loads in flight together: bounds what they keep in memory.
   int64_t max_load_chunks = int64_t{1} << 20;
+  // Loads of one host; 0: no limit of its own.
+  int max_loads_per_peer = 0;
+  // Sent but unacknowledged bytes of all loads together.
+  uint64_t max_in_flight_bytes = uint64_t{4} << 30;
+  LinkSharing link_sharing = LinkSharing::kNetwork;
+  // What this machine can send, shared out among all loads; 0: not known.
+  uint64_t egress_bytes_per_second = 0;
   int max_puts = 64;
   // Calls in flight other than Load and Put (Lookup, List, Delete, Stats, profiles).
   int max_requests = 256;
@@ -49,7 +61,7 @@ struct ServerOptions {
   uint64_t profile_cache_bytes = uint64_t{1} << 30;
 
   // Payload of one SegmentData message.
-  uint64_t frame_bytes = uint64_t{256} << 10;
+  uint64_t frame_bytes = uint64_t{1} << 20;
   // Sent but unacknowledged bytes of one load, before any estimate and at most.
   uint64_t window_bytes_min = uint64_t{64} << 10;
   uint64_t window_bytes_max = uint64_t{128} << 20;

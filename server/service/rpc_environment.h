@@ -7,11 +7,13 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/load/link_groups.h"
 #include "server/load/link_record.h"
 #include "server/load/load_session.h"
 #include "server/service/budget.h"
 #include "server/service/call_tracker.h"
 #include "server/service/chunk_leases.h"
+#include "server/service/load_admission.h"
 #include "server/service/log.h"
 #include "server/service/metrics.h"
 #include "server/service/options.h"
@@ -40,7 +42,9 @@ struct RpcEnvironment {
   CallTracker* loads = nullptr;
   CallTracker* puts = nullptr;
   CallTracker* requests = nullptr;
-  LinkRecord* links = nullptr;     // what loads have seen of their clients' networks
+  LinkRecord* links = nullptr;        // what loads have seen of their clients' networks
+  LinkGroups* link_groups = nullptr;  // what loads share
+  LoadAdmission* admission = nullptr;
   Budget* load_chunks = nullptr;   // chunks of all loads in flight
   Budget* upload_bytes = nullptr;  // unfinished uploads
   LoadSessionFactory create_session;
