@@ -19,6 +19,7 @@
 #include "client/device_decoder_pool.h"
 #include "client/device_encode.h"
 #include "client/encode_pipeline.h"
+#include "client/farewell.h"
 #include "client/health_rpc.h"
 #include "client/load_rpc.h"
 #include "client/monotonic_clock.h"
@@ -150,6 +151,7 @@ class ClientImpl final : public Client {
   const Options options_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::KVStream::Stub> stub_;
+  mutable Farewells farewells_;  // thread-safe
   DecoderPool decoders_;
   DeviceDecoderPool device_decoders_;
   const DeviceEncoderFactory device_encoders_;
@@ -314,6 +316,7 @@ LoadCall ClientImpl::MakeLoadCall(std::shared_ptr<const Profile> profile,
   call.chunk_ids = ContextChunkIds(identity, profile->id(), profile->chunk_tokens(), tokens);
   call.profile = std::move(profile);
   call.options = &options;
+  call.farewells = &farewells_;
   call.silence_max = options_.rpc_timeout;
   return call;
 }

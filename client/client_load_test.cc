@@ -324,6 +324,32 @@ TEST_F(ClientLoadTest, SendsWhatItWasAskedForAndReportsWhatItHas) {
   EXPECT_GT(start.decode_seconds_per_token(), 0) << "measured in the load before";
 }
 
+TEST_F(ClientLoadTest, TakesWhatIsInPlaceAtTheDeadline) {
+  v1::LoadProgress last;
+  absl::Notification read;
+  Script([&](LoadScript& load) {
+    for (uint32_t chunk : {0, 1, 2}) load.Send(chunk, 0, chunk);
+    // A refinement of which only the plan ever comes.
+    load.Plan(0, 3);
+    load.ReadUntil([](const v1::LoadProgress& progress) { return progress.has_taken(); });
+    last = load.progress().back();
+    read.Notify();
+    return grpc::Status::OK;
+  });
+  KvBlock out = Memory();
+  LoadOptions options;
+  options.deadline = absl::Milliseconds(300);
+  const absl::StatusOr<LoadResult> result = Load(&out, options);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_GE(result->load_delay, absl::Milliseconds(300));
+  ExpectKv(out, {0, 1, 2});
+  // The call may return before the script has read the message.
+  read.WaitForNotification();
+  ASSERT_EQ(last.taken().chunks_size(), 3);
+  for (int chunk : {0, 1, 2}) EXPECT_EQ(last.taken().chunks(chunk), chunk + 1);
+  EXPECT_EQ(last.taken().late(), result->deadline_missed);
+}
+
 TEST_F(ClientLoadTest, WarmUpMeasuresTheDecoderBeforeTheFirstLoad) {
   ASSERT_TRUE(client_->WarmUp(context_.profile).ok());
   double seconds = 0;

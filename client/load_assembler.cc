@@ -129,6 +129,7 @@ absl::Status LoadAssembler::OnPlan(const v1::ChunkPlan& plan) {
         return LowerPlan(chunk, static_cast<int>(plan.level()));
       }
       state.planned_level = static_cast<int>(plan.level());
+      if (state.first_level < 0) state.first_level = state.planned_level;
       break;
     case v1::ChunkPlan::DECISION_NOT_SET:
       return ChunkViolation(chunk, "a plan without a decision");
@@ -279,8 +280,9 @@ void LoadAssembler::Update(uint32_t chunk) {
       state.recomputed || (at_rest && state.decoded_level >= 0 && !state.damaged &&
                            !state.recompute_planned && !state.suffix);
   const bool complete =
-      state.planned_level >= 0 && state.complete_levels == state.planned_level + 1;
-  const bool decodable = at_rest && complete && state.decoded_level < state.planned_level &&
+      state.planned_level >= 0 && (state.complete_levels == state.planned_level + 1 ||
+                                   (state.decoded_level < 0 && Arrived(state)));
+  const bool decodable = at_rest && complete && state.decoded_level + 1 < state.complete_levels &&
                          !state.recompute_planned && !state.damaged && !state.suffix &&
                          !state.recomputed;
   set_member(&not_in_place_, !in_place);
@@ -301,15 +303,19 @@ void LoadAssembler::Update(uint32_t chunk) {
   }
 }
 
-absl::optional<DecodeJob> LoadAssembler::NextDecode() {
+absl::optional<DecodeJob> LoadAssembler::NextDecode(bool may_refine) {
+  // In the order of arrival, which the server counts on.
+  const bool backward = shape_.ability == ClientRecomputeAbility::kFront ||
+                        shape_.ability == ClientRecomputeAbility::kAny;
   for (std::set<uint32_t>* candidates : {&to_decode_, &to_refine_}) {
-    const auto next = candidates->lower_bound(undecodable_below_);
-    if (next == candidates->end()) continue;
-    const uint32_t chunk = *next;
+    if (candidates == &to_refine_ && !may_refine) break;
+    const auto lowest = candidates->lower_bound(undecodable_below_);
+    if (lowest == candidates->end()) continue;
+    const uint32_t chunk = backward ? *candidates->rbegin() : *lowest;
     ChunkState& state = states_[chunk];
     DecodeJob job;
     job.chunk = chunk;
-    job.level = state.planned_level;
+    job.level = state.complete_levels - 1;
     job.first_unchecked_level = state.decoded_level + 1;
     job.first_token = int64_t{chunk} * shape_.chunk_tokens;
     job.tokens = TokensOf(chunk);
@@ -442,6 +448,13 @@ absl::Status LoadAssembler::OnRecomputed(const RecomputeJob& job, const absl::St
 }
 
 // ------------------------------------------------------------------ reports
+
+void LoadAssembler::Take(bool late, v1::LoadTaken* taken) const {
+  taken->set_late(late);
+  for (const ChunkState& state : states_) {
+    taken->add_chunks(state.recomputed ? 0 : static_cast<uint32_t>(state.decoded_level) + 1);
+  }
+}
 
 void LoadAssembler::TakeProgress(v1::LoadProgress* progress) {
   progress->set_bytes_received(bytes_received_);

@@ -58,8 +58,9 @@ struct RecomputeJob {
 // clock; not thread-safe.
 //
 // Rules of what it hands out:
-// - A chunk is decoded when all segments up to its planned level are there: chunks never decoded
-//   before go before refined ones, lower positions first. One decode a chunk at a time.
+// - A chunk is decoded when all segments up to its planned level are there, for the first time when
+//   those of its first plan are: chunks never decoded before go before refined ones, lower
+//   positions first. One decode a chunk at a time.
 // - Chunks planned as recompute, and those that a RecomputeOrder covers and that have not arrived,
 //   are recomputed in context order, once every chunk before them is in place; neighbours of which
 //   that is true at that moment go into one call, up to the shape's limit.
@@ -87,7 +88,8 @@ class LoadAssembler {
   // Local work. Next...() hand out a job that is then under way until it is reported done. Errors:
   // those of the work that end the load. Damage (DATA_LOSS from decoding) does not: the next
   // progress message reports it, and the server decides.
-  absl::optional<DecodeJob> NextDecode();
+  // may_refine: whether chunks may be handed out that are decoded at some level already.
+  absl::optional<DecodeJob> NextDecode(bool may_refine = true);
   absl::Status OnDecoded(uint32_t chunk, int level, const absl::Status& status);
   // clock: since the start was sent.
   absl::optional<RecomputeJob> NextRecompute(absl::Duration clock = absl::ZeroDuration());
@@ -103,6 +105,11 @@ class LoadAssembler {
   // Fills all fields but clock_ns. Damage is put into exactly one message, so every message made
   // must be sent.
   void TakeProgress(v1::LoadProgress* progress);
+
+  // Every chunk is decoded at some level or recomputed, and nothing is under way.
+  bool all_in_place() const { return not_in_place_.empty() && !working(); }
+  // What the caller takes. Precondition: all_in_place().
+  void Take(bool late, v1::LoadTaken* taken) const;
 
   bool damage_unreported() const { return !unreported_damage_.empty(); }
   bool working() const { return decodes_under_way_ > 0 || recompute_under_way_; }
@@ -130,6 +137,7 @@ class LoadAssembler {
  private:
   struct ChunkState {
     int planned_level = -1;  // none yet
+    int first_level = -1;    // of the first plan: what the chunk needs to have arrived
     bool recompute_planned = false;
     bool suffix = false;  // behind the cut of an order that was begun: to be recomputed
     bool decoding = false;
@@ -151,7 +159,7 @@ class LoadAssembler {
   // A later plan takes a refinement back.
   absl::Status LowerPlan(uint32_t chunk, int level);
   bool Arrived(const ChunkState& state) const {
-    return !state.damaged && state.complete_levels > shape_.floor_level;
+    return !state.damaged && state.first_level >= 0 && state.complete_levels > state.first_level;
   }
   // Whether an order makes the client begin with this chunk, all before it being in place.
   bool Ordered(uint32_t chunk, absl::Duration clock) const;

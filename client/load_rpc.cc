@@ -129,10 +129,11 @@ class LoadRpc {
                                ? *options_.deadline
                                : call.silence_max)),
         assembler_(ShapeOf(call)),
-        transport_(call.channel),
-        decoders_(call.make_executor([this] { transport_.Wake(); })),
-        recompute_(options_.recompute, [this] { transport_.Wake(); }) {}
+        transport_(std::make_unique<LoadTransport>(call.channel)),
+        decoders_(call.make_executor([this] { transport_->Wake(); })),
+        recompute_(options_.recompute, [this] { transport_->Wake(); }) {}
 
+  // Once.
   absl::StatusOr<LoadResult> Run();
 
  private:
@@ -141,12 +142,19 @@ class LoadRpc {
   bool ComeAgain();
   void SendStart();
   absl::Status OnMessage(const grpc::ByteBuffer& message);
+  absl::Status OnLateMessage(const grpc::ByteBuffer& message);
   void Tell(LoadEvent event) const;
   void TellMessage(const v1::LoadResponse& response) const;
   void TakeLocalResults();
   void GiveOutWork();
   void SendProgress();
+  void TellProgress() const;
+  void SendClock(v1::LoadProgress* progress) const;
   void CheckTime();
+  // At the deadline, or when all is in place after it, the caller takes what is there.
+  void CheckDeadline();
+  // The caller's deadline on the clock of MonotonicNow(), where the load is over with it.
+  absl::Duration DeadlineAt() const;
   absl::Duration TimeToWait() const;
   // The first failure counts. Ends the call; Run() returns once that and the local work under way
   // are over.
@@ -167,24 +175,27 @@ class LoadRpc {
   std::mt19937 random_{std::random_device()()};
   bool progress_due_ = false;
   bool recompute_under_way_ = false;
+  bool late_ = false;
+  bool taken_ = false;  // the message that says so is written
+  bool gone_ = false;   // and the stream is half-closed
   absl::Status failure_;
   SegmentFrame frame_;
   std::vector<grpc::Slice> slices_;
   std::vector<absl::string_view> pieces_;
   LoadAssembler assembler_;
   // In this order: the workers are gone before the transport that they wake.
-  LoadTransport transport_;
+  std::unique_ptr<LoadTransport> transport_;
   std::unique_ptr<DecodeExecutor> decoders_;
   RecomputeRunner recompute_;
 };
 
 bool LoadRpc::ComeAgain() {
   if (!failure_.ok() || heard_ ||
-      transport_.status().error_code() != grpc::StatusCode::RESOURCE_EXHAUSTED) {
+      transport_->status().error_code() != grpc::StatusCode::RESOURCE_EXHAUSTED) {
     return false;
   }
   const absl::optional<absl::Duration> wait =
-      backoff_.Next(transport_.trailing("grpc-retry-pushback-ms"),
+      backoff_.Next(transport_->trailing("grpc-retry-pushback-ms"),
                     std::uniform_real_distribution<double>()(random_), MonotonicNow());
   if (!wait.has_value()) return false;
   const absl::Duration until = MonotonicNow() + *wait;
@@ -196,24 +207,30 @@ bool LoadRpc::ComeAgain() {
     absl::SleepFor(std::min(kCancelPoll, until - now));
   }
   last_heard_ = MonotonicNow();
-  transport_.Restart();
+  transport_->Restart();
   return true;
 }
 
 absl::StatusOr<LoadResult> LoadRpc::Run() {
   last_heard_ = MonotonicNow();
-  transport_.Start();
+  transport_->Start();
   grpc::ByteBuffer message;
   // After the call's end local work may go on: a summary may come before the last decode is done.
-  while (!transport_.over() || assembler_.working() || ComeAgain()) {
-    OnEvent(transport_.Next(TimeToWait(), &message), message);
+  while (!gone_ && (!transport_->over() || assembler_.working() || ComeAgain())) {
+    OnEvent(transport_->Next(TimeToWait(), &message), message);
     if (failure_.ok()) CheckTime();
     TakeLocalResults();
+    if (failure_.ok()) CheckDeadline();
     // A call that ended without a summary cannot become a load any more.
-    if (failure_.ok() && (!transport_.over() || assembler_.has_summary())) {
+    if (failure_.ok() && !taken_ && (!transport_->over() || assembler_.has_summary())) {
       GiveOutWork();
       SendProgress();
     }
+  }
+  if (gone_) {
+    // Nothing may wake the transport any more.
+    decoders_.reset();
+    call_.farewells->Say(std::move(transport_));
   }
   if (absl::Status status = FinalStatus(); !status.ok()) return status;
 
@@ -223,9 +240,13 @@ absl::StatusOr<LoadResult> LoadRpc::Run() {
   result.goodput_bytes_per_second =
       static_cast<double>(result.bytes) / std::max(1e-9, absl::ToDoubleSeconds(result.load_delay));
   result.bandwidth_estimate_bytes_per_second = assembler_.bandwidth_estimate_bytes_per_second();
-  result.deadline_missed = options_.deadline.has_value() &&
-                           *options_.deadline > absl::ZeroDuration() &&
-                           result.load_delay > *options_.deadline;
+  if (taken_) {
+    result.deadline_missed = late_;
+  } else {
+    result.deadline_missed = options_.deadline.has_value() &&
+                             *options_.deadline > absl::ZeroDuration() &&
+                             result.load_delay > *options_.deadline;
+  }
   result.chunks = assembler_.Result();
   result.recomputed_tokens = assembler_.recomputed_tokens();
   result.recompute_time = assembler_.recompute_time();
@@ -241,9 +262,16 @@ void LoadRpc::OnEvent(LoadTransport::Event event, const grpc::ByteBuffer& messag
     case LoadTransport::Event::kMessage:
       last_heard_ = MonotonicNow();
       heard_ = true;
-      if (failure_.ok()) Fail(OnMessage(message));
+      if (failure_.ok()) Fail(taken_ ? OnLateMessage(message) : OnMessage(message));
       break;
     case LoadTransport::Event::kWritten:
+      // First the message itself, then the half-close.
+      if (taken_ && transport_->can_write()) {
+        transport_->WritesDone();
+      } else if (taken_ && options_.observer == nullptr) {
+        gone_ = true;
+      }
+      break;
     case LoadTransport::Event::kWake:
     case LoadTransport::Event::kTimeout:
     case LoadTransport::Event::kEnd:
@@ -277,7 +305,7 @@ void LoadRpc::SendStart() {
   start->set_recompute_can_stop(options_.recompute_watch != nullptr);
   start->set_bandwidth_hint_bytes_per_second(options_.bandwidth_hint_bytes_per_second);
   if (options_.observer != nullptr) start->set_story_samples_max(kStorySamplesMax);
-  transport_.Write(request);
+  transport_->Write(request);
   LoadEvent started;
   started.decode_seconds_per_token = start->decode_seconds_per_token();
   Tell(started);
@@ -307,11 +335,26 @@ void LoadRpc::TellMessage(const v1::LoadResponse& response) const {
     event.level = static_cast<int>(response.data().level());
     event.offset = response.data().offset();
     event.bytes = response.data().data().size();
+  } else if (!response.has_summary()) {
+    return;  // an order; the story has no place for it yet
   } else {
     options_.observer->OnServerSamples(ServerSamples(response.summary()));
     event.kind = LoadEvent::Kind::kSummary;
   }
   Tell(event);
+}
+
+// After the chunks were taken only who observes the load waits for the summary, for its story.
+absl::Status LoadRpc::OnLateMessage(const grpc::ByteBuffer& message) {
+  slices_.clear();
+  if (options_.observer == nullptr || !message.Dump(&slices_).ok()) return absl::OkStatus();
+  std::string joined;
+  for (const grpc::Slice& slice : slices_) {
+    joined.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  }
+  v1::LoadResponse response;
+  if (response.ParseFromString(joined) && response.has_summary()) TellMessage(response);
+  return absl::OkStatus();
 }
 
 absl::Status LoadRpc::OnMessage(const grpc::ByteBuffer& message) {
@@ -396,8 +439,11 @@ void LoadRpc::GiveOutWork() {
       recompute_.Submit(*job);
     }
   }
+  // A refinement that would not be done by the deadline would only hold the caller up.
+  const double decode_s = decoders_->seconds_per_token() * call_.profile->chunk_tokens();
+  const bool may_refine = MonotonicNow() + absl::Seconds(decode_s) <= DeadlineAt();
   while (decoders_->has_room()) {
-    absl::optional<DecodeJob> job = assembler_.NextDecode();
+    absl::optional<DecodeJob> job = assembler_.NextDecode(may_refine);
     if (!job.has_value()) break;
     LoadEvent event;
     event.kind = LoadEvent::Kind::kDecodeBegin;
@@ -410,25 +456,59 @@ void LoadRpc::GiveOutWork() {
 
 // One write at a time; what happens meanwhile goes into the next message.
 void LoadRpc::SendProgress() {
-  if (!transport_.can_write()) return;
+  if (!transport_->can_write()) return;
   if (assembler_.finished()) {
-    transport_.WritesDone();
+    transport_->WritesDone();
     return;
   }
   const absl::Duration now = MonotonicNow();
   if (!progress_due_ && !(assembler_.working() && now - last_progress_ >= kHeartbeat)) return;
   v1::LoadRequest request;
   assembler_.TakeProgress(request.mutable_progress());
-  request.mutable_progress()->set_clock_ns(
-      static_cast<uint64_t>(absl::ToInt64Nanoseconds(newest_bytes_ - start_sent_)));
+  SendClock(request.mutable_progress());
   progress_due_ = false;
   last_progress_ = now;
+  TellProgress();
+  transport_->Write(request);
+}
+
+void LoadRpc::TellProgress() const {
   LoadEvent event;
   event.kind = LoadEvent::Kind::kProgress;
   event.bytes = assembler_.bytes_received();
   event.chunks = assembler_.chunks_ready();
   Tell(event);
-  transport_.Write(request);
+}
+
+void LoadRpc::SendClock(v1::LoadProgress* progress) const {
+  progress->set_clock_ns(
+      static_cast<uint64_t>(absl::ToInt64Nanoseconds(newest_bytes_ - start_sent_)));
+}
+
+absl::Duration LoadRpc::DeadlineAt() const {
+  const bool taking =
+      options_.deadline.has_value() && *options_.deadline > absl::ZeroDuration() &&
+      (options_.policy == ClientPolicy::kDeadline || options_.policy == ClientPolicy::kDefault);
+  return taking ? began_ + *options_.deadline : absl::InfiniteDuration();
+}
+
+void LoadRpc::CheckDeadline() {
+  if (taken_ || transport_->over() || assembler_.has_summary()) return;
+  const absl::Duration now = MonotonicNow();
+  if (now < DeadlineAt()) return;
+  if (!assembler_.all_in_place()) {
+    late_ = true;
+    return;
+  }
+  if (!transport_->can_write()) return;
+  v1::LoadRequest request;
+  assembler_.TakeProgress(request.mutable_progress());
+  SendClock(request.mutable_progress());
+  assembler_.Take(late_, request.mutable_progress()->mutable_taken());
+  TellProgress();
+  transport_->Write(request);
+  taken_ = true;
+  all_ready_at_ = late_ ? now : DeadlineAt();
 }
 
 void LoadRpc::CheckTime() {
@@ -436,11 +516,11 @@ void LoadRpc::CheckTime() {
     Fail(absl::CancelledError("the caller cancelled the load"));
     return;
   }
-  const bool owed_by_server = !transport_.over() && !assembler_.working();
+  const bool owed_by_server = !transport_->over() && !assembler_.working();
   if (!owed_by_server) return;
   const absl::Duration silence = MonotonicNow() - std::max(last_heard_, last_local_work_);
-  if (assembler_.finished()) {
-    if (silence > kFarewell) transport_.Cancel();
+  if (taken_ || assembler_.finished()) {
+    if (silence > kFarewell) transport_->Cancel();
   } else if (silence > call_.silence_max) {
     Fail(absl::UnavailableError(absl::StrCat(
         call_.server, ": load: no answer for ", absl::FormatDuration(call_.silence_max),
@@ -450,11 +530,13 @@ void LoadRpc::CheckTime() {
 
 absl::Duration LoadRpc::TimeToWait() const {
   if (!failure_.ok()) return absl::InfiniteDuration();
+  const absl::Duration deadline = DeadlineAt() - MonotonicNow();
   absl::Duration order = assembler_.recompute_at();
   if (order != absl::InfiniteDuration()) {
     const absl::Duration left = order - (MonotonicNow() - start_sent_);
     order = left > absl::ZeroDuration() ? left + absl::Milliseconds(1) : absl::InfiniteDuration();
   }
+  if (deadline > absl::ZeroDuration()) order = std::min(order, deadline);
   if (options_.cancelled) return std::min(order, kCancelPoll);
   return std::min({order, kHeartbeat, kFarewell, call_.silence_max / 4});
 }
@@ -462,15 +544,16 @@ absl::Duration LoadRpc::TimeToWait() const {
 void LoadRpc::Fail(absl::Status status) {
   if (status.ok() || !failure_.ok()) return;
   failure_ = std::move(status);
-  transport_.Cancel();
+  transport_->Cancel();
 }
 
 absl::Status LoadRpc::FinalStatus() const {
+  if (taken_ && failure_.ok()) return absl::OkStatus();
   if (!failure_.ok()) {
     if (failure_.code() != absl::StatusCode::kInternal) return failure_;
     return absl::InternalError(absl::StrCat(call_.server, ": load: ", failure_.message()));
   }
-  const grpc::Status& status = transport_.status();
+  const grpc::Status& status = transport_->status();
   if (status.error_code() == grpc::StatusCode::DATA_LOSS && !assembler_.first_damage().ok()) {
     return assembler_.first_damage();
   }

@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "client/client.h"
 #include "client/decode_executor.h"
+#include "client/farewell.h"
 #include "codec/kv_view.h"
 #include "codec/profile.h"
 
@@ -28,6 +29,7 @@ struct LoadCall {
   const LoadOptions* options = nullptr;
   DecodeExecutorFactory make_executor;
   absl::Duration began;  // MonotonicNow() when the caller called: the deadline counts from it
+  Farewells* farewells = nullptr;  // for a load that is taken at its deadline
   // The server may be silent for so long while nothing is left to do here.
   absl::Duration silence_max;
 };

@@ -102,6 +102,7 @@ LoadAction AdaptiveLoadSession::Next(absl::Duration now) {
   refused_ = false;
   while (true) {
     if (!failure_.ok()) return Fail{failure_};
+    if (taken_.has_value()) return Summary();
     if (absl::optional<SendPlan> plan = TellNext()) return *plan;
     if (absl::optional<SendOrder> order = orders_.Take()) return *order;
     if (replan_) {
@@ -243,8 +244,11 @@ uint64_t AdaptiveLoadSession::Window(const BandwidthEstimate& estimate, bool ref
 }
 
 void AdaptiveLoadSession::FinishWork() {
-  decoder_.OnSent(estimator_.sent_bytes(), chunks_.tokens(work_->chunk) * decode_s_per_token_,
-                  work_->kind == Kind::kRefinement && recompute_reads_refined());
+  if (work_->kind == Kind::kBase) decoder_.OnFirstOf(work_->chunk);
+  if (!work_->with_first) {
+    decoder_.OnSent(estimator_.sent_bytes(), chunks_.tokens(work_->chunk) * decode_s_per_token_,
+                    work_->kind == Kind::kRefinement && recompute_reads_refined());
+  }
   if (work_->kind == Kind::kBase) {
     delivery_.CloseFrontier();
     replan_ = true;
@@ -466,10 +470,22 @@ bool AdaptiveLoadSession::PickRefinement(absl::Duration now) {
   if (!next || (!forward() && next->chunk < orders_.progress().up_to)) return false;
   const double decoder_busy_s =
       decoder_.busy_s(recompute_reads_refined() ? PromisedRecompute(now) : 0, now);
-  if (!FitsInTime(View(now), next->bytes, chunks_.tokens(next->chunk), decoder_busy_s)) {
+  PlannerView view = View(now);
+  // What comes too late costs nothing but the link's time: expectation instead of promise.
+  view.rate_low = view.rate;
+  view.latency_low_s = view.latency_s;
+  view.time_left_s = absl::ToDoubleSeconds(*deadline_ - (now - created_));
+  // A low estimate that nothing would ever correct.
+  if (estimator_.unacked_bytes() == 0) view.rate_low *= 4;
+  const double received_s = view.latency_low_s + static_cast<double>(next->bytes) / view.rate_low;
+  // Not ahead of a cut that may still move.
+  const bool with_first =
+      (delivery_.all_decided() || !forward()) &&
+      received_s < decoder_.first_begins_s(next->chunk, decoder_.busy_s(0, now));
+  if (!with_first && !FitsInTime(view, next->bytes, chunks_.tokens(next->chunk), decoder_busy_s)) {
     return false;
   }
-  work_ = Work{next->chunk, next->target, Kind::kRefinement};
+  work_ = Work{next->chunk, next->target, Kind::kRefinement, with_first};
   return true;
 }
 
@@ -491,6 +507,31 @@ absl::Status AdaptiveLoadSession::CheckOrderProgress(const OrderProgress& progre
   return absl::OkStatus();
 }
 
+absl::Status AdaptiveLoadSession::CheckTaken(const ClientProgress& progress) const {
+  if (!progress.taken) return absl::OkStatus();
+  if (policy_ != LoadPolicy::kDeadline) {
+    return absl::InvalidArgumentError("progress takes chunks under a policy without that");
+  }
+  if (progress.taken->chunks.size() != size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("progress takes ", progress.taken->chunks.size(), " chunks of ", size()));
+  }
+  const OrderProgress& order = progress.order;
+  for (uint32_t chunk = 0; chunk < size(); ++chunk) {
+    const uint32_t level_count = progress.taken->chunks[chunk];
+    const bool begun = chunk >= order.first && chunk < order.up_to;
+    const bool possible = level_count == 0
+                              ? begun || delivery_.recompute(chunk)
+                              : level_count > static_cast<uint32_t>(base_level_) &&
+                                    level_count <= static_cast<uint32_t>(delivery_.complete(chunk));
+    if (!possible) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("progress takes chunk ", chunk, " as it cannot have it"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status AdaptiveLoadSession::CheckProgress(const ClientProgress& progress) const {
   absl::Status status = CheckOrderProgress(progress.order);
   if (!status.ok()) return status;
@@ -503,6 +544,8 @@ absl::Status AdaptiveLoadSession::CheckProgress(const ClientProgress& progress) 
                                                    " chunks ready of ", deliverable,
                                                    " that can be"));
   }
+  status = CheckTaken(progress);
+  if (!status.ok()) return status;
   if (progress.recompute_time < absl::ZeroDuration()) {
     return absl::InvalidArgumentError("progress reports a negative recompute time");
   }
@@ -517,6 +560,10 @@ absl::Status AdaptiveLoadSession::CheckProgress(const ClientProgress& progress) 
 
 absl::Status AdaptiveLoadSession::OnProgress(const ClientProgress& progress, absl::Duration now) {
   if (!failure_.ok()) return failure_;
+  if (taken_.has_value()) {
+    failure_ = absl::InvalidArgumentError("progress after the chunks were taken");
+    return failure_;
+  }
   absl::Status status = CheckProgress(progress);
   bool recomputed = false;
   const uint64_t acked = estimator_.acked_bytes();
@@ -553,6 +600,7 @@ absl::Status AdaptiveLoadSession::OnProgress(const ClientProgress& progress, abs
   }
   chunks_ready_ = progress.chunks_ready;
   reported_at_ = now;
+  taken_ = progress.taken;
   replan_ = true;
   for (uint32_t chunk : progress.damaged_chunks) {
     // A report may repeat what was answered already.
@@ -577,6 +625,7 @@ void AdaptiveLoadSession::TakeOrderProgress(const OrderProgress& progress, absl:
   }
   if (work_.has_value() && work_->chunk >= begin && work_->chunk < end) work_.reset();
   delivery_.MarkRecompute(begin, end, RecomputeReason::kFaster);
+  for (uint32_t chunk = begin; chunk < end; ++chunk) delivery_.SetTold(chunk);
   if (gives_up && delivery_.recompute(progress.up_to - 1) && !Lost(progress.up_to - 1)) {
     ledger_.OnGivenUp(progress.up_to - 1);
     delivery_.UnmarkRecompute(progress.up_to - 1);
@@ -652,10 +701,17 @@ Finish AdaptiveLoadSession::Summary() const {
   finish.chunks.reserve(size());
   for (uint32_t chunk = 0; chunk < size(); ++chunk) {
     finish.chunks.push_back(delivery_.decision(chunk));
+    if (!taken_) continue;
+    if (taken_->chunks[chunk] == 0) {
+      finish.chunks.back().level.reset();
+    } else {
+      finish.chunks.back().level = static_cast<int>(taken_->chunks[chunk]) - 1;
+    }
   }
   finish.bandwidth_estimate_bytes_per_second = bandwidth_estimate_bytes_per_second();
   finish.bytes_sent = estimator_.sent_bytes();
-  finish.deadline_missed = deadline_.has_value() && finish.load_delay > *deadline_;
+  finish.deadline_missed =
+      taken_ ? taken_->late : deadline_.has_value() && finish.load_delay > *deadline_;
   return finish;
 }
 

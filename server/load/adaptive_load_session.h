@@ -26,7 +26,7 @@ namespace kvstream {
 // Validate().
 //
 // Next() does the first of these that applies:
-//   1. a failure: Fail
+//   1. a failure: Fail; the client has taken the chunks: Finish
 //   2. a decision to recompute that the client was not told: SendPlan, SendOrder
 //   3. planning, where something changed since the last
 //   4. the segment that was begun, as no other data may come inside it while it is needed
@@ -54,6 +54,7 @@ class AdaptiveLoadSession final : public LoadSession {
     uint32_t chunk;
     int target;
     Kind kind;
+    bool with_first = false;  // a refinement that arrives before the chunk's first decode begins
   };
   // Data of a chunk in flight, in the order of sending.
   struct InFlight {
@@ -131,6 +132,7 @@ class AdaptiveLoadSession final : public LoadSession {
   // What the client has begun under orders is recomputed from now on.
   void TakeOrderProgress(const OrderProgress& progress, absl::Duration now);
   void PopArrived();
+  absl::Status CheckTaken(const ClientProgress& progress) const;
 
   bool Done() const;
   Finish Summary() const;
@@ -158,6 +160,7 @@ class AdaptiveLoadSession final : public LoadSession {
   LinkQueue queue_;
 
   absl::Status failure_;
+  absl::optional<LoadTaken> taken_;
   absl::optional<Work> work_;
   std::deque<Telling> tellings_;
   std::deque<uint32_t> lowered_;  // chunks whose refinement was cut short, not yet told

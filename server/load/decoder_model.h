@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <deque>
+#include <vector>
 
 #include "absl/time/time.h"
 
@@ -13,7 +14,7 @@ namespace kvstream {
 // One decoder that takes jobs in the order in which they arrive. A job is known to have arrived
 // when its last byte is acknowledged; the decoder then begins it, or has begun it, at the latest
 // when it is through with the one before. A refinement of a chunk that a recompute reads waits for
-// the end of that recompute. Thread-compatible; memory for the jobs in flight.
+// the end of that recompute. Thread-compatible; memory for the jobs in flight, and 8 bytes a chunk.
 class DecoderModel {
  public:
   // A job of `seconds` was sent that is complete at this offset of all bytes sent. Ascending.
@@ -21,7 +22,20 @@ class DecoderModel {
     if (!(seconds > 0)) return;
     in_flight_.push_back({end_offset, seconds, waits_for_recompute});
     in_flight_s_ += seconds;
+    sum_s_ += seconds;
   }
+  // A chunk's first job, which OnSent is told of next.
+  void OnFirstOf(uint32_t chunk) {
+    if (sum_before_.size() <= chunk) sum_before_.resize(chunk + 1, -1);
+    sum_before_[chunk] = sum_s_;
+  }
+  // Seconds until the chunk's first job begins, if the decoder is busy until then; what arrives
+  // before is decoded with it. Not positive: it may have begun.
+  double first_begins_s(uint32_t chunk, double busy_s) const {
+    if (chunk >= sum_before_.size() || sum_before_[chunk] < 0) return -1;
+    return busy_s - (sum_s_ - sum_before_[chunk]);
+  }
+
   // recompute_s: until the client has recomputed all that it was told to.
   void OnReport(uint64_t acked_bytes, double recompute_s, absl::Duration now) {
     while (!in_flight_.empty() && in_flight_.front().end_offset <= acked_bytes) {
@@ -50,6 +64,8 @@ class DecoderModel {
   };
   std::deque<Job> in_flight_;
   double in_flight_s_ = 0;
+  double sum_s_ = 0;                // of all jobs
+  std::vector<double> sum_before_;  // by chunk, of the jobs before its first; -1: none yet
   absl::Duration busy_until_;
 };
 

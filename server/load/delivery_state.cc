@@ -76,9 +76,9 @@ void DeliveryState::CloseFrontier() {
 }
 
 void DeliveryState::RefineAgain(uint32_t chunk) {
-  if (stop_ > 0 || cursor_ <= chunk) {
+  if (stop_ > 0 || cursor_ <= Mirrored(chunk)) {
     stop_ = 0;
-    cursor_ = std::max(cursor_, chunk + 1);
+    cursor_ = std::max(cursor_, Mirrored(chunk) + 1);
   }
 }
 
@@ -109,7 +109,7 @@ void DeliveryState::MarkRecompute(uint32_t begin, uint32_t end, RecomputeReason 
 
 void DeliveryState::UnmarkRecompute(uint32_t chunk) {
   Chunk& state = state_[chunk];
-  state.flags = static_cast<uint8_t>((state.flags & ~kRecompute) | kBase);
+  state.flags = static_cast<uint8_t>((state.flags & ~(kRecompute | kTold)) | kBase);
   refinement_bytes_ += BytesAbove(chunk, state.complete);
   --recompute_chunks_;
   RefineAgain(chunk);
@@ -118,7 +118,7 @@ void DeliveryState::UnmarkRecompute(uint32_t chunk) {
 absl::optional<DeliveryState::Refinement> DeliveryState::NextRefinement() {
   for (; stop_ < stops_.size(); ++stop_, cursor_ = chunks_->size()) {
     for (; cursor_ > 0; --cursor_) {
-      const uint32_t chunk = cursor_ - 1;
+      const uint32_t chunk = Mirrored(cursor_ - 1);
       const Chunk& state = state_[chunk];
       if ((state.flags & kRecompute) || !(state.flags & kBase) || state.complete > stops_[stop_]) {
         continue;

@@ -66,7 +66,8 @@ class DeliveryState {
   // The chunk, which has its base, is taken from its bytes after all.
   void UnmarkRecompute(uint32_t chunk);
 
-  // The next refinement: stop by stop, within a stop the latest tokens first. O(1), amortised over
+  // The next refinement: stop by stop, within a stop what was streamed last first, as that is most
+  // likely not decoded yet and so is decoded only once. O(1), amortised over
   // the load; a chunk that comes to its base late costs a scan.
   absl::optional<Refinement> NextRefinement();
   // Bytes that would bring all chunks outside the open range to the finest level.
@@ -87,6 +88,10 @@ class DeliveryState {
     RecomputeReason reason = RecomputeReason::kFaster;
   };
   uint64_t BytesAbove(uint32_t chunk, int complete) const;
+  // Position in the order of streaming, and back.
+  uint32_t Mirrored(uint32_t chunk) const {
+    return order_ == BaseOrder::kForward ? chunk : chunks_->size() - 1 - chunk;
+  }
   // Refinement may have begun without the chunk: begins again; what is done is skipped.
   void RefineAgain(uint32_t chunk);
 
@@ -100,7 +105,7 @@ class DeliveryState {
   uint32_t deliverable_ = 0;
   uint32_t recompute_chunks_ = 0;
   size_t stop_ = 0;  // index into stops_
-  uint32_t cursor_;  // chunks from here on are done with this stop
+  uint32_t cursor_;  // chunks from this position of the stream on are done with this stop
 };
 
 }  // namespace kvstream

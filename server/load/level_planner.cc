@@ -7,6 +7,8 @@ namespace {
 
 // Recomputing must be expected to be this much faster than streaming the rest.
 constexpr double kStreamingBonus = 0.97;
+// The finest level must be promised in this share of the time, or chunks are recomputed.
+constexpr double kDoubt = 1.5;
 
 // Seconds until the chunks [begin, end), which include the one that is partly sent, are received,
 // decoded and acknowledged.
@@ -136,7 +138,9 @@ Split SplitForQuality(const SplitInput& in) {
   if (!in.may_recompute || in.open.begin >= in.open.end) return all;
   const double finest =
       StreamHoped(in, in.open.begin, in.open.end, in.chunks->levels() - 1, in.refinement_bytes);
-  if (finest <= in.view.time_left_s) {
+  // Where both ends work at once recompute is a cheap insurance.
+  const double doubt = in.order == BaseOrder::kBackward ? kDoubt : 1;
+  if (doubt * finest <= in.view.time_left_s) {
     Split streamed = all;
     streamed.finest = true;
     return streamed;

@@ -59,6 +59,12 @@ struct OrderProgress {
   State newest = State::kBegun;
 };
 
+// The client takes the chunks as they are, as in proto LoadTaken.
+struct LoadTaken {
+  std::vector<uint32_t> chunks;
+  bool late = false;
+};
+
 // What the client reports, as in proto LoadProgress.
 struct ClientProgress {
   uint64_t bytes_received = 0;
@@ -69,6 +75,7 @@ struct ClientProgress {
   absl::Duration recompute_time;
   std::vector<uint32_t> damaged_chunks;
   OrderProgress order;
+  absl::optional<LoadTaken> taken;
 };
 
 // The decision about one chunk: a level, or recompute.
@@ -159,7 +166,7 @@ struct LoadSessionState {
 // What to expect of it (docs/streaming.md has the reasons):
 //   cost     Next() and OnProgress() are O(1), amortised, but for the planning that follows a
 //            report: O(log chunks), with ability SUFFIX O(undecided chunks).
-//   memory   8 * (levels + 4) bytes a chunk and 16 a frame in flight; nothing else grows.
+//   memory   8 * (levels + 5) bytes a chunk and 16 a frame in flight; nothing else grows.
 //   failure  Fail is final: Next() returns it again. OnProgress() with an error changes nothing
 //            but makes Next() fail with it.
 //

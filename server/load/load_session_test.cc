@@ -97,8 +97,8 @@ TEST(DeadlineTest, SlowDecoderIsLeftItsTime) {
       0.02 / 256;  // 0.64 s for the base
   const SimulationResult result = RunLoad(spec, ConstantLink(2000, absl::Milliseconds(10)), client);
   EXPECT_FALSE(result.finish.deadline_missed) << Delay(result);
-  EXPECT_GT(result.mean_level, 0.5);
-  EXPECT_LT(result.mean_level, 3);
+  // What is refined before its first decode begins needs no second one.
+  EXPECT_GT(result.mean_level, 1.5);
 }
 
 TEST(DeadlineTest, ClientThatReportsOnlyEach20Milliseconds) {
@@ -587,6 +587,111 @@ TEST(LyingClientTest, CountersThatGoBackAreRejected) {
   ASSERT_TRUE((*session)->OnProgress(progress, absl::Seconds(1)).ok());
   progress.clock = absl::Seconds(0.9);
   EXPECT_FALSE((*session)->OnProgress(progress, absl::Seconds(2)).ok());
+}
+
+TEST(LyingClientTest, OrdersAndTakingAreChecked) {
+  LoadSpec spec = Context(LoadPolicy::kDeadline);
+  spec.deadline = absl::Seconds(2);
+  spec.ability = Ability::kFront;
+  spec.prefill_seconds_per_token = 1e-3;
+  spec.recompute_can_stop = true;
+  using State = OrderProgress::State;
+  std::vector<ClientProgress> lies(9);
+  lies[0].order = {0, 33, State::kBegun};                          // beyond the load
+  lies[1].order = {3, 2, State::kBegun};                           // backwards
+  lies[2].order = {0, 1, State::kGivenUp};                         // of which nothing was sent
+  lies[3].taken = LoadTaken{{0, 0}, false};                        // too few chunks
+  lies[4].taken = LoadTaken{std::vector<uint32_t>(32, 1), false};  // levels never sent
+  lies[5].taken = LoadTaken{std::vector<uint32_t>(32, 0), false};  // recomputed without an order
+  lies[6].taken = LoadTaken{std::vector<uint32_t>(32, ~uint32_t{0}), false};
+  lies[7].order = {0, 1, State::kBegun};
+  lies[7].chunks_ready = 3;
+  lies[8].order = {0, ~uint32_t{0}, State::kDone};
+  for (size_t i = 0; i < lies.size(); ++i) {
+    auto session = LoadSession::Create(spec, {}, absl::ZeroDuration());
+    ASSERT_TRUE(session.ok());
+    while (!absl::holds_alternative<Wait>((*session)->Next(absl::ZeroDuration()))) {
+    }
+    EXPECT_EQ((*session)->OnProgress(lies[i], absl::Seconds(1)).code(),
+              absl::StatusCode::kInvalidArgument)
+        << i;
+  }
+  // Nobody else can begin anything, or take anything.
+  spec = Context(LoadPolicy::kFastest);
+  for (int i : {0, 1}) {
+    auto session = LoadSession::Create(spec, {}, absl::ZeroDuration());
+    ASSERT_TRUE(session.ok());
+    ClientProgress lie;
+    if (i == 0) lie.order = {0, 1, State::kDone};
+    if (i == 1) lie.taken = LoadTaken{std::vector<uint32_t>(32, 1), false};
+    EXPECT_FALSE((*session)->OnProgress(lie, absl::Seconds(1)).ok()) << i;
+  }
+}
+
+TEST(TakenTest, TheDeadlineEndsTheLoadWithWhatTheClientHas) {
+  LoadSpec spec = Context(LoadPolicy::kDeadline);
+  spec.deadline = absl::Seconds(2);
+  // Ten times slower from shortly before the deadline on: what is in flight then comes too late.
+  SimulatedLink link = ConstantLink(100, absl::Milliseconds(20));
+  link.trace.push_back({absl::Seconds(1.8), 2 * kMbit});
+  const SimulationResult result = RunLoad(spec, link);
+  EXPECT_FALSE(result.finish.deadline_missed);
+  EXPECT_EQ(result.finish.load_delay, absl::Seconds(2));
+  EXPECT_TRUE(result.usable_at_deadline);
+  EXPECT_DOUBLE_EQ(result.mean_level, result.mean_level_at_deadline);
+  // Where the base is not there it is taken as soon as it is.
+  const SimulationResult late = RunLoad(spec, ConstantLink(20, absl::Milliseconds(20)));
+  EXPECT_TRUE(late.finish.deadline_missed);
+  EXPECT_EQ(late.mean_level, 0);
+  EXPECT_LT(Delay(late), 2.8);
+}
+
+TEST(TakenTest, OnceOnly) {
+  LoadSpec spec = UniformSpec(1, {10, 10});
+  spec.policy = LoadPolicy::kDeadline;
+  spec.deadline = absl::Seconds(1);
+  auto session = LoadSession::Create(spec, {}, absl::ZeroDuration());
+  ASSERT_TRUE(session.ok());
+  while (!absl::holds_alternative<Wait>((*session)->Next(absl::ZeroDuration()))) {
+  }
+  ClientProgress progress;
+  progress.bytes_received = 2560;
+  progress.chunks_ready = 1;
+  progress.taken = LoadTaken{{1}, false};
+  ASSERT_TRUE((*session)->OnProgress(progress, absl::Seconds(1)).ok());
+  EXPECT_FALSE((*session)->OnProgress(progress, absl::Seconds(1)).ok());
+}
+
+// ------------------------------------------------------------------------------------ orders
+
+TEST(OrderTest, AStalledLinkLeavesEverythingToTheClient) {
+  for (Ability ability : {Ability::kSuffix, Ability::kAny, Ability::kFront}) {
+    LoadSpec spec = Context(LoadPolicy::kDeadline);
+    spec.deadline = absl::Seconds(3);
+    SimulatedClient client;
+    SetPrefill(&spec, &client, ability, 2e-4, 0);  // 1.6 s for all
+    spec.recompute_can_stop = true;
+    // Fast enough for the finest level until it stands still for good.
+    SimulatedLink link = ConstantLink(300, absl::Milliseconds(20));
+    link.trace.push_back({absl::Seconds(0.1), 0});
+    link.trace.push_back({absl::Seconds(10), 300 * kMbit});
+    const SimulationResult result = RunLoad(spec, link, client);
+    EXPECT_TRUE(result.usable_at_deadline) << static_cast<int>(ability);
+    EXPECT_EQ(result.received_in_vain, 0u);
+  }
+}
+
+TEST(OrderTest, BytesThatComeFirstEndARecompute) {
+  LoadSpec spec = UniformSpec(4, {800, 1200});
+  spec.policy = LoadPolicy::kFastest;
+  SimulatedClient client;
+  SetPrefill(&spec, &client, Ability::kFront, 1e-3, 0);                 // 0.26 s a chunk
+  const SimulatedLink link = ConstantLink(20, absl::Milliseconds(10));  // 0.08 s a chunk
+  spec.recompute_can_stop = true;
+  const double stopping = Delay(RunLoad(spec, link, client));
+  LoadSpec stream = spec;
+  stream.ability = Ability::kNone;
+  EXPECT_LE(stopping, Delay(RunLoad(stream, link, client)) * 1.02);
 }
 
 // ------------------------------------------------------------------------------------ sizes

@@ -280,6 +280,11 @@ TEST(LoadRpcTest, ImpossibleProgressEndsTheLoad) {
       [](auto& p) { p.set_recompute_seconds(-1); },
       [](auto& p) { p.set_recomputed_up_to(77); },
       [](auto& p) { p.add_damaged_chunks(1000); },
+      [](auto& p) { p.mutable_order()->set_up_to(1); },
+      [](auto& p) { p.mutable_order()->set_first(4000000000u); },
+      [](auto& p) { p.mutable_order()->set_newest(static_cast<v1::OrderProgress::State>(77)); },
+      [](auto& p) { p.mutable_taken(); },
+      [](auto& p) { p.mutable_taken()->add_chunks(4000000000u); },
   };
   for (size_t i = 0; i < lies.size(); ++i) {
     ManualLoad load(server.stub());

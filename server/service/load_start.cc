@@ -230,6 +230,11 @@ absl::StatusOr<ClientProgress> ParseProgress(const v1::LoadProgress& progress) {
       parsed.order.newest = OrderProgress::State::kBegun;
       break;
   }
+  if (progress.has_taken()) {
+    parsed.taken.emplace();
+    parsed.taken->chunks.assign(progress.taken().chunks().begin(), progress.taken().chunks().end());
+    parsed.taken->late = progress.taken().late();
+  }
   parsed.damaged_chunks.assign(progress.damaged_chunks().begin(), progress.damaged_chunks().end());
   return parsed;
 }

@@ -20,8 +20,8 @@ double TextSeconds(const Case& one) {
 }
 
 std::string Cell(const Score& score) {
-  return absl::StrFormat("%.3f, %+.1f (%+.1f), %.3f", score.mean_ratio(), score.extra_unusable(),
-                         score.extra_misses(), score.level_ratio());
+  return absl::StrFormat("%.3f, %+.1f, %.3f", score.mean_ratio(), score.extra_unusable(),
+                         score.level_ratio());
 }
 
 std::string Row(const std::vector<std::string>& cells) {
@@ -174,7 +174,6 @@ void Merge(const Score& from, Score* to) {
   to->level_excess_max = std::max(to->level_excess_max, from.level_excess_max);
   to->recomputed_sum += from.recomputed_sum;
   to->deadlines += from.deadlines;
-  to->misses += from.misses;
   to->unusable += from.unusable;
   to->clairvoyant_misses += from.clairvoyant_misses;
   to->level_sum += from.level_sum;
@@ -202,7 +201,6 @@ absl::Status AddScore(const std::vector<Case>& cases, const Ladder& ladder,
       if (!result.ok()) return result.status();
       const DeadlineBound bound = ClairvoyantQuality(spec, one.link);
       ++score->deadlines;
-      score->misses += result->missed ? 1 : 0;
       score->unusable += result->unusable ? 1 : 0;
       score->clairvoyant_misses += bound.feasible ? 0 : 1;
       if (!bound.feasible) continue;
@@ -355,9 +353,8 @@ absl::StatusOr<std::string> Report(const std::vector<NamedTrace>& traces,
   return absl::StrCat(
       "### Against the clairvoyant\n\nEach cell: mean ratio of load delays (`fastest`, level ",
       kFastestFloor,
-      "), points of deadlines at which more often a chunk was not in place (in brackets: the "
-      "session had not "
-      "ended), ratio of mean levels (`deadline`).\n\n",
+      "), points of deadlines at which more often a chunk was not in place, "
+      "ratio of mean levels (`deadline`).\n\n",
       Head({"levels", "prior", "`NONE`", "`SUFFIX`", "`ANY`", "`FRONT`"}), all_text,
       "\n### By family (", Ladders()[0].name, ", prior: record)\n\n", families_text,
       "\n### Against CacheGen's policy on its levels, at its quality or better\n\n",

@@ -19,7 +19,6 @@ struct Score {
   double ratio_max = 0;
   double recomputed_sum = 0;
   int deadlines = 0;
-  int misses = 0;    // the session had not ended
   int unusable = 0;  // a chunk was not in place
   int clairvoyant_misses = 0;
   double level_sum = 0;
@@ -28,9 +27,6 @@ struct Score {
 
   double mean_ratio() const { return loads > 0 ? ratio_sum / loads : 0; }
   // Points in a hundred by which deadlines are missed more often than by the clairvoyant.
-  double extra_misses() const {
-    return deadlines > 0 ? 100.0 * (misses - clairvoyant_misses) / deadlines : 0;
-  }
   double extra_unusable() const {
     return deadlines > 0 ? 100.0 * (unusable - clairvoyant_misses) / deadlines : 0;
   }

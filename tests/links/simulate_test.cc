@@ -85,7 +85,7 @@ TEST(SimulateTest, SameSeedSameLoads) {
   const Score other = FinalScore(RecomputeAbility::kFront, Prior::kNone, 3);
   EXPECT_EQ(one.ratio_sum, other.ratio_sum);
   EXPECT_EQ(one.level_sum, other.level_sum);
-  EXPECT_EQ(one.misses, other.misses);
+  EXPECT_EQ(one.unusable, other.unusable);
 }
 
 }  // namespace

@@ -82,7 +82,6 @@ absl::StatusOr<LoadResult> RunSession(const Case& one, const LoadSpec& spec, con
   }
   LoadResult result;
   result.delay_s = absl::ToDoubleSeconds(run.finish.load_delay);
-  result.missed = spec.deadline.has_value() && run.finish.load_delay > *spec.deadline;
   result.unusable = !run.usable_at_deadline;
   result.mean_level = run.mean_level_at_deadline;
   result.bytes = static_cast<double>(run.bytes);

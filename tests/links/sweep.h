@@ -48,7 +48,6 @@ constexpr int kFastestFloor = 1;
 
 struct LoadResult {
   double delay_s = 0;
-  bool missed = false;    // the session had not ended by the deadline
   bool unusable = false;  // a chunk was not in place at the deadline
   double mean_level = 0;  // of a load with a deadline: then
   double mean_kl = 0;     // recompute: 0

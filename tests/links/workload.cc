@@ -33,10 +33,10 @@ const std::vector<Model>& Models() {
 }
 
 const std::vector<Ladder>& Ladders() {
-  const std::vector<double> whole = {0.286, 0.643, 1.267, 2.216};
-  const std::vector<double> whole_kl = {0.01168, 0.00167, 0.00033, 0.00005};
-  const std::vector<double> layer = {0.638, 1.411, 2.528, 3.925};
-  const std::vector<double> layer_kl = {0.01800, 0.00256, 0.00036, 0.00006};
+  const std::vector<double> whole = {0.183, 0.368, 0.727, 1.336};
+  const std::vector<double> whole_kl = {0.00842, 0.00143, 0.00026, 0.00003};
+  const std::vector<double> layer = {0.276, 0.686, 1.428, 2.508};
+  const std::vector<double> layer_kl = {0.02631, 0.00421, 0.00050, 0.00007};
   static const auto* ladders = new std::vector<Ladder>{
       Scaled("whole model", whole, whole_kl, 1),
       Scaled("whole model, twice the bits", whole, whole_kl, 2),

@@ -30,7 +30,7 @@ struct Ladder {
   std::vector<double> bits;
   std::vector<double> kl;
 };
-// Those of docs/codec.md, each also at twice its bits.
+// Those of docs/codec.md, of profiles with sensitivities, each also at twice its bits.
 const std::vector<Ladder>& Ladders();
 
 // CacheGen's levels, not cumulative: its released coder's payload without the tables that it sends

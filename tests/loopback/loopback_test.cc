@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "client/client.h"
 #include "client/testing/synthetic_context.h"
 #include "server/load/load_session.h"
@@ -294,6 +295,56 @@ TEST_F(LoopbackTest, AFasterPrefillThanTheLinkIsUsed) {
   const absl::StatusOr<LoadResult> result = Load(&out, options);
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_GT(recomputed_tokens_, 0);
+  ExpectKvOf(*result, out);
+}
+
+TEST_F(LoopbackTest, AStandingOrderMeetsWhatArrivesAndGivesUpWhatComesFirst) {
+  PutContext();
+  for (const auto ability : {ClientRecomputeAbility::kAny, ClientRecomputeAbility::kFront}) {
+    KvBlock out = Memory();
+    LoadOptions options = Recomputing(&out, ability);
+    options.policy = ClientPolicy::kFastest;
+    options.prefill_seconds_per_token = 1e-6;  // it is far slower
+    options.recompute_watch = std::make_shared<RecomputeWatch>();
+    const std::shared_ptr<RecomputeWatch> watch = options.recompute_watch;
+    std::vector<int64_t> began;
+    options.recompute = [&](int64_t first, int64_t count) {
+      began.push_back(first);
+      for (int i = 0; i < 20 && !watch->superseded(); ++i) absl::SleepFor(absl::Milliseconds(2));
+      if (watch->superseded()) {
+        // Half written, which the bytes make good.
+        out.CopyTokens(context_.kv, first, count / 2);
+        return absl::CancelledError("superseded");
+      }
+      out.CopyTokens(context_.kv, first, count);
+      return absl::OkStatus();
+    };
+    const absl::StatusOr<LoadResult> result = Load(&out, options);
+    ASSERT_TRUE(result.ok()) << result.status();
+    ExpectKvOf(*result, out);
+    // From the front, in order, never what has arrived.
+    for (size_t i = 0; i < began.size(); ++i) EXPECT_EQ(began[i], static_cast<int64_t>(16 * i));
+    for (size_t i = 1; i < result->chunks.size(); ++i) {
+      EXPECT_GE(result->chunks[i].level.has_value(), result->chunks[i - 1].level.has_value());
+    }
+  }
+}
+
+TEST_F(LoopbackTest, ADeadlineIsMissedOnlyWhereAChunkIsNotInPlace) {
+  PutContext();
+  KvBlock out = Memory();
+  LoadOptions options = Recomputing(&out, ClientRecomputeAbility::kSuffix);
+  options.deadline = absl::Milliseconds(20);
+  options.prefill_seconds_per_token = 1e-9;
+  options.bandwidth_hint_bytes_per_second = 1000;  // so everything is recomputed
+  const RecomputeFn copy = options.recompute;
+  options.recompute = [&](int64_t first, int64_t count) {
+    absl::SleepFor(absl::Milliseconds(30));
+    return copy(first, count);
+  };
+  const absl::StatusOr<LoadResult> result = Load(&out, options);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_TRUE(result->deadline_missed);
   ExpectKvOf(*result, out);
 }
 

@@ -55,7 +55,10 @@ class Simulation {
     session_ = std::move(*session);
     Set(&wait_, kOrigin);
     Set(&tick_, kOrigin + model_.report_period);
-    if (spec.deadline) Set(&deadline_, kOrigin + *spec.deadline - link.one_way);
+    if (spec.deadline) {
+      Set(&deadline_, kOrigin + *spec.deadline - link.one_way);
+      if (spec.policy == LoadPolicy::kDeadline) client_.set_deadline(deadline_.at);
+    }
   }
 
   SimulationResult Run() {
@@ -122,6 +125,7 @@ class Simulation {
       result_.mean_level_at_deadline = client_.mean_level();
       deadline_.at = absl::InfiniteDuration();
       judged_ = true;
+      TakeIfInPlace(/*late=*/false);
     } else if (next.order == tick_.order) {
       if (client_.dirty()) Report();
       Set(&tick_, now_ + model_.report_period);
@@ -198,7 +202,16 @@ class Simulation {
     AfterClient();
   }
 
+  // At the deadline or after it the client takes what it has and is gone.
+  void TakeIfInPlace(bool late) {
+    if (spec_.policy != LoadPolicy::kDeadline || taken_ || !client_.all_in_place()) return;
+    taken_ = true;
+    client_.Take(late);
+    Report();
+  }
+
   void AfterClient() {
+    if (judged_) TakeIfInPlace(/*late=*/true);
     if (client_.all_ready() && !was_ready_) {
       result_.client_ready_at = now_ - kOrigin;
       Report();
@@ -209,6 +222,8 @@ class Simulation {
   }
 
   void Report() {
+    if (taken_ && was_taken_) return;
+    was_taken_ = taken_;
     if (now_ - kOrigin >= model_.vanishes_at) return;
     Returning report;
     report.progress = client_.TakeProgress();
@@ -253,6 +268,7 @@ class Simulation {
   std::deque<Returning> reports_;
   Due wait_, tick_, client_wakes_, deadline_;
   bool judged_ = false;
+  bool taken_ = false, was_taken_ = false;
   uint64_t order_ = 1;
   absl::Duration now_ = kOrigin;
   absl::Duration link_free_ = kOrigin;

@@ -57,6 +57,7 @@ absl::Status SessionChecker::OnOrder(const SendOrder& order) const {
 }
 
 void SessionChecker::OnProgress(const ClientProgress& progress) {
+  if (progress.taken) taken_ = progress.taken;
   const OrderProgress& order = progress.order;
   if (order.up_to == order.first) return;
   const bool suffix = spec_.ability == RecomputeAbility::kSuffix;
@@ -103,6 +104,12 @@ absl::Status SessionChecker::OnFinish(const Finish& finish, uint64_t bytes_sent)
   for (uint32_t i = 0; i < chunks_.size(); ++i) {
     const Chunk& chunk = chunks_[i];
     const absl::optional<int> level = finish.chunks[i].level;
+    if (taken_) {
+      if (static_cast<uint32_t>(level.value_or(-1) + 1) != taken_->chunks[i]) {
+        return Broken(i, "summary is not what was taken");
+      }
+      continue;
+    }
     const bool recompute =
         chunk.recompute || chunk.by_order || spec_.policy == LoadPolicy::kRecompute;
     if (level.has_value() == recompute) return Broken(i, "summary's decision is wrong");

@@ -22,7 +22,7 @@ constexpr double kSlice = 16 << 10;
 constexpr absl::Duration kOrigin = absl::Seconds(1000);
 constexpr char kLinkName[] = "link";
 
-using Message = absl::variant<SendPlan, SendData>;
+using Message = absl::variant<SendPlan, SendOrder, SendData>;
 
 class SharedSimulation {
  public:
@@ -83,6 +83,7 @@ class SharedSimulation {
     double served = 0;  // by the link, for kInTurn
     bool was_ready = false;
     bool judged = false;
+    bool taken = false;
     bool over = false;
   };
 
@@ -142,11 +143,14 @@ class SharedSimulation {
     auto session = LoadSession::Create(state.spec, options, now_);
     if (!session.ok()) return End(load, session.status());
     state.session = std::move(*session);
-    state.client = std::make_unique<ModelClient>(loads_[load].spec, loads_[load].client);
+    state.client =
+        std::make_unique<ModelClient>(loads_[load].spec, loads_[load].client, now_ - link_.one_way);
     state.checker = std::make_unique<SessionChecker>(loads_[load].spec);
     At(now_ + loads_[load].client.report_period, Kind::kTick, load);
     if (state.spec.deadline) {
-      At(now_ + *state.spec.deadline - link_.one_way, Kind::kDeadline, load);
+      const absl::Duration at = now_ + *state.spec.deadline - link_.one_way;
+      if (state.spec.policy == LoadPolicy::kDeadline) state.client->set_deadline(at);
+      At(at, Kind::kDeadline, load);
     }
     Serve(load);
   }
@@ -161,6 +165,9 @@ class SharedSimulation {
       if (const auto* plan = absl::get_if<SendPlan>(&action)) {
         Check(load, state.checker->OnPlan(*plan));
         Enqueue(load, *plan, 0);
+      } else if (const auto* order = absl::get_if<SendOrder>(&action)) {
+        Check(load, state.checker->OnOrder(*order));
+        Enqueue(load, *order, 0);
       } else if (const auto* data = absl::get_if<SendData>(&action)) {
         const uint64_t in_flight = before.bytes_sent - before.bytes_acknowledged;
         // The gate may have moved the estimate since; what the window bounds is checked of all.
@@ -245,16 +252,30 @@ class SharedSimulation {
     state.under_way.pop_front();
     if (const auto* plan = absl::get_if<SendPlan>(&message)) {
       state.client->OnPlan(*plan, now_);
+    } else if (const auto* order = absl::get_if<SendOrder>(&message)) {
+      state.client->OnOrder(*order, now_);
     } else {
-      const absl::Duration clock = now_ - kOrigin - loads_[load].at + link_.one_way;
-      state.client->OnData(absl::get<SendData>(message), now_, clock);
+      state.client->OnData(absl::get<SendData>(message), now_);
       if (loads_[load].client.report_every_frame) Report(load);
     }
     AfterClient(load);
   }
 
+  // At the deadline or after it the client takes what it has and is gone.
+  void TakeIfInPlace(size_t load, bool late) {
+    State& state = states_[load];
+    if (state.spec.policy != LoadPolicy::kDeadline || state.taken || state.over ||
+        !state.client->all_in_place()) {
+      return;
+    }
+    state.client->Take(late);
+    Report(load);
+    state.taken = true;
+  }
+
   void AfterClient(size_t load) {
     State& state = states_[load];
+    if (state.judged) TakeIfInPlace(load, /*late=*/true);
     const bool ready = state.client->all_ready();
     if (ready && !state.was_ready) Report(load);
     state.was_ready = ready;
@@ -265,6 +286,7 @@ class SharedSimulation {
   }
 
   void Report(size_t load) {
+    if (states_[load].taken) return;
     if (now_ - kOrigin - loads_[load].at >= loads_[load].client.vanishes_at) return;
     states_[load].reports.push_back(states_[load].client->TakeProgress());
     At(now_ + link_.one_way, Kind::kReport, load);
@@ -277,6 +299,7 @@ class SharedSimulation {
     const uint64_t before = state.session->state(now_).bytes_acknowledged;
     const absl::Status status = state.session->OnProgress(progress, now_);
     if (!status.ok()) return End(load, absl::InternalError(status.message()));
+    state.checker->OnProgress(progress);
     in_flight_ -= progress.bytes_received - before;
     if (link_.on_report) link_.on_report(now_ - kOrigin, load, progress.bytes_received);
     Serve(load);
@@ -288,6 +311,7 @@ class SharedSimulation {
     state.judged = true;
     result_.loads[load].usable_at_deadline = state.client->all_in_place();
     result_.loads[load].mean_level_at_deadline = state.client->mean_level();
+    TakeIfInPlace(load, /*late=*/false);
   }
 
   void Check(size_t load, const absl::Status& status) {

@@ -150,16 +150,17 @@ void ModelClient::Advance(absl::Duration now) {
       decode_queue_.pop_front();
     }
     const auto next =
-        std::find_if(decode_queue_.begin(), decode_queue_.end(),
-                     [this](uint32_t chunk) { return !recomputing_ || chunk > *recomputing_; });
+        std::find_if(decode_queue_.begin(), decode_queue_.end(), [this, now](uint32_t chunk) {
+          if (recomputing_ && chunk <= *recomputing_) return false;
+          return chunks_[chunk].decoded == 0 || now + DecodeTime(chunk) <= deadline_;
+        });
     if (!decoding_ && next != decode_queue_.end()) {
       decoding_ = *next;
       decode_queue_.erase(next);
       Chunk& chunk = chunks_[*decoding_];
       chunk.queued = false;
       decoding_to_ = chunk.received;
-      decode_ends_ =
-          now + absl::Seconds(spec_.chunks[*decoding_].tokens * model_.decode_seconds_per_token);
+      decode_ends_ = now + DecodeTime(*decoding_);
       moved = true;
     }
     if (!moved) break;
@@ -184,6 +185,21 @@ bool ModelClient::all_in_place() const {
   return std::all_of(chunks_.begin(), chunks_.end(), [](const Chunk& chunk) {
     return chunk.recomputed || (!chunk.recompute && chunk.decoded > 0);
   });
+}
+
+absl::Duration ModelClient::DecodeTime(uint32_t chunk) const {
+  return absl::Seconds(spec_.chunks[chunk].tokens * model_.decode_seconds_per_token);
+}
+
+LoadTaken ModelClient::Take(bool late) {
+  LoadTaken taken;
+  taken.late = late;
+  taken.chunks.reserve(chunks_.size());
+  for (const Chunk& chunk : chunks_) {
+    taken.chunks.push_back(chunk.recomputed ? 0 : static_cast<uint32_t>(chunk.decoded));
+  }
+  progress_.taken = taken;
+  return taken;
 }
 
 double ModelClient::mean_level() const {

@@ -30,6 +30,11 @@ class ModelClient {
   // When the current decode or recompute ends; InfiniteDuration if there is none.
   absl::Duration next_at() const;
 
+  // Its deadline, on the clock of `now`: no refinement is decoded that would end after it.
+  void set_deadline(absl::Duration at) { deadline_ = at; }
+  // What it has of every chunk. Requires all_in_place().
+  LoadTaken Take(bool late);
+
   // Every chunk was decoded at some level or recomputed.
   bool all_in_place() const;
   // Of what was decoded; recomputed chunks count as the finest, those not in place as 0.
@@ -61,12 +66,14 @@ class ModelClient {
   void Refresh(Chunk& chunk);
   bool InPlace(const Chunk& chunk) const { return chunk.recomputed || chunk.decoded > 0; }
   double PrefillSeconds(uint32_t chunk) const;
+  absl::Duration DecodeTime(uint32_t chunk) const;
 
   const LoadSpec& spec_;
   const SimulatedClient& model_;
   const absl::Duration clock_zero_;
   SendOrder order_;
   absl::Duration advanced_to_;
+  absl::Duration deadline_ = absl::InfiniteDuration();
   std::vector<Chunk> chunks_;
   std::deque<uint32_t> decode_queue_;
   absl::optional<uint32_t> decoding_, recomputing_;
