@@ -21,6 +21,13 @@ namespace {
 
 // Frames of several loads come through together; a shorter sample would see that, not the link.
 constexpr absl::Duration kSampleMin = absl::Milliseconds(25);
+// Loads are given up only if they could not make it on a link so much faster than expected.
+constexpr double kHope = 1.2;
+// On a link of which nothing is known: what socket buffers would take in any case.
+constexpr uint64_t kFirstWindow = 4 << 20;
+// A window holds less before the link than that of a load alone, since whoever becomes urgent waits
+// behind it.
+constexpr double kSharedQueueSeconds = 0.040;
 // What the others may have saved up beside an urgent load.
 constexpr double kFloorCreditMax = 512 << 10;
 
@@ -79,8 +86,14 @@ uint64_t LinkShare::window_bytes(absl::Duration now) const {
   limits.window_bytes_min = options_.window_bytes_min;
   limits.window_bytes_max = options_.window_bytes_max;
   const BandwidthEstimate link = estimator_.estimate(now);
-  const uint64_t window = WindowBytes(link, estimator_.rtt_min(), estimator_.acked_bytes(), limits);
-  if (members_.size() > 1) return window;
+  uint64_t window = WindowBytes(link, estimator_.rtt_min(), estimator_.acked_bytes(), limits);
+  if (link.lower_bound) window = std::max(window, std::min(kFirstWindow, limits.window_bytes_max));
+  if (members_.size() > 1) {
+    if (link.lower_bound) return window;
+    const double path_s = 1.5 * absl::ToDoubleSeconds(estimator_.rtt_min()) + kSharedQueueSeconds;
+    return std::max(options_.window_bytes_min,
+                    std::min(window, static_cast<uint64_t>(link.rate * path_s)));
+  }
   return std::min(options_.window_bytes_max,
                   static_cast<uint64_t>(kSoloWindow * static_cast<double>(window)));
 }
@@ -343,7 +356,8 @@ void LinkShare::Rank(const BandwidthEstimate& link, absl::Duration now) {
       chain += static_cast<double>(member.demand.bytes);
       if (entry.refinement) kept = {};  // base is not given up for it
       kept.emplace(member.demand.bytes, entry.id);
-      if (chain <= carries(link.rate, entry.at)) continue;
+      // Giving up is the harsher mistake: what is given up by a low estimate is late for sure.
+      if (chain <= kHope / usable * carries(link.rate, entry.at)) continue;
       chain -= static_cast<double>(kept.top().first);
       members_.at(kept.top().second).standing = LinkStanding::kLate;
       kept.pop();

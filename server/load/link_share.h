@@ -46,11 +46,13 @@ struct LinkShareView {
 
 // One link and the loads on it.
 //
-// Window. What is in flight of all loads together is at most the window that one load would have on
-// this link (send_window.h): one queue before the link, whoever's bytes are in it. So the order in
-// which bytes are let through is the order in which the link carries them, whether it serves its
-// connections in turn or first come first served, and a load that becomes urgent waits for no more
-// than that queue. A load alone may have kSoloWindow times as much, as nobody waits behind it.
+// Window. What is in flight of all loads together is at most
+//     rate * (1.5 * rtt_min + 40 ms),
+// which is less queue before the link than a load alone has (send_window.h): one queue, whoever's
+// bytes are in it. So the order in which bytes are let through is the order in which the link
+// carries them, whether it serves its connections in turn or first come first served, and a load
+// that becomes urgent waits for no more than that queue. A load alone may have kSoloWindow windows
+// of its own kind, as nobody waits behind it yet.
 //
 // Order. Loads with a deadline that have something that must be sent are put in order of deadline,
 // those that only finish a refinement behind the others.
