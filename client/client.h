@@ -3,6 +3,7 @@
 #ifndef KVSTREAM_CLIENT_CLIENT_H_
 #define KVSTREAM_CLIENT_CLIENT_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -46,13 +47,30 @@ enum class ClientRecomputeAbility { kNone, kSuffix, kAny, kFront };
 // It is never interrupted: a load that fails or is cancelled returns once the call has.
 using RecomputeFn = std::function<absl::Status(int64_t first_token, int64_t count)>;
 
+// Tells a recompute callback that the bytes of its chunk have come before it was done. One per
+// load.
+class RecomputeWatch {
+ public:
+  // Thread-safe. When true the callback may return CANCELLED at once; the bytes are then decoded,
+  // and what it has written of its range does not matter.
+  bool superseded() const { return superseded_.load(std::memory_order_acquire); }
+  // The client's.
+  void set_superseded(bool superseded) { superseded_.store(superseded, std::memory_order_release); }
+
+ private:
+  std::atomic<bool> superseded_{false};
+};
+
 struct LoadOptions {
   ClientPolicy policy = ClientPolicy::kDefault;  // kDeadline with a deadline, else kFastest
   absl::optional<absl::Duration> deadline;       // wanted load delay, counted from the call
   int level = 0;                                 // kFixed
   int floor_level = 0;
   ClientRecomputeAbility ability = ClientRecomputeAbility::kNone;
-  RecomputeFn recompute;                      // required unless ability is kNone
+  RecomputeFn recompute;  // required unless ability is kNone
+  // Optional: a callback that looks at it can stop, so the server orders recompute sooner and lets
+  // bytes and recompute race for the last chunk. Of this load only.
+  std::shared_ptr<RecomputeWatch> recompute_watch;
   double prefill_seconds_per_token = 0;       // 0: unknown
   double prefill_seconds_per_token_pair = 0;  // see proto LoadStart
   double bandwidth_hint_bytes_per_second = 0;

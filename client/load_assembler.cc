@@ -12,7 +12,7 @@ namespace kvstream {
 namespace {
 
 // As in the proto.
-constexpr uint64_t kDataBytesMax = 256 << 10;
+constexpr uint64_t kDataBytesMax = 1 << 20;
 // For a segment's headers and coder states, whatever its tokens.
 constexpr int64_t kSegmentOverheadBytes = 64 << 10;
 
@@ -60,10 +60,12 @@ absl::Status LoadAssembler::OnMessage(const v1::LoadResponse& message) {
     }
     case v1::LoadResponse::kSummary:
       return OnSummary(message.summary());
+    case v1::LoadResponse::kOrder:
+      return OnOrder(message.order());
     case v1::LoadResponse::MESSAGE_NOT_SET:
       break;
   }
-  return Violation("a message that is neither plan, data nor summary");
+  return Violation("a message that is neither plan, data, order nor summary");
 }
 
 absl::Status LoadAssembler::CheckSizes(uint32_t chunk, const v1::ChunkPlan& plan) {
@@ -79,7 +81,8 @@ absl::Status LoadAssembler::CheckSizes(uint32_t chunk, const v1::ChunkPlan& plan
     }
     return absl::OkStatus();
   }
-  if (plan.segment_bytes_size() != shape_.levels) {
+  // Fewer where the server has dropped the finest levels of a chunk for lack of room.
+  if (plan.segment_bytes_size() > shape_.levels) {
     return ChunkViolation(chunk,
                           absl::StrCat("the plan gives the bytes of ", plan.segment_bytes_size(),
                                        " levels where there are ", shape_.levels));
@@ -115,16 +118,15 @@ absl::Status LoadAssembler::OnPlan(const v1::ChunkPlan& plan) {
       state.recompute_planned = true;
       break;
     case v1::ChunkPlan::kLevel:
-      if (plan.level() >= static_cast<uint32_t>(shape_.levels)) {
-        return ChunkViolation(
-            chunk, absl::StrCat("planned at level ", plan.level(), " of ", shape_.levels));
-      }
-      if (static_cast<int>(plan.level()) < state.planned_level) {
-        return ChunkViolation(chunk, absl::StrCat("a later plan lowers level ", state.planned_level,
-                                                  " to ", plan.level()));
+      if (plan.level() >= state.segment_bytes.size()) {
+        return ChunkViolation(chunk, absl::StrCat("planned at level ", plan.level(), " of ",
+                                                  state.segment_bytes.size()));
       }
       if (state.recompute_planned) {
         return ChunkViolation(chunk, "planned at a level after it was planned as recompute");
+      }
+      if (static_cast<int>(plan.level()) < state.planned_level) {
+        return LowerPlan(chunk, static_cast<int>(plan.level()));
       }
       state.planned_level = static_cast<int>(plan.level());
       break;
@@ -132,6 +134,40 @@ absl::Status LoadAssembler::OnPlan(const v1::ChunkPlan& plan) {
       return ChunkViolation(chunk, "a plan without a decision");
   }
   Update(chunk);
+  return absl::OkStatus();
+}
+
+absl::Status LoadAssembler::LowerPlan(uint32_t chunk, int level) {
+  ChunkState& state = states_[chunk];
+  if (level + 1 != state.complete_levels) {
+    return ChunkViolation(
+        chunk, absl::StrCat("a later plan lowers level ", state.planned_level, " to ", level,
+                            ", but ", state.complete_levels, " segments have come"));
+  }
+  state.planned_level = level;
+  if (state.segments.size() > static_cast<size_t>(state.complete_levels)) {
+    state.segments.pop_back();
+  }
+  state.filled = 0;
+  Update(chunk);
+  return absl::OkStatus();
+}
+
+absl::Status LoadAssembler::OnOrder(const v1::RecomputeOrder& order) {
+  if (has_summary_) return Violation("an order after the summary");
+  if (shape_.ability == ClientRecomputeAbility::kNone) {
+    return Violation("an order to recompute, which the client said it cannot");
+  }
+  if (order.first() > order.end() || order.end() > chunks()) {
+    return Violation(absl::StrCat("an order for the chunks ", order.first(), " to ", order.end(),
+                                  " of ", chunks()));
+  }
+  order_first_ = order.first();
+  order_end_ = order.end();
+  constexpr uint64_t kNever = uint64_t{1} << 62;
+  anyway_at_ = order.anyway_at_ns() == 0 || order.anyway_at_ns() > kNever
+                   ? absl::InfiniteDuration()
+                   : absl::Nanoseconds(static_cast<int64_t>(order.anyway_at_ns()));
   return absl::OkStatus();
 }
 
@@ -163,8 +199,8 @@ absl::Status LoadAssembler::OnData(const SegmentFrame& frame) {
                           absl::StrCat("a data message of ", frame.size, " bytes at offset ",
                                        frame.offset, " of a segment of ", segment_bytes));
   }
-  // What was on its way when the chunk turned out to be damaged is dropped.
-  if (!state.damaged) {
+  // What was on its way when the chunk turned out to be damaged, or was recomputed, is dropped.
+  if (!state.damaged && !state.recomputed && !state.suffix) {
     if (state.filled == 0) {
       std::unique_ptr<char[]> segment(new (std::nothrow) char[segment_bytes]);
       if (segment == nullptr) {
@@ -204,7 +240,7 @@ absl::Status LoadAssembler::OnSummary(const v1::LoadSummary& summary) {
     const v1::ChunkPlan& decision = summary.chunks(static_cast<int>(chunk));
     if (decision.chunk() != chunk) return ChunkViolation(chunk, "missing from the summary");
     if (state.damaged && !state.recompute_planned) continue;  // Verdict() has the better words
-    if (state.recompute_planned) {
+    if (state.recompute_planned || state.recomputed) {
       if (!decision.has_recompute()) {
         return ChunkViolation(chunk, "the summary is not what was planned");
       }
@@ -239,16 +275,19 @@ void LoadAssembler::Update(uint32_t chunk) {
     }
   };
   const bool at_rest = !state.decoding && !state.recomputing;
-  const bool in_place = state.recomputed || (at_rest && state.decoded_level >= 0 &&
-                                             !state.damaged && !state.recompute_planned);
+  const bool in_place =
+      state.recomputed || (at_rest && state.decoded_level >= 0 && !state.damaged &&
+                           !state.recompute_planned && !state.suffix);
   const bool complete =
       state.planned_level >= 0 && state.complete_levels == state.planned_level + 1;
   const bool decodable = at_rest && complete && state.decoded_level < state.planned_level &&
-                         !state.recompute_planned && !state.damaged;
+                         !state.recompute_planned && !state.damaged && !state.suffix &&
+                         !state.recomputed;
   set_member(&not_in_place_, !in_place);
   set_member(&to_decode_, decodable && state.decoded_level < 0);
   set_member(&to_refine_, decodable && state.decoded_level >= 0);
-  set_member(&to_recompute_, at_rest && state.recompute_planned && !state.recomputed);
+  set_member(&to_recompute_,
+             at_rest && (state.recompute_planned || state.suffix) && !state.recomputed);
 
   const bool ready =
       state.recomputed || (in_place && state.decoded_level + 1 == state.complete_levels);
@@ -256,7 +295,8 @@ void LoadAssembler::Update(uint32_t chunk) {
   state.ready = ready;
 
   const bool finest = state.decoded_level + 1 == shape_.levels;
-  if (at_rest && (state.recompute_planned || state.damaged || finest)) {
+  if (at_rest &&
+      (state.recompute_planned || state.suffix || state.recomputed || state.damaged || finest)) {
     std::vector<std::unique_ptr<char[]>>().swap(state.segments);
   }
 }
@@ -306,16 +346,59 @@ absl::Status LoadAssembler::OnDecoded(uint32_t chunk, int level, const absl::Sta
                                    ShortChunkId(shape_.chunk_ids[chunk]), "): ", status.message()));
 }
 
-absl::optional<RecomputeJob> LoadAssembler::NextRecompute() {
-  if (recompute_under_way_ || to_recompute_.empty()) return absl::nullopt;
+bool LoadAssembler::InOrder(uint32_t chunk, absl::Duration clock) const {
+  const ChunkState& state = states_[chunk];
+  if (state.decoding || state.recomputing || state.damaged || Arrived(state)) return false;
+  return clock >= anyway_at_ || (chunk >= order_first_ && chunk < order_end_);
+}
+
+bool LoadAssembler::Ordered(uint32_t chunk, absl::Duration clock) const {
+  if (ordered_.up_to() > ordered_.first()) {
+    // One run of chunks, in which those that a plan gave to recompute count.
+    if (ordered_.newest() == v1::OrderProgress::STATE_GIVEN_UP) return false;
+    uint32_t next = ordered_.up_to();
+    while (next < chunk && states_[next].recompute_planned) ++next;
+    if (next != chunk) return false;
+  }
+  return InOrder(chunk, clock);
+}
+
+void LoadAssembler::BeginOrdered(uint32_t begin, uint32_t end) {
+  if (ordered_.up_to() == ordered_.first()) ordered_.set_first(begin);
+  ordered_.set_up_to(end);
+  ordered_.set_newest(v1::OrderProgress::STATE_BEGUN);
+  if (shape_.ability != ClientRecomputeAbility::kSuffix) return;
+  for (uint32_t chunk = begin; chunk < chunks(); ++chunk) {
+    states_[chunk].suffix = true;
+    Update(chunk);
+  }
+}
+
+bool LoadAssembler::recompute_superseded() const {
+  if (!recompute_under_way_ || recompute_job_.chunks != 1) return false;
+  const ChunkState& state = states_[recompute_job_.first_chunk];
+  return !state.suffix && !state.recompute_planned && Arrived(state);
+}
+
+absl::optional<RecomputeJob> LoadAssembler::NextRecompute(absl::Duration clock) {
+  if (recompute_under_way_ || not_in_place_.empty()) return absl::nullopt;
   RecomputeJob job;
-  job.first_chunk = *to_recompute_.begin();
   // It reads everything before it.
-  if (*not_in_place_.begin() < job.first_chunk) return absl::nullopt;
+  job.first_chunk = *not_in_place_.begin();
   job.chunks = 1;
-  while (job.chunks < shape_.recompute_run_chunks_max &&
-         to_recompute_.count(job.first_chunk + job.chunks) > 0) {
-    ++job.chunks;
+  const auto end = [&job] { return job.first_chunk + job.chunks; };
+  const auto more = [&] {
+    return job.chunks < shape_.recompute_run_chunks_max && end() < chunks();
+  };
+  if (to_recompute_.count(job.first_chunk) > 0) {
+    while (more() && to_recompute_.count(end()) > 0) ++job.chunks;
+    if (states_[job.first_chunk].suffix) ordered_.set_up_to(std::max(ordered_.up_to(), end()));
+  } else {
+    if (shape_.ability == ClientRecomputeAbility::kNone || !Ordered(job.first_chunk, clock)) {
+      return absl::nullopt;
+    }
+    while (more() && !states_[end()].recompute_planned && InOrder(end(), clock)) ++job.chunks;
+    BeginOrdered(job.first_chunk, end());
   }
   job.first_token = int64_t{job.first_chunk} * shape_.chunk_tokens;
   for (uint32_t i = 0; i < job.chunks; ++i) {
@@ -325,15 +408,15 @@ absl::optional<RecomputeJob> LoadAssembler::NextRecompute() {
     Update(chunk);
   }
   recompute_under_way_ = true;
-  undecodable_below_ = job.first_chunk + job.chunks;
-  if (shape_.ability == ClientRecomputeAbility::kFront) {
-    recomputed_up_to_ = std::max(recomputed_up_to_, undecodable_below_);
-  }
+  undecodable_below_ = end();
+  recomputed_up_to_ = std::max(recomputed_up_to_, end());
+  recompute_job_ = job;
   return job;
 }
 
 absl::Status LoadAssembler::OnRecomputed(const RecomputeJob& job, const absl::Status& status,
                                          absl::Duration took) {
+  const bool given_up = absl::IsCancelled(status) && recompute_superseded();
   recompute_under_way_ = false;
   undecodable_below_ = 0;
   for (uint32_t i = 0; i < job.chunks; ++i) {
@@ -342,12 +425,17 @@ absl::Status LoadAssembler::OnRecomputed(const RecomputeJob& job, const absl::St
     state.recomputed = status.ok();
     Update(job.first_chunk + i);
   }
+  if (ordered_.up_to() == job.first_chunk + job.chunks &&
+      ordered_.newest() == v1::OrderProgress::STATE_BEGUN) {
+    ordered_.set_newest(given_up ? v1::OrderProgress::STATE_GIVEN_UP
+                                 : v1::OrderProgress::STATE_DONE);
+  }
+  if (given_up) return absl::OkStatus();
   if (!status.ok()) {
     return absl::Status(status.code(),
                         absl::StrCat("recomputing tokens ", job.first_token, " to ",
                                      job.first_token + job.tokens - 1, ": ", status.message()));
   }
-  recomputed_up_to_ = std::max(recomputed_up_to_, job.first_chunk + job.chunks);
   recomputed_tokens_ += static_cast<uint64_t>(job.tokens);
   recompute_time_ += took;
   return absl::OkStatus();
@@ -361,6 +449,7 @@ void LoadAssembler::TakeProgress(v1::LoadProgress* progress) {
   progress->set_recomputed_up_to(recomputed_up_to_);
   progress->set_recomputed_tokens(recomputed_tokens_);
   progress->set_recompute_seconds(absl::ToDoubleSeconds(recompute_time_));
+  if (ordered_.up_to() > ordered_.first()) *progress->mutable_order() = ordered_;
   for (uint32_t chunk : unreported_damage_) progress->add_damaged_chunks(chunk);
   unreported_damage_.clear();
 }

@@ -60,8 +60,11 @@ struct RecomputeJob {
 // Rules of what it hands out:
 // - A chunk is decoded when all segments up to its planned level are there: chunks never decoded
 //   before go before refined ones, lower positions first. One decode a chunk at a time.
-// - Chunks planned as recompute are recomputed in context order, once every chunk before them is in
-//   place; neighbours that are planned at that moment go into one call, up to the shape's limit.
+// - Chunks planned as recompute, and those that a RecomputeOrder covers and that have not arrived,
+//   are recomputed in context order, once every chunk before them is in place; neighbours of which
+//   that is true at that moment go into one call, up to the shape's limit.
+// - A chunk that arrives while it is being recomputed under an order supersedes that: the recompute
+//   may be given up (OnRecomputed with CANCELLED), else its bytes are dropped.
 // - While a recompute runs, no chunk before or in it is decoded: the callback reads their KV.
 //
 // Every field of a message is checked before use; the first message that breaks the protocol gives
@@ -86,7 +89,14 @@ class LoadAssembler {
   // progress message reports it, and the server decides.
   absl::optional<DecodeJob> NextDecode();
   absl::Status OnDecoded(uint32_t chunk, int level, const absl::Status& status);
-  absl::optional<RecomputeJob> NextRecompute();
+  // clock: since the start was sent.
+  absl::optional<RecomputeJob> NextRecompute(absl::Duration clock = absl::ZeroDuration());
+  // The chunk under recompute has arrived, so CANCELLED would be a good answer.
+  bool recompute_superseded() const;
+  // The clock at which NextRecompute should be asked again without an event; infinite: never.
+  absl::Duration recompute_at() const {
+    return not_in_place_.empty() || recompute_under_way_ ? absl::InfiniteDuration() : anyway_at_;
+  }
   absl::Status OnRecomputed(const RecomputeJob& job, const absl::Status& status,
                             absl::Duration took);
 
@@ -121,6 +131,7 @@ class LoadAssembler {
   struct ChunkState {
     int planned_level = -1;  // none yet
     bool recompute_planned = false;
+    bool suffix = false;  // behind the cut of an order that was begun: to be recomputed
     bool decoding = false;
     bool recomputing = false;
     bool recomputed = false;
@@ -135,7 +146,17 @@ class LoadAssembler {
   };
 
   absl::Status OnPlan(const v1::ChunkPlan& plan);
+  absl::Status OnOrder(const v1::RecomputeOrder& order);
   absl::Status OnSummary(const v1::LoadSummary& summary);
+  // A later plan takes a refinement back.
+  absl::Status LowerPlan(uint32_t chunk, int level);
+  bool Arrived(const ChunkState& state) const {
+    return !state.damaged && state.complete_levels > shape_.floor_level;
+  }
+  // Whether an order makes the client begin with this chunk, all before it being in place.
+  bool Ordered(uint32_t chunk, absl::Duration clock) const;
+  bool InOrder(uint32_t chunk, absl::Duration clock) const;
+  void BeginOrdered(uint32_t begin, uint32_t end);
   absl::Status CheckSizes(uint32_t chunk, const v1::ChunkPlan& plan);
   absl::Status Violation(absl::string_view what) const;
   absl::Status ChunkViolation(uint32_t chunk, absl::string_view what) const;
@@ -153,6 +174,12 @@ class LoadAssembler {
   uint32_t decodes_under_way_ = 0;
   bool recompute_under_way_ = false;
   uint32_t undecodable_below_ = 0;  // while a recompute runs: the end of its chunks
+  // The standing order, and what was begun under any.
+  uint32_t order_first_ = 0;
+  uint32_t order_end_ = 0;
+  absl::Duration anyway_at_ = absl::InfiniteDuration();
+  v1::OrderProgress ordered_;
+  RecomputeJob recompute_job_;
   uint32_t chunks_ready_ = 0;
   uint32_t recomputed_up_to_ = 0;
   uint64_t recomputed_tokens_ = 0;

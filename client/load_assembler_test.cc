@@ -62,6 +62,15 @@ class Load {
     plan.mutable_recompute()->set_reason(v1::Recompute::REASON_FASTER);
     return assembler.OnMessage(Wrap(plan));
   }
+  absl::Status Order(uint32_t first, uint32_t end,
+                     absl::Duration anyway_at = absl::ZeroDuration()) {
+    v1::LoadResponse message;
+    message.mutable_order()->set_first(first);
+    message.mutable_order()->set_end(end);
+    message.mutable_order()->set_anyway_at_ns(
+        static_cast<uint64_t>(absl::ToInt64Nanoseconds(anyway_at)));
+    return assembler.OnMessage(message);
+  }
   absl::Status Data(uint32_t chunk, int level, uint64_t offset, absl::string_view bytes) {
     SegmentFrame frame;
     frame.chunk = chunk;
@@ -271,6 +280,111 @@ TEST(LoadAssemblerTest, NeighboursPlannedTogetherAreOneCallUpToItsLimit) {
   EXPECT_FALSE(load.assembler.NextRecompute().has_value()) << "chunk 3 is missing";
 }
 
+TEST(LoadAssemblerTest, AnOrderStandsUntilItMeetsWhatHasArrived) {
+  for (const auto ability : {ClientRecomputeAbility::kFront, ClientRecomputeAbility::kAny}) {
+    Load load(Shape(4, ability));
+    ASSERT_TRUE(load.Order(0, 4).ok());
+    for (uint32_t chunk : {0u, 1u}) {
+      const absl::optional<RecomputeJob> job = load.assembler.NextRecompute();
+      ASSERT_TRUE(job.has_value());
+      EXPECT_EQ(job->first_chunk, chunk);
+      EXPECT_EQ(load.Progress().order().up_to(), chunk + 1);
+      EXPECT_EQ(load.Progress().order().newest(), v1::OrderProgress::STATE_BEGUN);
+      ASSERT_TRUE(load.Send(3 - chunk, 0, 0).ok());
+      ASSERT_TRUE(load.assembler.OnRecomputed(*job, absl::OkStatus(), absl::Seconds(1)).ok());
+      EXPECT_EQ(load.Progress().order().newest(), v1::OrderProgress::STATE_DONE);
+    }
+    EXPECT_FALSE(load.assembler.NextRecompute().has_value()) << "never what has arrived";
+    ASSERT_TRUE(load.Decode().ok());
+    ASSERT_TRUE(load.Decode().ok());
+    ASSERT_TRUE(load.Summary({-1, -1, 0, 0}).ok());
+    EXPECT_TRUE(load.assembler.finished());
+  }
+}
+
+TEST(LoadAssemblerTest, AnOrderIsMovedButNotBelowWhatIsBegun) {
+  Load load(Shape(4, ClientRecomputeAbility::kFront));
+  ASSERT_TRUE(load.Order(0, 4).ok());
+  const absl::optional<RecomputeJob> job = load.assembler.NextRecompute();
+  ASSERT_TRUE(job.has_value());
+  ASSERT_TRUE(load.Order(0, 0).ok());
+  ASSERT_TRUE(load.assembler.OnRecomputed(*job, absl::OkStatus(), absl::Seconds(1)).ok());
+  EXPECT_FALSE(load.assembler.NextRecompute().has_value());
+  ASSERT_TRUE(load.Order(0, 2).ok());
+  EXPECT_EQ(load.assembler.NextRecompute()->first_chunk, 1);
+}
+
+TEST(LoadAssemblerTest, WhatHasNotArrivedByThenIsRecomputedAnyway) {
+  Load load(Shape(3, ClientRecomputeAbility::kFront));
+  ASSERT_TRUE(load.Order(0, 0, absl::Seconds(5)).ok());
+  EXPECT_FALSE(load.assembler.NextRecompute(absl::Seconds(4)).has_value());
+  EXPECT_EQ(load.assembler.recompute_at(), absl::Seconds(5));
+  EXPECT_TRUE(load.assembler.NextRecompute(absl::Seconds(5)).has_value());
+}
+
+TEST(LoadAssemblerTest, ASuffixThatIsBegunIsRecomputedWhateverArrives) {
+  LoadShape shape = Shape(4, ClientRecomputeAbility::kSuffix);
+  shape.recompute_run_chunks_max = 2;
+  Load load(shape);
+  ASSERT_TRUE(load.Order(1, 4).ok());
+  EXPECT_FALSE(load.assembler.NextRecompute().has_value()) << "chunk 0 is missing";
+  ASSERT_TRUE(load.Send(0, 0, 0).ok());
+  ASSERT_TRUE(load.Plan(1, 0).ok());
+  ASSERT_TRUE(load.Data(1, 0, 0, "aaa").ok());
+  ASSERT_TRUE(load.Decode().ok());
+  absl::optional<RecomputeJob> job = load.assembler.NextRecompute();
+  ASSERT_TRUE(job.has_value());
+  EXPECT_EQ(job->first_chunk, 1);
+  EXPECT_EQ(job->chunks, 2);
+  EXPECT_EQ(load.Progress().order().first(), 1);
+  ASSERT_TRUE(load.Data(1, 0, 3, "aaaaaaa").ok()) << "dropped";
+  ASSERT_TRUE(load.assembler.OnRecomputed(*job, absl::OkStatus(), absl::Seconds(1)).ok());
+  job = load.assembler.NextRecompute();
+  ASSERT_TRUE(job.has_value());
+  EXPECT_EQ(job->first_chunk, 3);
+  ASSERT_TRUE(load.assembler.OnRecomputed(*job, absl::OkStatus(), absl::Seconds(1)).ok());
+  ASSERT_TRUE(load.Summary({0, -1, -1, -1}).ok());
+  EXPECT_TRUE(load.assembler.finished());
+}
+
+TEST(LoadAssemblerTest, ARecomputeWhoseBytesComeFirstIsGivenUp) {
+  Load load(Shape(1, ClientRecomputeAbility::kFront));
+  ASSERT_TRUE(load.Order(0, 1).ok());
+  const absl::optional<RecomputeJob> job = load.assembler.NextRecompute();
+  ASSERT_TRUE(job.has_value());
+  EXPECT_FALSE(load.assembler.recompute_superseded());
+  ASSERT_TRUE(load.Send(0, 0, 0).ok());
+  EXPECT_TRUE(load.assembler.recompute_superseded());
+  EXPECT_FALSE(load.assembler.NextDecode().has_value()) << "the callback may still be writing";
+  ASSERT_TRUE(load.assembler.OnRecomputed(*job, absl::CancelledError(), absl::ZeroDuration()).ok());
+  EXPECT_EQ(load.Progress().order().newest(), v1::OrderProgress::STATE_GIVEN_UP);
+  EXPECT_FALSE(load.assembler.NextRecompute().has_value());
+  ASSERT_TRUE(load.Decode().ok());
+  ASSERT_TRUE(load.Summary({0}).ok());
+  EXPECT_TRUE(load.assembler.finished());
+  EXPECT_EQ(load.assembler.Result()[0].level, 0);
+}
+
+TEST(LoadAssemblerTest, ARefinementIsTakenBack) {
+  Load load(Shape(1));
+  ASSERT_TRUE(load.Send(0, 0, 0).ok());
+  ASSERT_TRUE(load.Decode().ok());
+  ASSERT_TRUE(load.Plan(0, 1).ok());
+  ASSERT_TRUE(load.Data(0, 1, 0, "bbb").ok());
+  ASSERT_TRUE(load.Plan(0, 0).ok());
+  ASSERT_TRUE(load.Plan(0, 1).ok()) << "and begun anew";
+  ASSERT_TRUE(load.Segment(0, 1).ok());
+  ASSERT_TRUE(load.Decode().ok());
+  ASSERT_TRUE(load.Summary({1}).ok());
+  EXPECT_TRUE(load.assembler.finished());
+}
+
+TEST(LoadAssemblerTest, RefusesOrdersOutOfRange) {
+  ExpectViolation(Load(Shape(2)).Order(0, 1), "which the client said it cannot");
+  ExpectViolation(Load(Shape(2, ClientRecomputeAbility::kAny)).Order(0, 3), "an order for");
+  ExpectViolation(Load(Shape(2, ClientRecomputeAbility::kAny)).Order(2, 1), "an order for");
+}
+
 TEST(LoadAssemblerTest, AFailedRecomputeEndsTheLoadWithItsError) {
   Load load(Shape(1, ClientRecomputeAbility::kAny));
   ASSERT_TRUE(load.PlanRecompute(0).ok());
@@ -285,7 +399,6 @@ TEST(LoadAssemblerTest, AFailedRecomputeEndsTheLoadWithItsError) {
 
 TEST(LoadAssemblerTest, FrontReportsAChunkAsSoonAsItIsWorkedOn) {
   for (const auto ability : {ClientRecomputeAbility::kFront, ClientRecomputeAbility::kAny}) {
-    const bool front = ability == ClientRecomputeAbility::kFront;
     Load load(Shape(4, ability));
     EXPECT_FALSE(load.assembler.NextRecompute().has_value()) << "the server decides";
     ASSERT_TRUE(load.PlanRecompute(0).ok());
@@ -294,13 +407,13 @@ TEST(LoadAssemblerTest, FrontReportsAChunkAsSoonAsItIsWorkedOn) {
     ASSERT_TRUE(job.has_value());
     EXPECT_EQ(job->first_chunk, 0);
     EXPECT_EQ(job->chunks, 1);
-    EXPECT_EQ(load.Progress().recomputed_up_to(), front ? 1 : 0);
+    EXPECT_EQ(load.Progress().recomputed_up_to(), 1);
     ASSERT_TRUE(load.Send(3, 0, 0).ok());
     ASSERT_TRUE(load.Decode().ok()) << "behind the front, decoding goes on";
     ASSERT_TRUE(load.assembler.OnRecomputed(*job, absl::OkStatus(), absl::Seconds(1)).ok());
     job = load.assembler.NextRecompute();
     ASSERT_TRUE(job.has_value());
-    EXPECT_EQ(load.Progress().recomputed_up_to(), front ? 2 : 1);
+    EXPECT_EQ(load.Progress().recomputed_up_to(), 2);
     ASSERT_TRUE(load.assembler.OnRecomputed(*job, absl::OkStatus(), absl::Seconds(1)).ok());
     EXPECT_FALSE(load.assembler.NextRecompute().has_value());
     EXPECT_EQ(load.Progress().recomputed_up_to(), 2);
@@ -434,7 +547,7 @@ TEST(LoadAssemblerTest, RefusesPlansOutOfRange) {
   plan = good;
   plan.mutable_recompute();
   ExpectViolation(plan_error(plan), "which the client said it cannot");
-  ExpectViolation(Load(Shape(1)).assembler.OnMessage({}), "neither plan, data nor summary");
+  ExpectViolation(Load(Shape(1)).assembler.OnMessage({}), "neither plan, data, order nor summary");
 }
 
 TEST(LoadAssemblerTest, RefusesPlansThatContradictEarlierOnes) {
@@ -483,10 +596,10 @@ TEST(LoadAssemblerTest, RefusesADataMessageLargerThanTheProtocolAllows) {
   v1::ChunkPlan plan;
   plan.set_tokens(kChunkTokens - 1);
   plan.set_level(0);
-  for (int i = 0; i < kLevels; ++i) plan.add_segment_bytes(1 << 20);
+  for (int i = 0; i < kLevels; ++i) plan.add_segment_bytes(2 << 20);
   ASSERT_TRUE(load.assembler.OnMessage(Load::Wrap(plan)).ok());
-  const std::string bytes((256 << 10) + 1, 'x');
-  ExpectViolation(load.Data(0, 0, 0, bytes), "a data message of 262145 bytes");
+  const std::string bytes((1 << 20) + 1, 'x');
+  ExpectViolation(load.Data(0, 0, 0, bytes), "a data message of 1048577 bytes");
   EXPECT_TRUE(load.Data(0, 0, 0, absl::string_view(bytes).substr(1)).ok());
 }
 

@@ -238,6 +238,7 @@ void LoadRpc::SendStart() {
   start->set_prefill_seconds_per_token(options_.prefill_seconds_per_token);
   start->set_prefill_seconds_per_token_pair(options_.prefill_seconds_per_token_pair);
   start->set_decode_seconds_per_token(decoders_->seconds_per_token());
+  start->set_recompute_can_stop(options_.recompute_watch != nullptr);
   start->set_bandwidth_hint_bytes_per_second(options_.bandwidth_hint_bytes_per_second);
   transport_.Write(request);
 }
@@ -266,6 +267,9 @@ absl::Status LoadRpc::OnMessage(const grpc::ByteBuffer& message) {
   if (assembler_.bytes_received() != bytes_before) {
     newest_bytes_ = last_heard_;
     progress_due_ = true;
+    if (options_.recompute_watch && assembler_.recompute_superseded()) {
+      options_.recompute_watch->set_superseded(true);
+    }
   }
   return status;
 }
@@ -293,8 +297,10 @@ void LoadRpc::TakeLocalResults() {
 void LoadRpc::GiveOutWork() {
   // Recompute first: it decides what may not be decoded while it runs.
   if (!recompute_under_way_ && options_.recompute) {
-    if (absl::optional<RecomputeJob> job = assembler_.NextRecompute(); job.has_value()) {
+    absl::optional<RecomputeJob> job = assembler_.NextRecompute(MonotonicNow() - start_sent_);
+    if (job.has_value()) {
       recompute_under_way_ = true;
+      if (options_.recompute_watch) options_.recompute_watch->set_superseded(false);
       progress_due_ = true;
       recompute_.Submit(*job);
     }
@@ -343,8 +349,13 @@ void LoadRpc::CheckTime() {
 
 absl::Duration LoadRpc::TimeToWait() const {
   if (!failure_.ok()) return absl::InfiniteDuration();
-  if (options_.cancelled) return kCancelPoll;
-  return std::min({kHeartbeat, kFarewell, call_.silence_max / 4});
+  absl::Duration order = assembler_.recompute_at();
+  if (order != absl::InfiniteDuration()) {
+    const absl::Duration left = order - (MonotonicNow() - start_sent_);
+    order = left > absl::ZeroDuration() ? left + absl::Milliseconds(1) : absl::InfiniteDuration();
+  }
+  if (options_.cancelled) return std::min(order, kCancelPoll);
+  return std::min({order, kHeartbeat, kFarewell, call_.silence_max / 4});
 }
 
 void LoadRpc::Fail(absl::Status status) {

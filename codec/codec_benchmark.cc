@@ -22,6 +22,7 @@
 
 #include "codec/benchmark_kv.h"
 #include "codec/calibration.h"
+#include "codec/cell_rows.h"
 #include "codec/decoder.h"
 #include "codec/encoder.h"
 #include "codec/level_coder.h"
@@ -162,6 +163,7 @@ void EntropyStage(const Profile& profile, const EncodedChunk& chunk) {
   LevelDecoder decoder(data);
   LevelEncoder encoder(data);
   std::vector<uint8_t> classes = data.classes;
+  CellRows rows;
   std::vector<int32_t> cells(static_cast<size_t>(data.coordinates) * kTokens);
   std::vector<int32_t> order;
   std::printf(
@@ -173,13 +175,14 @@ void EntropyStage(const Profile& profile, const EncodedChunk& chunk) {
     const std::vector<uint8_t> classes_below = classes;
     const std::vector<int32_t> parents = cells;
     // Decoding replaces the parents; copying them back is timed apart and taken off.
-    const double copy =
-        level == 0 ? 0 : Best([&] { std::copy(parents.begin(), parents.end(), cells.begin()); });
+    const CellRows rows_below = rows;
+    const double copy = level == 0 ? 0 : Best([&] { rows = rows_below; });
     const double decode = Best([&] {
       classes = classes_below;
-      if (level > 0) std::copy(parents.begin(), parents.end(), cells.begin());
-      Check(decoder.Decode(*segment, kTokens, &classes, cells.data()));
+      if (level > 0) rows = rows_below;
+      Check(decoder.Decode(*segment, kTokens, &classes, &rows));
     });
+    rows.Write(cells.data());
     const double encode = Best([&] {
       std::vector<uint8_t> chosen = classes_below;
       SegmentSections sections;

@@ -7,6 +7,7 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "codec/byte_io.h"
+#include "codec/cell_rows.h"
 #include "codec/exact_tokens.h"
 #include "codec/float16.h"
 #include "codec/inverse_transform.h"
@@ -46,7 +47,7 @@ class ChunkDecoder::Impl {
   std::vector<SegmentView> segments_;
   MutableKvView coded_;  // of the chunk at work, without its exact tokens
   std::vector<uint8_t> classes_;
-  std::vector<int32_t> cells_;  // [coordinate][token]
+  CellRows cells_;
   std::vector<float> mean_;
   std::vector<float> unit_;
 };
@@ -130,9 +131,8 @@ absl::Status ChunkDecoder::Impl::Decode(absl::Span<const absl::string_view> segm
   }
   const int64_t tokens = coded_.tokens;
   classes_ = data_.classes;
-  cells_.resize(static_cast<size_t>(data_.coordinates) * tokens + kCellsPadding);
   for (size_t i = 0; i < segments.size(); ++i) {
-    status = levels_.Decode(segments_[i], static_cast<int>(tokens), &classes_, cells_.data());
+    status = levels_.Decode(segments_[i], static_cast<int>(tokens), &classes_, &cells_);
     if (!status.ok()) return status;
   }
   if (tokens == 0) return absl::OkStatus();
@@ -141,7 +141,7 @@ absl::Status ChunkDecoder::Impl::Decode(absl::Span<const absl::string_view> segm
   const std::vector<float>& mean = data_.calibrated ? data_.mean : mean_;
   const std::vector<float>& unit = data_.calibrated ? data_.unit : unit_;
   for (const ProfileGroup& group : data_.groups) {
-    inverse_.Run(group, static_cast<int>(segments.size()) - 1, cells_.data(), classes_, mean, unit,
+    inverse_.Run(group, static_cast<int>(segments.size()) - 1, cells_, classes_, mean, unit,
                  position, coded_);
   }
   return absl::OkStatus();

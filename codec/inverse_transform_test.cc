@@ -20,7 +20,7 @@ using Layout = RopeParameters::Layout;
 
 std::vector<int32_t> RandomCells(const ProfileData& data, int tokens, int level, uint64_t seed) {
   TestRandom random(seed);
-  std::vector<int32_t> cells(static_cast<size_t>(data.coordinates) * tokens + kCellsPadding, 12345);
+  std::vector<int32_t> cells(static_cast<size_t>(data.coordinates) * tokens);
   for (int32_t i = 0; i < data.coordinates; ++i) {
     // Some coordinates are zero throughout, all have scales of their own.
     const double scale = i % 7 == 3 ? 0 : 20.0 / (1 + i % 50);
@@ -95,8 +95,10 @@ TestKv Inverse(const ProfileData& data, int level, const std::vector<int32_t>& c
                int64_t position, int tokens, ProductKind kind) {
   TestKv out(data.geometry, tokens);
   InverseTransform inverse(data);
+  CellRows rows;
+  rows.Read(cells.data(), data.coordinates, tokens, level, data.levels);
   for (const ProfileGroup& group : data.groups) {
-    inverse.Run(group, level, cells.data(), data.classes, data.mean, data.unit, position,
+    inverse.Run(group, level, rows, data.classes, data.mean, data.unit, position,
                 out.mutable_view(), kind);
   }
   return out;
@@ -184,7 +186,7 @@ TEST(InverseTransformTest, ValuesFarTooLargeForIntegersAreMultipliedInFloats) {
   options.group = Group::kHead;
   const std::shared_ptr<const Profile> profile = MakeTestProfile(geometry, 3, options, 300);
   const ProfileData& data = profile->data();
-  std::vector<int32_t> cells(static_cast<size_t>(data.coordinates) * 16 + kCellsPadding, 0);
+  std::vector<int32_t> cells(static_cast<size_t>(data.coordinates) * 16, 0);
   cells[0] = kMaxBaseSymbol * 27;
   cells[16] = 27;
   EXPECT_EQ(Inverse(data, 3, cells, 0, 16, ProductKind::kAuto).tensors(),

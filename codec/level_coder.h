@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "codec/cell_rows.h"
 #include "codec/profile_data.h"
 #include "codec/rans.h"
 #include "codec/rans_encode_kernels.h"
@@ -124,23 +125,35 @@ class LevelDecoder {
   // Makes the tables of all classes: some 16 KiB for each that is not null.
   explicit LevelDecoder(const ProfileData& profile);
 
-  // cells: parents on entry (unused at level 0), this level's cells on return. classes: in effect
+  // cells: parents on entry (at level 0 anything), this level's cells on return, or anything after
+  // an error. classes: in effect
   // at the level below, updated. Errors: DATA_LOSS for payload that does not decode,
   // INVALID_ARGUMENT for an impossible override or exception. Allocates nothing once it has decoded
   // as large a chunk. Cost: half a nanosecond a coded symbol with AVX-512, see docs/codec.md.
+  absl::Status Decode(const SegmentView& segment, int tokens, std::vector<uint8_t>* classes,
+                      CellRows* cells);
+  // The same for cells [coordinate][token], which are copied in and out.
   absl::Status Decode(const SegmentView& segment, int tokens, std::vector<uint8_t>* classes,
                       int32_t* cells);
 
  private:
   absl::Status DecodeOverride(absl::string_view bytes, std::vector<uint8_t>* classes);
-  absl::Status DecodeExceptions(int level, absl::string_view bytes, int tokens, int32_t* cells);
+  // Widens the rows whose class may give cells of more than 16 bits.
+  void WidenRows(const std::vector<uint8_t>& classes, CellRows* cells) const;
+  // Rows of null classes: zeros, or the middles of their parents.
+  void FillRows(int level, const std::vector<uint8_t>& classes, CellRows* cells) const;
+  // Wide rows after a level's symbols were decoded into their narrow ones.
+  void UpdateWideRows(int level, const std::vector<uint8_t>& classes, CellRows* cells) const;
+  absl::Status DecodeExceptions(int level, absl::string_view bytes, CellRows* cells) const;
 
   const ProfileData& profile_;
-  std::vector<BaseDecodeTable> base_;  // by class; of null classes unused
-  std::vector<uint32_t> slots_;        // of all of them
+  std::vector<BaseDecodeTable> base_;      // by class; of null classes unused
+  std::vector<uint32_t> slots_;            // of all of them
+  std::vector<RefineDecodeTable> refine_;  // [level - 1][class]
   std::vector<RansBlock> blocks_;
   std::vector<int32_t> order_;
   std::vector<uint8_t> override_;
+  CellRows copied_;  // of the Decode that copies
 };
 
 }  // namespace kvstream

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "codec/cell_rows.h"
 #include "codec/class_tables.h"
 
 namespace kvstream {
@@ -31,6 +32,17 @@ struct BaseDecodeTable {
 // Fills all of `out`, and slots[4096] behind it. Precondition: the table is not null.
 void PrepareBaseTable(const BaseTable& table, uint32_t* slots, BaseDecodeTable* out);
 
+// A refinement table made ready, by the parent clamped to -2..2, s, in 32 slots: s stands at s mod
+// 32, and with the index i of a symbol (0, 1 or 2) at (s + 8 i) mod 32.
+struct RefineDecodeTable {
+  alignas(64) uint16_t first[32];  // slots of symbol 0 end here
+  uint16_t second[32];             // those of symbol 1
+  uint16_t frequency[32];          // by s and i
+};
+
+// table: may be null, its entries are then 0.
+void PrepareRefineTable(const RefineTable& table, RefineDecodeTable* out);
+
 // Coordinates that one block codes, and its bytes. Borrowed.
 struct RansBlock {
   const char* data = nullptr;
@@ -40,16 +52,16 @@ struct RansBlock {
 };
 
 // Decodes blocks of level 0. tables: by class; classes: by coordinate, of which those of the blocks
-// are not null. cells: [coordinate][tokens], rows of the blocks' coordinates are written. tokens:
-// at least 1. False if a block does not end where it must; rows then hold anything. Reads and
-// writes stay within the blocks and the rows whatever the bytes are.
+// are not null. Rows of the blocks' coordinates in `cells` are written, their padding too; of wide
+// rows those in 32 bits if their table has a shift, else the narrow ones, which hold all of its
+// cells. At least one token. False if a block does not end where it must; rows then hold anything.
+// Reads and writes stay within the blocks and the rows whatever the bytes are.
 bool DecodeBaseBlocks(const RansBlock* blocks, size_t count, const BaseDecodeTable* tables,
-                      const uint8_t* classes, int tokens, int32_t* cells);
+                      const uint8_t* classes, CellRows* cells);
 
-// The same for a refinement level: rows hold the parents and are replaced by the cells. tables: by
-// class.
-bool DecodeRefineBlocks(const RansBlock* blocks, size_t count, const RefineTable* tables,
-                        const uint8_t* classes, int tokens, int32_t* cells);
+// The same for a refinement level: narrow rows hold the parents and are replaced by the cells.
+bool DecodeRefineBlocks(const RansBlock* blocks, size_t count, const RefineDecodeTable* tables,
+                        const uint8_t* classes, CellRows* cells);
 
 }  // namespace kvstream
 

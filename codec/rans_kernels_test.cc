@@ -70,6 +70,9 @@ class Decoders {
       PrepareBaseTable(coded.data.tables.base[klass], &slots_[klass * kProbabilityScale],
                        &base_[klass]);
     }
+    refine_.resize(coded.data.tables.refine.size());
+    for (size_t i = 0; i < refine_.size(); ++i)
+      PrepareRefineTable(coded.data.tables.refine[i], &refine_[i]);
   }
 
   // Payloads are copied to heap memory of exactly their size, so that a sanitizer sees any access
@@ -95,24 +98,71 @@ class Decoders {
     out.cells.resize(coded_.cells[level].size(), -9);
     const ClassTables& tables = coded_.data.tables;
     int32_t* const cells = out.cells.data();
-    if (level == 0) {
-      out.good = oracle ? OracleBaseBlocks(blocks.data(), blocks.size(), tables.base,
-                                           classes.data(), coded_.tokens, cells)
-                        : DecodeBaseBlocks(blocks.data(), blocks.size(), base_.data(),
-                                           classes.data(), coded_.tokens, cells);
+    if (oracle) {
+      out.good = level == 0
+                     ? OracleBaseBlocks(blocks.data(), blocks.size(), tables.base, classes.data(),
+                                        coded_.tokens, cells)
+                     : OracleRefineBlocks(blocks.data(), blocks.size(), &tables.Refine(level, 0),
+                                          classes.data(), coded_.tokens, cells);
+    } else if (level == 0) {
+      out.good = RunBase(blocks, classes, cells);
     } else {
-      out.good = oracle ? OracleRefineBlocks(blocks.data(), blocks.size(), &tables.Refine(level, 0),
-                                             classes.data(), coded_.tokens, cells)
-                        : DecodeRefineBlocks(blocks.data(), blocks.size(), &tables.Refine(level, 0),
-                                             classes.data(), coded_.tokens, cells);
+      out.good = RunRefine(level, blocks, classes, cells);
     }
     return out;
   }
 
  private:
+  bool RunBase(const std::vector<RansBlock>& blocks, const std::vector<uint8_t>& classes,
+               int32_t* cells) {
+    CellRows rows;
+    rows.Read(cells, coded_.data.coordinates, coded_.tokens, 0, coded_.data.levels);
+    std::vector<bool> shifted(classes.size());
+    for (size_t i = 0; i < classes.size(); ++i) {
+      const BaseTable& table = coded_.data.tables.base[classes[i]];
+      if ((table.max_symbol + 1) << table.shift <= CellRows::NarrowMax(0, coded_.data.levels))
+        continue;
+      rows.Widen(static_cast<int32_t>(i));
+      shifted[i] = table.shift > 0;
+    }
+    const bool good =
+        DecodeBaseBlocks(blocks.data(), blocks.size(), base_.data(), classes.data(), &rows);
+    for (size_t i = 0; i < classes.size(); ++i) {
+      for (int t = 0; t < coded_.tokens; ++t) {
+        const int32_t coordinate = static_cast<int32_t>(i);
+        cells[i * coded_.tokens + t] = rows.wide(coordinate) == nullptr || shifted[i]
+                                           ? rows.Get(coordinate, t)
+                                           : rows.narrow(coordinate)[CellRows::Place(t)];
+      }
+    }
+    return good;
+  }
+
+  bool RunRefine(int level, const std::vector<RansBlock>& blocks,
+                 const std::vector<uint8_t>& classes, int32_t* cells) {
+    CellRows rows;
+    rows.Read(cells, coded_.data.coordinates, coded_.tokens, level - 1, coded_.data.levels);
+    const bool good = DecodeRefineBlocks(blocks.data(), blocks.size(),
+                                         &refine_[(level - 1) * coded_.data.tables.classes],
+                                         classes.data(), &rows);
+    const ClassTables& tables = coded_.data.tables;
+    for (size_t i = 0; i < classes.size(); ++i) {
+      if (tables.Null(level, classes[i])) continue;
+      for (int t = 0; t < coded_.tokens; ++t) {
+        int32_t& cell = cells[i * coded_.tokens + t];
+        // A narrow row has its parents, of wide ones only what they are clamped to.
+        const int32_t parent =
+            rows.wide(static_cast<int32_t>(i)) == nullptr ? cell : std::max(-2, std::min(2, cell));
+        cell = 3 * cell + rows.narrow(static_cast<int32_t>(i))[CellRows::Place(t)] - 3 * parent;
+      }
+    }
+    return good;
+  }
+
   const Coded& coded_;
   std::vector<BaseDecodeTable> base_;
   std::vector<uint32_t> slots_;
+  std::vector<RefineDecodeTable> refine_;
 };
 
 TEST(RansKernelsTest, EveryTargetDecodesWhatTheOracleDecodes) {
@@ -185,8 +235,11 @@ TEST(RansKernelsTest, TablesOfEveryLengthAreSearchedRight) {
       std::vector<int32_t> expected(kLanes);
       OracleBaseBlocks(&run, 1, {table}, &klass, kLanes, expected.data());
       ForEachTarget([&] {
+        CellRows rows;
+        rows.Reset(1, kLanes, 1);
+        DecodeBaseBlocks(&run, 1, &prepared, &klass, &rows);
         std::vector<int32_t> decoded(kLanes);
-        DecodeBaseBlocks(&run, 1, &prepared, &klass, kLanes, decoded.data());
+        rows.Write(decoded.data());
         ASSERT_EQ(decoded, expected) << max_symbol;
       });
     }

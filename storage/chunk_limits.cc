@@ -1,5 +1,6 @@
 #include "storage/chunk_limits.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 
@@ -47,8 +48,12 @@ absl::Status ValidateChunk(const ChunkId& id, const ChunkInfo& info,
     return invalid("its model name has ", info.model.size(), " bytes; the limit is ",
                    kMaxModelBytes);
   }
+  if (info.levels_lost != 0) return invalid("a chunk has lost no levels when it is put");
   if (!FitsUnixNanos(info.created)) {
     return invalid("its time of creation is outside the years 1678 to 2262");
+  }
+  if (info.expires != absl::InfiniteFuture() && !FitsUnixNanos(info.expires)) {
+    return invalid("its time of expiry is outside the years 1678 to 2262");
   }
   return absl::OkStatus();
 }
@@ -58,6 +63,31 @@ absl::Status ValidateProfile(const StoredProfileId& id, absl::string_view bytes)
   return absl::InvalidArgumentError(absl::StrCat("PutProfile of profile ", ShortHex(id), ": has ",
                                                  bytes.size(), " bytes; the limit is ",
                                                  kMaxProfileBytes));
+}
+
+bool RestoresLevels(const ChunkInfo& stored, const ChunkInfo& given) {
+  const size_t common = stored.segment_bytes.size();
+  return stored.levels_lost > 0 && given.segment_bytes.size() > common &&
+         given.segment_bytes.size() <= common + stored.levels_lost &&
+         std::equal(stored.segment_bytes.begin(), stored.segment_bytes.end(),
+                    given.segment_bytes.begin()) &&
+         stored.parent == given.parent && stored.profile_id == given.profile_id &&
+         stored.first_token == given.first_token && stored.tokens == given.tokens;
+}
+
+absl::Status ValidateTrim(uint32_t keep_levels) {
+  if (keep_levels > 0) return absl::OkStatus();
+  return absl::InvalidArgumentError("Trim: at least one level must be kept; Delete removes chunks");
+}
+
+uint64_t TrimInfo(ChunkInfo* info, uint32_t keep_levels) {
+  uint64_t bytes = 0;
+  while (info->segment_bytes.size() > keep_levels) {
+    bytes += info->segment_bytes.back();
+    info->segment_bytes.pop_back();
+    ++info->levels_lost;
+  }
+  return bytes;
 }
 
 uint64_t PayloadBytes(const ChunkInfo& info) {

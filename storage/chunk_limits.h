@@ -21,7 +21,7 @@ inline constexpr size_t kMaxModelBytes = 512;
 inline constexpr uint64_t kMaxChunkBytes = uint64_t{1} << 30;
 inline constexpr uint64_t kMaxProfileBytes = uint64_t{1} << 30;
 
-// INVALID_ARGUMENT, naming the chunk and the field, if the info is outside the limits above, if its
+// INVALID_ARGUMENT, naming the chunk and the field, if the info is outside the limits above, if a
 // time does not fit 64-bit nanoseconds since the Unix epoch (years 1678 to 2262), or if the
 // segments are not the ones that it announces. O(levels).
 absl::Status ValidateChunk(const ChunkId& id, const ChunkInfo& info,
@@ -29,6 +29,18 @@ absl::Status ValidateChunk(const ChunkId& id, const ChunkInfo& info,
 
 // INVALID_ARGUMENT if a profile is larger than kMaxProfileBytes.
 absl::Status ValidateProfile(const StoredProfileId& id, absl::string_view bytes);
+
+// Whether a Put of `given` restores levels that the stored chunk has lost: it is the same chunk, as
+// far as infos tell, with more levels. That their common segments are the same bytes is for the
+// store to see.
+bool RestoresLevels(const ChunkInfo& stored, const ChunkInfo& given);
+
+// INVALID_ARGUMENT unless at least one level is to be kept.
+absl::Status ValidateTrim(uint32_t keep_levels);
+
+// Takes the finest levels off an info so that at most `keep_levels` are left; returns the bytes of
+// those taken.
+uint64_t TrimInfo(ChunkInfo* info, uint32_t keep_levels);
 
 // Sum of the segments' sizes of a validated info.
 uint64_t PayloadBytes(const ChunkInfo& info);

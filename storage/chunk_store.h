@@ -31,8 +31,12 @@ struct ChunkInfo {
   std::string model;  // for people; at most 512 bytes
   uint64_t first_token = 0;
   uint32_t tokens = 0;
-  std::vector<uint64_t> segment_bytes;  // per level, level 0 first
+  std::vector<uint64_t> segment_bytes;  // per level that is there, level 0 first
   absl::Time created;
+  // Finer levels than those, which the chunk had and has lost (Trim, eviction); 0 for a Put.
+  uint32_t levels_lost = 0;
+  // When the chunk may be removed unasked, to the nanosecond; InfiniteFuture: never.
+  absl::Time expires = absl::InfiniteFuture();
 };
 
 // Immutable bytes that stay valid for as long as this object lives, wherever it is moved. Releasing
@@ -65,22 +69,59 @@ class PinnedBytes {
   std::function<void()> release_;
 };
 
+// Keeps chunks from being evicted or trimmed until it is destroyed, on any thread; the store must
+// outlive it.
+class ChunkHold {
+ public:
+  ChunkHold() = default;
+  // `release` runs once, on destruction.
+  explicit ChunkHold(std::function<void()> release) : release_(std::move(release)) {}
+  ~ChunkHold() { Release(); }
+  ChunkHold(ChunkHold&& other) noexcept { *this = std::move(other); }
+  ChunkHold& operator=(ChunkHold&& other) noexcept {
+    if (this != &other) {
+      Release();
+      release_ = std::exchange(other.release_, nullptr);
+    }
+    return *this;
+  }
+
+ private:
+  void Release() {
+    if (release_) std::exchange(release_, nullptr)();
+  }
+
+  std::function<void()> release_;
+};
+
 struct StoreStats {
   uint64_t chunks = 0;         // may be an estimate where counting would scan
   uint64_t payload_bytes = 0;  // segments of all chunks; may be an estimate
   uint64_t disk_bytes = 0;     // 0 for stores without a disk
+  // What the store may hold, of the kind that it bounds: disk_bytes of a store with a disk, else
+  // payload. 0: no bound.
+  uint64_t capacity_bytes = 0;
+  // Since the store was opened: segments that eviction removed, their bytes, and chunks of which
+  // nothing is left.
+  uint64_t evicted_segments = 0;
+  uint64_t evicted_bytes = 0;
+  uint64_t evicted_chunks = 0;
 };
 
-// Thread-safe. Every method blocks; none calls back. Errors common to all: UNAVAILABLE or
-// RESOURCE_EXHAUSTED from the medium (disk full), DATA_LOSS for stored bytes that fail a checksum;
-// each names the operation and the chunk.
+// Thread-safe. Every method but TryReadSegment blocks; none calls back. Errors common to all:
+// UNAVAILABLE or RESOURCE_EXHAUSTED from the medium (disk full), DATA_LOSS for stored bytes that
+// fail a checksum; each names the operation and the chunk.
 class ChunkStore {
  public:
   virtual ~ChunkStore() = default;
 
   // Stores a chunk: atomic, and durable on return. A chunk that exists is left as it is and false
-  // is returned (chunks are immutable). segments.size() must equal info.segment_bytes.size(), with
-  // those sizes (INVALID_ARGUMENT).
+  // is returned (chunks are immutable), except that levels that it has lost are restored: true, if
+  // what is left of it are the same bytes as here. segments.size() must equal
+  // info.segment_bytes.size(), with those sizes (INVALID_ARGUMENT).
+  //
+  // A store with a capacity evicts to make room, which may take a while; RESOURCE_EXHAUSTED if
+  // there is none to be had.
   virtual absl::StatusOr<bool> Put(const ChunkId& id, const ChunkInfo& info,
                                    absl::Span<const absl::string_view> segments) = 0;
 
@@ -95,8 +136,28 @@ class ChunkStore {
   // or level is absent.
   virtual absl::StatusOr<PinnedBytes> ReadSegment(const ChunkId& id, uint32_t level) = 0;
 
+  // As ReadSegment if that need not wait for the medium (a hit in a cache), else nothing. The one
+  // method that may be called where blocking is not allowed. By default always nothing.
+  virtual absl::optional<absl::StatusOr<PinnedBytes>> TryReadSegment(const ChunkId& id,
+                                                                     uint32_t level) {
+    return absl::nullopt;
+  }
+
   // Deletes chunks; returns how many existed. Pinned bytes stay valid.
   virtual absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) = 0;
+
+  // Takes the finest levels of chunks so that at most `keep_levels`, at least 1, are left
+  // (INVALID_ARGUMENT); held chunks stay as they are. Atomic per chunk. Returns how many lost any.
+  virtual absl::StatusOr<size_t> Trim(absl::Span<const ChunkId> ids, uint32_t keep_levels) = 0;
+
+  // Until the hold is destroyed these chunks are neither evicted nor trimmed; Delete is not
+  // affected. Take it before asking for their infos. May wait for a removal that is under way,
+  // which is short. Ids need not be stored and may repeat.
+  virtual ChunkHold Hold(absl::Span<const ChunkId> ids) = 0;
+
+  // These chunks were of use: keeps them longer where there is a capacity. Never waits for a disk.
+  // What was noted last may be lost in a crash.
+  virtual void Touch(absl::Span<const ChunkId> ids) = 0;
 
   // Up to `limit` chunks with ids greater than `after` (none: from the beginning), in id order.
   virtual absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(

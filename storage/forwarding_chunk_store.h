@@ -31,9 +31,15 @@ class ForwardingChunkStore : public ChunkStore {
   absl::StatusOr<PinnedBytes> ReadSegment(const ChunkId& id, uint32_t level) override {
     return inner_->ReadSegment(id, level);
   }
+  // TryReadSegment is not forwarded, and has nothing: it would go past an override of ReadSegment.
   absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) override {
     return inner_->Delete(ids);
   }
+  absl::StatusOr<size_t> Trim(absl::Span<const ChunkId> ids, uint32_t keep_levels) override {
+    return inner_->Trim(ids, keep_levels);
+  }
+  ChunkHold Hold(absl::Span<const ChunkId> ids) override { return inner_->Hold(ids); }
+  void Touch(absl::Span<const ChunkId> ids) override { inner_->Touch(ids); }
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
       const absl::optional<ChunkId>& after, size_t limit) override {
     return inner_->List(after, limit);

@@ -12,12 +12,9 @@ namespace kvstream {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-// Recompute in ability FRONT or ANY is given out so far ahead that neither a plan, which queues
-// behind a window of data, nor a report's delay leaves the client a gap; once its speed was
-// measured far enough that it still has work when a plan cannot reach it because the link stands
-// still.
-constexpr double kRecomputeAheadSeconds = 0.100;
-constexpr double kMeasuredRecomputeAheadSeconds = 0.500;
+// A load that should do without recompute falls back to it when it takes this much longer.
+constexpr double kLate = 1.3;
+constexpr absl::Duration kLateGrace = absl::Milliseconds(50);
 // How long a report of recompute may take beside the round trip.
 constexpr absl::Duration kReportGrace = absl::Milliseconds(50);
 // Without reports a plan that may still turn to recompute is looked at so often.
@@ -78,18 +75,23 @@ AdaptiveLoadSession::AdaptiveLoadSession(const LoadSpec& spec, const LoadSession
       margin_(MarginFor(spec, options)),
       base_level_(BaseLevelFor(spec)),
       decode_s_per_token_(spec.decode_seconds_per_token),
+      can_stop_(spec.recompute_can_stop),
       startup_rate_(spec.bandwidth_hint_bytes_per_second > 0 ? spec.bandwidth_hint_bytes_per_second
                                                              : options.startup_bytes_per_second),
       estimator_(spec.bandwidth_hint_bytes_per_second),
       cachegen_(spec.bandwidth_hint_bytes_per_second),
+      orders_(chunks_.size(), spec.ability, spec.recompute_can_stop),
       ledger_(&chunks_,
               PrefillModel(spec.prefill_seconds_per_token, spec.prefill_seconds_per_token_pair)),
       delivery_(&chunks_, OrderFor(spec), StopsFor(spec, chunks_, options)),
       boundary_(delivery_.order() == BaseOrder::kForward ? chunks_.size() : 0),
+      arrived_(delivery_.order() == BaseOrder::kForward ? 0 : chunks_.size()),
       reported_at_(now),
       advanced_at_(now) {
   if (policy_ == LoadPolicy::kRecompute) {
     GiveToRecompute(0, size(), RecomputeReason::kPolicy, now);
+    tellings_.clear();
+    orders_.Want({0, size(), absl::InfiniteDuration()}, 0, absl::ZeroDuration());
   }
 }
 
@@ -101,6 +103,7 @@ LoadAction AdaptiveLoadSession::Next(absl::Duration now) {
   while (true) {
     if (!failure_.ok()) return Fail{failure_};
     if (absl::optional<SendPlan> plan = TellNext()) return *plan;
+    if (absl::optional<SendOrder> order = orders_.Take()) return *order;
     if (replan_) {
       replan_ = false;
       Replan(now);
@@ -130,6 +133,18 @@ LoadAction AdaptiveLoadSession::Next(absl::Duration now) {
 }
 
 absl::optional<SendPlan> AdaptiveLoadSession::TellNext() {
+  while (!lowered_.empty()) {
+    const uint32_t chunk = lowered_.front();
+    lowered_.pop_front();
+    const int level = delivery_.complete(chunk) - 1;
+    if (delivery_.recompute(chunk) || delivery_.plan_level(chunk) <= level) continue;
+    SendPlan plan;
+    plan.chunk = chunk;
+    plan.decision.level = level;
+    delivery_.SetPlanLevel(chunk, level);
+    delivery_.DropPartial(chunk);
+    return plan;
+  }
   while (!tellings_.empty()) {
     Telling& telling = tellings_.front();
     if (telling.begin >= telling.end) {
@@ -159,9 +174,10 @@ absl::optional<LoadAction> AdaptiveLoadSession::Proceed(absl::Duration now) {
     return LoadAction(plan);
   }
   const BandwidthEstimate estimate = Estimate(now);
-  const uint64_t window = Window(estimate, work_->refinement);
+  const uint64_t window = Window(estimate, work_->kind == Kind::kRefinement);
   const uint64_t in_flight = estimator_.unacked_bytes();
-  const uint64_t frame = FrameBytes(estimate, estimator_.sent_bytes(), options_);
+  const bool certain = base_is_certain() && work_->kind != Kind::kRefinement;
+  const uint64_t frame = FrameBytes(estimate, certain, estimator_.sent_bytes(), options_);
   const SendData piece = delivery_.NextPiece(chunk, std::min(frame, window));
   if (in_flight + piece.size > window || !Admitted(piece.size, now)) return absl::nullopt;
 
@@ -172,6 +188,8 @@ absl::optional<LoadAction> AdaptiveLoadSession::Proceed(absl::Duration now) {
   estimator_.OnSent(piece.size, now);
   queue_.OnSent(piece.size, estimate.rate, now);
   delivery_.OnSent(piece);
+  if (in_flight_.empty() || in_flight_.back().chunk != chunk) in_flight_.push_back({chunk, 0});
+  in_flight_.back().end_offset = estimator_.sent_bytes();
   last_sent_ = piece;
   if (delivery_.complete(chunk) > work_->target) FinishWork();
   return LoadAction(piece);
@@ -226,8 +244,8 @@ uint64_t AdaptiveLoadSession::Window(const BandwidthEstimate& estimate, bool ref
 
 void AdaptiveLoadSession::FinishWork() {
   decoder_.OnSent(estimator_.sent_bytes(), chunks_.tokens(work_->chunk) * decode_s_per_token_,
-                  work_->refinement && recompute_reads_refined());
-  if (!work_->refinement) {
+                  work_->kind == Kind::kRefinement && recompute_reads_refined());
+  if (work_->kind == Kind::kBase) {
     delivery_.CloseFrontier();
     replan_ = true;
   }
@@ -285,25 +303,70 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
   const Split split =
       policy_ == LoadPolicy::kDeadline ? SplitForQuality(input) : SplitForSpeed(input);
   boundary_ = split.boundary;
-
-  if (delivery_.order() == BaseOrder::kForward) {
-    // The cut may move until the stream has come to it.
-    if (boundary_ == input.open.begin) {
-      GiveToRecompute(input.open.begin, input.open.end, RecomputeReason::kFaster, now);
-    }
-    return;
+  if (forward()) {
+    OrderSuffix(input, split, now);
+  } else {
+    OrderFront(input, split, now);
   }
   // A chunk that is partly sent may wait: until the client has come to it, or the plan changes
   // back.
-  if (work_.has_value() && !work_->refinement && work_->chunk < boundary_) work_.reset();
-  const double window_s = input.view.rtt_s + kWindowQueueSeconds;
-  const double ahead_s =
-      std::max(input.view.latency_s, window_s) +
-      (ledger_.reported_tokens() > 0 ? kMeasuredRecomputeAheadSeconds : kRecomputeAheadSeconds);
-  for (uint32_t chunk = input.open.begin; chunk < boundary_ && !delivery_.all_decided(); ++chunk) {
-    if (ledger_.backlog_s(front_end(), input.prefill, now) >= ahead_s) break;
-    GiveToRecompute(chunk, chunk + 1, RecomputeReason::kFaster, now);
+  if (work_.has_value() && work_->kind == Kind::kBase && !forward() && work_->chunk < boundary_) {
+    work_.reset();
   }
+  // A base that has to be sent after all does not wait for a refinement.
+  if (work_.has_value() && work_->kind == Kind::kRefinement && StreamsFrontier()) {
+    lowered_.push_back(work_->chunk);
+    work_.reset();
+  }
+}
+
+absl::Duration AdaptiveLoadSession::AnywayAt(const SplitInput& input, absl::Duration now) const {
+  if (policy_ != LoadPolicy::kDeadline) return absl::InfiniteDuration();
+  const uint32_t begin = forward() ? arrived_ : orders_.progress().up_to;
+  const uint32_t end = forward() ? size() : arrived_;
+  const double work_s = input.recompute_backlog_s +
+                        input.prefill.safety() * input.prefill.seconds(chunks_, begin, end);
+  const absl::Duration at = now - created_ + absl::Seconds(input.view.time_left_s - work_s);
+  return at > now - created_ ? at : absl::InfiniteDuration();
+}
+
+void AdaptiveLoadSession::OrderSuffix(const SplitInput& input, const Split& split,
+                                      absl::Duration now) {
+  if (orders_.begun()) return;
+  orders_.Want({split.boundary, size(), AnywayAt(input, now)}, input.open.begin, now - created_);
+}
+
+void AdaptiveLoadSession::OrderFront(const SplitInput& input, const Split& split,
+                                     absl::Duration now) {
+  const uint32_t next = orders_.progress().up_to;
+  SendOrder order = {0, size(), absl::InfiniteDuration()};
+  const absl::Duration late = now - created_ + absl::Seconds(kLate * split.expected_s) + kLateGrace;
+  const bool link_unknown =
+      estimator_.estimate(now).lower_bound && estimator_.estimate(now).hint == 0;
+  bool wanted = split.boundary > input.open.begin || (can_stop_ && link_unknown);
+  if (policy_ == LoadPolicy::kDeadline) {
+    wanted = wanted || !split.finest;
+  } else {
+    // Both ends work until they meet, wherever that is.
+    boundary_ = input.open.begin;
+  }
+  if (!wanted) {
+    order.end = next;
+    if (policy_ == LoadPolicy::kDeadline) {
+      order.anyway_at = AnywayAt(input, now);
+    } else if (can_stop_) {
+      order.anyway_at = late;
+    }
+  } else if (!can_stop_ && policy_ == LoadPolicy::kDeadline) {
+    // A chunk begun that would not be done in time could not be saved by its bytes.
+    order.end = std::max(next, split.boundary);
+    order.anyway_at = AnywayAt(input, now);
+    if (order.anyway_at == absl::InfiniteDuration()) order.anyway_at = late;
+  } else if (!can_stop_ && work_.has_value() && work_->kind == Kind::kBase &&
+             work_->chunk == next && RaceIsWon(next, now)) {
+    order.end = next;
+  }
+  orders_.Want(order, next, now - created_);
 }
 
 void AdaptiveLoadSession::GiveToRecompute(uint32_t begin, uint32_t end, RecomputeReason reason,
@@ -327,7 +390,7 @@ void AdaptiveLoadSession::GiveToRecompute(uint32_t begin, uint32_t end, Recomput
 }
 
 bool AdaptiveLoadSession::PickWork(absl::Duration now) {
-  if (delivery_.all_decided()) return PickRefinement(now);
+  if (delivery_.all_decided()) return PickRace(now) || PickRefinement(now);
   const uint32_t chunk = delivery_.frontier();
   if (policy_ == LoadPolicy::kCacheGen) {
     const bool text =
@@ -344,13 +407,39 @@ bool AdaptiveLoadSession::PickWork(absl::Duration now) {
       GiveToRecompute(chunk, suffix ? size() : chunk + 1, RecomputeReason::kFaster, now);
       return true;
     }
-    work_ = Work{chunk, *level, /*refinement=*/false};
+    work_ = Work{chunk, *level, Kind::kBase};
     return true;
   }
-  const bool streamed =
-      delivery_.order() == BaseOrder::kForward ? chunk < boundary_ : chunk >= boundary_;
-  if (!streamed) return PickRefinement(now);
-  work_ = Work{chunk, base_level_, /*refinement=*/false};
+  if (!StreamsFrontier()) return PickRefinement(now);
+  work_ = Work{chunk, base_level_, Kind::kBase};
+  return true;
+}
+
+bool AdaptiveLoadSession::RaceIsWon(uint32_t chunk, absl::Duration now) {
+  const PlannerView view = View(now);
+  uint64_t bytes = chunks_.bytes(chunk, chunk + 1, base_level_);
+  bytes -= std::min(bytes, delivery_.sent_bytes(chunk));
+  const double arrives_s = view.latency_s - view.rtt_s / 2 +
+                           static_cast<double>(bytes) / view.rate +
+                           chunks_.tokens(chunk) * decode_s_per_token_;
+  const PrefillModel model =
+      ledger_.model_now(front_end(), estimator_.rtt_min() + kReportGrace, now);
+  double recomputed_s = ledger_.backlog_s(front_end(), model, now);
+  if (orders_.newest_begun() != chunk) recomputed_s += model.seconds(chunks_, chunk, chunk + 1);
+  if (policy_ == LoadPolicy::kDeadline && recomputed_s * model.safety() <= view.time_left_s) {
+    return false;
+  }
+  return arrives_s < recomputed_s;
+}
+
+bool AdaptiveLoadSession::PickRace(absl::Duration now) {
+  const absl::optional<uint32_t> newest = orders_.newest_begun();
+  if (!can_stop_ || race_failed_ || forward() || !newest ||
+      delivery_.complete(*newest) > base_level_ || Lost(*newest) ||
+      policy_ == LoadPolicy::kRecompute || !ledger_.model().known() || !RaceIsWon(*newest, now)) {
+    return false;
+  }
+  work_ = Work{*newest, base_level_, Kind::kRace};
   return true;
 }
 
@@ -361,7 +450,11 @@ absl::Duration AdaptiveLoadSession::ArrivalBy(absl::Duration now) {
 
 double AdaptiveLoadSession::PromisedRecompute(absl::Duration now) const {
   const PrefillModel& model = ledger_.model();
-  return ledger_.backlog_s(size(), model, now) * model.safety();
+  double work_s = ledger_.backlog_s(size(), model, now);
+  if (forward() && orders_.standing() && !orders_.begun() && plans_splits()) {
+    work_s += model.seconds(chunks_, orders_.told_order().first, size());
+  }
+  return work_s * model.safety();
 }
 
 bool AdaptiveLoadSession::PickRefinement(absl::Duration now) {
@@ -369,22 +462,45 @@ bool AdaptiveLoadSession::PickRefinement(absl::Duration now) {
   // Segments of different chunks may only meet at segment boundaries.
   if (!delivery_.all_decided() && delivery_.touched(delivery_.frontier())) return false;
   const absl::optional<DeliveryState::Refinement> next = delivery_.NextRefinement();
-  if (!next) return false;
+  // What the client is at may not have arrived there.
+  if (!next || (!forward() && next->chunk < orders_.progress().up_to)) return false;
   const double decoder_busy_s =
       decoder_.busy_s(recompute_reads_refined() ? PromisedRecompute(now) : 0, now);
   if (!FitsInTime(View(now), next->bytes, chunks_.tokens(next->chunk), decoder_busy_s)) {
     return false;
   }
-  work_ = Work{next->chunk, next->target, /*refinement=*/true};
+  work_ = Work{next->chunk, next->target, Kind::kRefinement};
   return true;
 }
 
 // ------------------------------------------------------------------------------------ events
 
+absl::Status AdaptiveLoadSession::CheckOrderProgress(const OrderProgress& progress) const {
+  absl::Status status = orders_.CheckReport(progress);
+  if (!status.ok() || progress.up_to == progress.first) return status;
+  if (forward() && policy_ != LoadPolicy::kRecompute && delivery_.open().begin < progress.first &&
+      !orders_.begun()) {
+    return absl::InvalidArgumentError(absl::StrCat("progress begins at chunk ", progress.first,
+                                                   ", before which not all was sent"));
+  }
+  if (progress.newest == OrderProgress::State::kGivenUp &&
+      delivery_.complete(progress.up_to - 1) <= base_level_ && !Lost(progress.up_to - 1)) {
+    return absl::InvalidArgumentError(absl::StrCat("progress gives up chunk ", progress.up_to - 1,
+                                                   ", of which not enough was sent"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status AdaptiveLoadSession::CheckProgress(const ClientProgress& progress) const {
-  if (progress.chunks_ready > delivery_.deliverable()) {
+  absl::Status status = CheckOrderProgress(progress.order);
+  if (!status.ok()) return status;
+  uint32_t deliverable = delivery_.deliverable();
+  for (uint32_t chunk = progress.order.first; chunk < progress.order.up_to; ++chunk) {
+    if (!delivery_.recompute(chunk) && delivery_.complete(chunk) == 0) ++deliverable;
+  }
+  if (progress.chunks_ready > deliverable) {
     return absl::InvalidArgumentError(absl::StrCat("progress reports ", progress.chunks_ready,
-                                                   " chunks ready of ", delivery_.deliverable(),
+                                                   " chunks ready of ", deliverable,
                                                    " that can be"));
   }
   if (progress.recompute_time < absl::ZeroDuration()) {
@@ -407,6 +523,7 @@ absl::Status AdaptiveLoadSession::OnProgress(const ClientProgress& progress, abs
   // The ledger is checked before the estimator changes: both are only changed by a report that is
   // possible as a whole.
   if (status.ok()) status = estimator_.CheckReport(progress.bytes_received, progress.clock);
+  if (status.ok()) TakeOrderProgress(progress.order, now);
   if (status.ok()) {
     status = ledger_.OnReport(progress.recomputed_up_to, progress.recomputed_tokens,
                               progress.recompute_time, now, &recomputed);
@@ -416,6 +533,7 @@ absl::Status AdaptiveLoadSession::OnProgress(const ClientProgress& progress, abs
     failure_ = status;
     return status;
   }
+  PopArrived();
   if (options_.gate != nullptr) {
     options_.gate->OnAcknowledged(estimator_.acked_bytes() - acked, Demand(), now);
   }
@@ -444,6 +562,45 @@ absl::Status AdaptiveLoadSession::OnProgress(const ClientProgress& progress, abs
   return absl::OkStatus();
 }
 
+void AdaptiveLoadSession::TakeOrderProgress(const OrderProgress& progress, absl::Duration now) {
+  if (progress.up_to == progress.first) return;
+  const bool first_time = !orders_.begun();
+  const uint32_t begin = first_time ? progress.first : orders_.progress().up_to;
+  const bool gives_up = progress.newest == OrderProgress::State::kGivenUp &&
+                        orders_.progress().newest != OrderProgress::State::kGivenUp;
+  orders_.OnReport(progress);
+  // With a suffix everything behind is settled at once.
+  uint32_t end = progress.up_to;
+  if (ability_ == RecomputeAbility::kSuffix) end = first_time ? size() : begin;
+  for (uint32_t chunk = begin; chunk < end; ++chunk) {
+    if (!delivery_.recompute(chunk)) ledger_.OnGiven(chunk, /*client_idle=*/false, now);
+  }
+  if (work_.has_value() && work_->chunk >= begin && work_->chunk < end) work_.reset();
+  delivery_.MarkRecompute(begin, end, RecomputeReason::kFaster);
+  if (gives_up && delivery_.recompute(progress.up_to - 1) && !Lost(progress.up_to - 1)) {
+    ledger_.OnGivenUp(progress.up_to - 1);
+    delivery_.UnmarkRecompute(progress.up_to - 1);
+    // A refinement of it may have been cut short.
+    lowered_.push_back(progress.up_to - 1);
+  }
+  if (work_.has_value() && work_->kind == Kind::kRace && orders_.newest_begun() != work_->chunk) {
+    work_.reset();
+  }
+}
+
+void AdaptiveLoadSession::PopArrived() {
+  while (!in_flight_.empty() && in_flight_.front().end_offset <= estimator_.acked_bytes()) {
+    const uint32_t chunk = in_flight_.front().chunk;
+    in_flight_.pop_front();
+    if (delivery_.complete(chunk) <= base_level_) continue;
+    if (forward()) {
+      arrived_ = std::max(arrived_, chunk + 1);
+    } else {
+      arrived_ = std::min(arrived_, chunk);
+    }
+  }
+}
+
 void AdaptiveLoadSession::OnSegmentUnavailable(uint32_t chunk, uint32_t level,
                                                const absl::Status& why, absl::Duration now) {
   if (chunk >= size()) return;
@@ -453,10 +610,16 @@ void AdaptiveLoadSession::OnSegmentUnavailable(uint32_t chunk, uint32_t level,
       return;
     }
     delivery_.OnUnsent(*last_sent_);
+    if (!in_flight_.empty()) in_flight_.back().end_offset -= last_sent_->size;
     if (options_.gate != nullptr) options_.gate->OnUnsent(last_sent_->size, now);
     last_sent_.reset();
   }
-  if (failure_.ok() && !delivery_.recompute(chunk)) LoseChunk(chunk, why, now);
+  if (delivery_.recompute(chunk)) {
+    race_failed_ = true;
+    if (work_.has_value() && work_->chunk == chunk) work_.reset();
+  } else if (failure_.ok()) {
+    LoseChunk(chunk, why, now);
+  }
 }
 
 void AdaptiveLoadSession::LoseChunk(uint32_t chunk, const absl::Status& why, absl::Duration now) {
@@ -473,8 +636,14 @@ void AdaptiveLoadSession::LoseChunk(uint32_t chunk, const absl::Status& why, abs
 // ------------------------------------------------------------------------------------ the end
 
 bool AdaptiveLoadSession::Done() const {
-  return delivery_.all_decided() && !work_.has_value() && tellings_.empty() &&
-         estimator_.unacked_bytes() == 0 && chunks_ready_ == size() && !doubt_ready_;
+  if (!delivery_.all_decided() || work_.has_value() || !tellings_.empty() || !lowered_.empty() ||
+      chunks_ready_ != size() || doubt_ready_) {
+    return false;
+  }
+  // What is in flight for chunks that the client recomputed is nobody's any more.
+  return estimator_.unacked_bytes() == 0 ||
+         std::all_of(in_flight_.begin(), in_flight_.end(),
+                     [this](const InFlight& sent) { return delivery_.recompute(sent.chunk); });
 }
 
 Finish AdaptiveLoadSession::Summary() const {
@@ -515,7 +684,7 @@ LoadSessionState AdaptiveLoadSession::state(absl::Duration now) const {
   state.rtt_min = estimator_.rtt_min();
   state.bytes_sent = estimator_.sent_bytes();
   state.bytes_acknowledged = estimator_.acked_bytes();
-  state.window_bytes = Window(estimate, work_.has_value() && work_->refinement);
+  state.window_bytes = Window(estimate, work_.has_value() && work_->kind == Kind::kRefinement);
   state.chunks_ready = chunks_ready_;
   state.chunks_to_recompute = delivery_.recompute_chunks();
   return state;

@@ -18,6 +18,7 @@
 #include "server/load/link_queue.h"
 #include "server/load/load_session.h"
 #include "server/load/recompute_ledger.h"
+#include "server/load/standing_orders.h"
 
 namespace kvstream {
 
@@ -26,13 +27,14 @@ namespace kvstream {
 //
 // Next() does the first of these that applies:
 //   1. a failure: Fail
-//   2. a decision to recompute that the client was not told: SendPlan
+//   2. a decision to recompute that the client was not told: SendPlan, SendOrder
 //   3. planning, where something changed since the last
-//   4. the segment that was begun, as no other data may come inside it
+//   4. the segment that was begun, as no other data may come inside it while it is needed
 //   5. the base of the next chunk that the plan streams
-//   6. a refinement that is promised in time (kDeadline)
-//   7. everything sent, acknowledged and ready: Finish
-//   8. Wait
+//   6. the chunk that the client is recomputing, where the bytes may come first
+//   7. a refinement that is promised in time (kDeadline)
+//   8. everything sent, acknowledged and ready: Finish
+//   9. Wait
 class AdaptiveLoadSession final : public LoadSession {
  public:
   AdaptiveLoadSession(const LoadSpec& spec, const LoadSessionOptions& options, absl::Duration now);
@@ -45,11 +47,18 @@ class AdaptiveLoadSession final : public LoadSession {
   LoadSessionState state(absl::Duration now) const override;
 
  private:
+  // kRace: the base of a chunk that the client is recomputing.
+  enum class Kind { kBase, kRefinement, kRace };
   // The chunk whose segments are being sent, up to `target`.
   struct Work {
     uint32_t chunk;
     int target;
-    bool refinement;
+    Kind kind;
+  };
+  // Data of a chunk in flight, in the order of sending.
+  struct InFlight {
+    uint32_t chunk;
+    uint64_t end_offset;
   };
   struct Telling {
     uint32_t begin, end;
@@ -60,12 +69,13 @@ class AdaptiveLoadSession final : public LoadSession {
   }
   // Whether what is recomputed comes after what is refined, and so reads it.
   bool recompute_reads_refined() const {
-    return delivery_.order() == BaseOrder::kForward && !ledger_.idle();
+    return forward() && (!ledger_.idle() || (orders_.standing() && !orders_.begun()));
   }
   // Before it the client can recompute what it was told to, see RecomputeLedger.
   uint32_t front_end() const {
-    return delivery_.order() == BaseOrder::kForward ? size() : delivery_.open().begin;
+    return forward() ? size() : std::max(delivery_.open().begin, orders_.progress().up_to);
   }
+  bool forward() const { return delivery_.order() == BaseOrder::kForward; }
   uint32_t size() const { return chunks_.size(); }
   // What is sent now, if it is no refinement, has to be sent whatever the link does: nothing is
   // gained by keeping it back.
@@ -85,6 +95,12 @@ class AdaptiveLoadSession final : public LoadSession {
   absl::Duration ArrivalBy(absl::Duration now);
   // Seconds until the client has surely recomputed what it was told to.
   double PromisedRecompute(absl::Duration now) const;
+  // When, on the client's clock, it has to begin at the latest with what has not arrived, to be
+  // through before the deadline; infinite if that is too late now.
+  absl::Duration AnywayAt(const SplitInput& input, absl::Duration now) const;
+  // The orders that follow from a division, see docs/streaming.md.
+  void OrderFront(const SplitInput& input, const Split& split, absl::Duration now);
+  void OrderSuffix(const SplitInput& input, const Split& split, absl::Duration now);
 
   absl::optional<SendPlan> TellNext();
   // Divides the open range anew. May give chunks to recompute.
@@ -92,13 +108,29 @@ class AdaptiveLoadSession final : public LoadSession {
   void GiveToRecompute(uint32_t begin, uint32_t end, RecomputeReason reason, absl::Duration now);
   // Sets work_, or decides that a chunk is recomputed; false if there is nothing to do now.
   bool PickWork(absl::Duration now);
+  // Whether the plan streams the frontier. Requires that not all is decided.
+  bool StreamsFrontier() const {
+    const uint32_t chunk = delivery_.frontier();
+    return forward() ? chunk < boundary_ : chunk >= boundary_;
+  }
   bool PickRefinement(absl::Duration now);
+  bool PickRace(absl::Duration now);
+  bool Lost(uint32_t chunk) const {
+    return delivery_.recompute(chunk) &&
+           delivery_.decision(chunk).reason == RecomputeReason::kDataLoss;
+  }
+  // Whether the bytes of the chunk that the client is recomputing are expected before it is done.
+  bool RaceIsWon(uint32_t chunk, absl::Duration now);
   // Plan or data of work_, or nothing while the window is full.
   absl::optional<LoadAction> Proceed(absl::Duration now);
   void FinishWork();
   // The chunk's bytes cannot be had.
   void LoseChunk(uint32_t chunk, const absl::Status& why, absl::Duration now);
   absl::Status CheckProgress(const ClientProgress& progress) const;
+  absl::Status CheckOrderProgress(const OrderProgress& progress) const;
+  // What the client has begun under orders is recomputed from now on.
+  void TakeOrderProgress(const OrderProgress& progress, absl::Duration now);
+  void PopArrived();
 
   bool Done() const;
   Finish Summary() const;
@@ -114,10 +146,12 @@ class AdaptiveLoadSession final : public LoadSession {
   const absl::Duration margin_;
   const int base_level_;
   const double decode_s_per_token_;
+  const bool can_stop_;
   const double startup_rate_;
 
   BandwidthEstimator estimator_;
   CacheGenThroughput cachegen_;
+  StandingOrders orders_;
   RecomputeLedger ledger_;
   DeliveryState delivery_;
   DecoderModel decoder_;
@@ -126,8 +160,14 @@ class AdaptiveLoadSession final : public LoadSession {
   absl::Status failure_;
   absl::optional<Work> work_;
   std::deque<Telling> tellings_;
+  std::deque<uint32_t> lowered_;  // chunks whose refinement was cut short, not yet told
+  std::deque<InFlight> in_flight_;
   uint32_t boundary_;  // of the newest Split
+  // All chunks on the stream's side of it have arrived: before it (kForward), from it on
+  // (kBackward).
+  uint32_t arrived_;
   bool replan_ = true;
+  bool race_failed_ = false;  // the bytes of the chunk cannot be had
   absl::optional<SendData> last_sent_;
   bool refused_ = false;  // by the gate, in this Next()
 

@@ -18,13 +18,15 @@ OpenRange DeliveryState::open() const {
   range.begin = open_begin_;
   range.end = open_end_;
   if (!all_decided()) {
-    const Chunk& chunk = state_[frontier()];
-    range.sent_bytes = chunk.offset;
-    if (chunk.complete > 0) {
-      range.sent_bytes += chunks_->bytes(frontier(), frontier() + 1, chunk.complete - 1);
-    }
+    range.sent_bytes = sent_bytes(frontier());
   }
   return range;
+}
+
+uint64_t DeliveryState::sent_bytes(uint32_t chunk) const {
+  const Chunk& state = state_[chunk];
+  if (state.complete == 0) return state.offset;
+  return state.offset + chunks_->bytes(chunk, chunk + 1, state.complete - 1);
 }
 
 SendData DeliveryState::NextPiece(uint32_t chunk, uint64_t max_bytes) const {
@@ -43,8 +45,9 @@ void DeliveryState::OnSent(const SendData& piece) {
   const uint64_t segment = chunks_->segment_bytes(piece.chunk, state.complete);
   if (state.offset < segment) return;
   state.offset = 0;
-  if (state.complete++ == 0) ++deliverable_;
-  if (state.flags & kBase) refinement_bytes_ -= segment;
+  const bool recompute = (state.flags & kRecompute) != 0;
+  if (state.complete++ == 0 && !recompute) ++deliverable_;
+  if ((state.flags & kBase) && !recompute) refinement_bytes_ -= segment;
 }
 
 void DeliveryState::OnUnsent(const SendData& piece) {
@@ -69,7 +72,10 @@ void DeliveryState::CloseFrontier() {
   } else {
     --open_end_;
   }
-  // Refinement had begun without it: begin again; what is done is skipped.
+  RefineAgain(chunk);
+}
+
+void DeliveryState::RefineAgain(uint32_t chunk) {
   if (stop_ > 0 || cursor_ <= chunk) {
     stop_ = 0;
     cursor_ = std::max(cursor_, chunk + 1);
@@ -99,6 +105,14 @@ void DeliveryState::MarkRecompute(uint32_t begin, uint32_t end, RecomputeReason 
   } else if (end >= open_end_) {
     open_end_ = std::max(std::min(open_end_, begin), open_begin_);
   }
+}
+
+void DeliveryState::UnmarkRecompute(uint32_t chunk) {
+  Chunk& state = state_[chunk];
+  state.flags = static_cast<uint8_t>((state.flags & ~kRecompute) | kBase);
+  refinement_bytes_ += BytesAbove(chunk, state.complete);
+  --recompute_chunks_;
+  RefineAgain(chunk);
 }
 
 absl::optional<DeliveryState::Refinement> DeliveryState::NextRefinement() {

@@ -43,6 +43,8 @@ class DeliveryState {
     return state_[chunk].complete > 0 || state_[chunk].offset > 0;
   }
 
+  // Bytes of the chunk sent so far. O(levels).
+  uint64_t sent_bytes(uint32_t chunk) const;
   void SetPlanLevel(uint32_t chunk, int level) {
     state_[chunk].plan_level = static_cast<int8_t>(level);
   }
@@ -51,6 +53,8 @@ class DeliveryState {
   // The next bytes of the chunk, at most `max_bytes`. Requires a segment that was not sent.
   SendData NextPiece(uint32_t chunk, uint64_t max_bytes) const;
   void OnSent(const SendData& piece);
+  // The segment that is partly sent begins anew if it is sent again.
+  void DropPartial(uint32_t chunk) { state_[chunk].offset = 0; }
   // Takes back the newest OnSent.
   void OnUnsent(const SendData& piece);
   // The frontier chunk has its base; it leaves the open range.
@@ -59,6 +63,8 @@ class DeliveryState {
   // Chunks [begin, end) will be recomputed, those of them that already are excepted. Takes them out
   // of the open range, of which they must be an end or which they must not meet. O(end - begin).
   void MarkRecompute(uint32_t begin, uint32_t end, RecomputeReason reason);
+  // The chunk, which has its base, is taken from its bytes after all.
+  void UnmarkRecompute(uint32_t chunk);
 
   // The next refinement: stop by stop, within a stop the latest tokens first. O(1), amortised over
   // the load; a chunk that comes to its base late costs a scan.
@@ -81,6 +87,8 @@ class DeliveryState {
     RecomputeReason reason = RecomputeReason::kFaster;
   };
   uint64_t BytesAbove(uint32_t chunk, int complete) const;
+  // Refinement may have begun without the chunk: begins again; what is done is skipped.
+  void RefineAgain(uint32_t chunk);
 
   const ChunkTable* const chunks_;
   const BaseOrder order_;

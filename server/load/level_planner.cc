@@ -136,7 +136,11 @@ Split SplitForQuality(const SplitInput& in) {
   if (!in.may_recompute || in.open.begin >= in.open.end) return all;
   const double finest =
       StreamHoped(in, in.open.begin, in.open.end, in.chunks->levels() - 1, in.refinement_bytes);
-  if (finest <= in.view.time_left_s) return all;
+  if (finest <= in.view.time_left_s) {
+    Split streamed = all;
+    streamed.finest = true;
+    return streamed;
+  }
   const double safety = in.prefill.safety();
   if (in.order == BaseOrder::kForward) {
     for (uint32_t cut = in.open.begin; cut < in.open.end; ++cut) {

@@ -51,6 +51,7 @@ struct Split {
   double expected_s = 0;  // until all chunks of the range are in place, with `rate`
   bool in_time =
       false;  // promised before the deadline, with rate_low and the prefill's safety factor
+  bool finest = false;  // all of it streamed, and even the finest level is promised in time
 };
 
 struct SplitInput {

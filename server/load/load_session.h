@@ -41,12 +41,22 @@ struct LoadSpec {
   double prefill_seconds_per_token_pair = 0;
   double decode_seconds_per_token = 0;
   double bandwidth_hint_bytes_per_second = 0;  // 0: none
+  bool recompute_can_stop = false;
 
   // INVALID_ARGUMENT naming the first field that is out of range: a number that is not finite or
   // negative, a level that does not exist, a chunk without tokens, a segment without bytes, chunks
   // with unequal levels, a deadline that is not positive, a policy that lacks its deadline or
   // ability. What passes cannot overflow the planner's sums. O(chunks * levels).
   absl::Status Validate() const;
+};
+
+// What the client has begun under standing orders, as in proto OrderProgress: chunks [first,
+// up_to), all done but for the newest, of which `newest` tells.
+struct OrderProgress {
+  enum class State { kBegun, kDone, kGivenUp };
+  uint32_t first = 0;
+  uint32_t up_to = 0;
+  State newest = State::kBegun;
 };
 
 // What the client reports, as in proto LoadProgress.
@@ -58,6 +68,7 @@ struct ClientProgress {
   uint64_t recomputed_tokens = 0;
   absl::Duration recompute_time;
   std::vector<uint32_t> damaged_chunks;
+  OrderProgress order;
 };
 
 // The decision about one chunk: a level, or recompute.
@@ -70,6 +81,12 @@ struct SendPlan {
   uint32_t chunk = 0;
   ChunkDecision decision;
   bool first_plan_of_chunk = false;
+};
+// A standing order to recompute, as in proto RecomputeOrder.
+struct SendOrder {
+  uint32_t first = 0;
+  uint32_t end = 0;
+  absl::Duration anyway_at = absl::InfiniteDuration();  // client's clock
 };
 struct SendData {
   uint32_t chunk = 0;
@@ -95,7 +112,7 @@ struct Finish {
 struct Fail {
   absl::Status status;
 };
-using LoadAction = absl::variant<SendPlan, SendData, Wait, Finish, Fail>;
+using LoadAction = absl::variant<SendPlan, SendOrder, SendData, Wait, Finish, Fail>;
 
 struct LoadSessionOptions {
   uint64_t frame_bytes = 256 << 10;       // largest SendData
@@ -155,9 +172,9 @@ class LoadSession {
                                                              absl::Duration now);
   virtual ~LoadSession() = default;
 
-  // What to do now. SendPlan and SendData count as done when returned. Call again until it returns
-  // Wait, Finish or Fail. The window bounds what is in flight, so the caller needs no queue beyond
-  // the transport's one message.
+  // What to do now. SendPlan, SendOrder and SendData count as done when returned. Call again until
+  // it returns Wait, Finish or Fail. The window bounds what is in flight, so the caller needs no
+  // queue beyond the transport's one message.
   virtual LoadAction Next(absl::Duration now) = 0;
 
   // The client's report. INVALID_ARGUMENT if it is impossible (more bytes than were sent, counters

@@ -56,6 +56,7 @@ LoadSpec RandomSpec(Random* random, uint32_t max_chunks, double max_segment) {
   if (!random->OneIn(4)) spec.prefill_seconds_per_token = random->LogUniform(1e-6, 1e-2);
   if (random->OneIn(2)) spec.prefill_seconds_per_token_pair = random->LogUniform(1e-10, 1e-6);
   if (random->OneIn(2)) spec.decode_seconds_per_token = random->LogUniform(1e-8, 1e-4);
+  spec.recompute_can_stop = random->OneIn(2);
   if (random->OneIn(4)) spec.bandwidth_hint_bytes_per_second = random->LogUniform(1, 1e12);
   return spec;
 }
@@ -79,6 +80,7 @@ LoadSessionOptions RandomOptions(Random* random, size_t levels) {
 TEST(LoadSessionFuzzTest, RandomLoadsOverRandomLinksEnd) {
   const uint64_t seed = Seed();
   std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
+  std::fflush(stdout);
   int finished = 0;
   for (int round = 0; round < 1500; ++round) {
     SCOPED_TRACE(testing::Message() << "seed " << seed << ", round " << round);
@@ -134,6 +136,7 @@ TEST(LoadSessionFuzzTest, RandomLoadsOverRandomLinksEnd) {
 TEST(LoadSessionFuzzTest, AnyCallsInAnyOrder) {
   const uint64_t seed = Seed();
   std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
+  std::fflush(stdout);
   int finished = 0, failed = 0;
   for (int round = 0; round < 3000; ++round) {
     SCOPED_TRACE(testing::Message() << "seed " << seed << ", round " << round);
@@ -148,6 +151,7 @@ TEST(LoadSessionFuzzTest, AnyCallsInAnyOrder) {
     const bool hostile = random.OneIn(2);
     ClientProgress progress;
     uint64_t sent = 0;
+    SendOrder ordered;
     bool over = false;
     for (int step = 0; step < 400 && !over; ++step) {
       if (random.OneIn(3)) now += absl::Seconds(random.LogUniform(1e-6, hostile ? 20 : 0.1));
@@ -162,6 +166,13 @@ TEST(LoadSessionFuzzTest, AnyCallsInAnyOrder) {
           progress.recomputed_tokens += random.Below(tokens);
           progress.recompute_time += absl::Seconds(random.LogUniform(1e-9, 10));
           progress.recomputed_up_to += random.OneIn(2) ? 1 : 0;
+        }
+        if (ordered.end > 0 && random.OneIn(3)) {
+          OrderProgress& order = progress.order;
+          if (order.up_to == order.first) order.first = order.up_to = ordered.first;
+          if (hostile && random.OneIn(20)) order.first = random.Below(spec.chunks.size() + 2);
+          order.up_to += static_cast<uint32_t>(random.Below(hostile ? 4 : 2));
+          order.newest = static_cast<OrderProgress::State>(random.Below(hostile ? 3 : 2));
         }
         if (hostile && random.OneIn(10)) {
           progress.damaged_chunks = {static_cast<uint32_t>(random.Below(spec.chunks.size() + 1))};
@@ -193,6 +204,8 @@ TEST(LoadSessionFuzzTest, AnyCallsInAnyOrder) {
                       status.code() == absl::StatusCode::kDataLoss)
               << status;
           ASSERT_TRUE(absl::holds_alternative<Fail>(session.Next(now)));
+        } else {
+          checker.OnProgress(report);
         }
         continue;
       }
@@ -209,7 +222,11 @@ TEST(LoadSessionFuzzTest, AnyCallsInAnyOrder) {
       ASSERT_TRUE(std::isfinite(before.bandwidth_low_bytes_per_second));
       const LoadAction action = session.Next(now);
       if (const auto* plan = absl::get_if<SendPlan>(&action)) {
-        ASSERT_TRUE(checker.OnPlan(*plan).ok()) << checker.OnPlan(*plan);
+        const absl::Status status = checker.OnPlan(*plan);
+        ASSERT_TRUE(status.ok()) << status;
+      } else if (const auto* order = absl::get_if<SendOrder>(&action)) {
+        ASSERT_TRUE(checker.OnOrder(*order).ok()) << checker.OnOrder(*order);
+        if (order->first < order->end) ordered = *order;
       } else if (const auto* data = absl::get_if<SendData>(&action)) {
         const absl::Status status = checker.OnData(
             *data, before.bytes_sent - before.bytes_acknowledged, before.window_bytes);
@@ -224,7 +241,7 @@ TEST(LoadSessionFuzzTest, AnyCallsInAnyOrder) {
             ClientProgress report = progress;
             if (random.OneIn(4)) report.damaged_chunks = {data->chunk};
             if (hostile && random.OneIn(4)) report.bytes_received = sent + data->size;
-            session.OnProgress(report, now).IgnoreError();
+            if (session.OnProgress(report, now).ok()) checker.OnProgress(report);
           }
           session.OnSegmentUnavailable(data->chunk, data->level, absl::DataLossError("gone"), now);
         }

@@ -536,7 +536,7 @@ TEST(IdleClientTest, SignsOfLifeExtendARecomputeButNotForEver) {
   absl::Duration given_up;
   while (given_up == absl::ZeroDuration()) {
     LoadAction action = (*session)->Next(now);
-    while (absl::holds_alternative<SendPlan>(action)) action = (*session)->Next(now);
+    while (absl::holds_alternative<SendOrder>(action)) action = (*session)->Next(now);
     if (absl::holds_alternative<Fail>(action)) {
       given_up = now;
       break;

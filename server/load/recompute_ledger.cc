@@ -17,6 +17,12 @@ void RecomputeLedger::OnGiven(uint32_t chunk, bool client_idle, absl::Duration a
   given_pairs_ += chunks_->token_pairs(chunk, chunk + 1);
 }
 
+void RecomputeLedger::OnGivenUp(uint32_t chunk) {
+  --given_chunks_;
+  given_tokens_ -= chunks_->tokens(chunk);
+  given_pairs_ -= chunks_->token_pairs(chunk, chunk + 1);
+}
+
 absl::Status RecomputeLedger::OnReport(uint32_t recomputed_up_to, uint64_t recomputed_tokens,
                                        absl::Duration recompute_time, absl::Duration now,
                                        bool* advanced) {
@@ -52,22 +58,15 @@ absl::Status RecomputeLedger::OnReport(uint32_t recomputed_up_to, uint64_t recom
   return absl::OkStatus();
 }
 
-uint64_t RecomputeLedger::done_tokens() const {
-  uint64_t done = reported_tokens_;
-  // A client that counts chunks only; it may be at work on the last of them.
-  if (done == 0 && recomputed_up_to_ > first_chunk_ + 1) {
-    done = chunks_->tokens(first_chunk_, recomputed_up_to_ - 1);
-  }
-  return std::min(done, given_tokens_);
-}
+uint64_t RecomputeLedger::done_tokens() const { return std::min(reported_tokens_, given_tokens_); }
 
 RecomputeLedger::Work RecomputeLedger::remaining(uint32_t front_end) const {
   Work work;
   uint64_t tokens = given_tokens_;
   double pairs = given_pairs_;
   if (front_end < chunks_->size()) {
-    tokens = chunks_->tokens(0, front_end);
-    pairs = chunks_->token_pairs(0, front_end);
+    tokens = std::min(tokens, chunks_->tokens(0, front_end));
+    pairs = std::min(pairs, chunks_->token_pairs(0, front_end));
   }
   const uint64_t done = done_tokens();
   if (done >= tokens) return work;

@@ -24,6 +24,8 @@ class RecomputeLedger {
   // The client was told to recompute this chunk. client_idle: it has nothing else to do until then;
   // `arrives` is when it knows, and has what comes before.
   void OnGiven(uint32_t chunk, bool client_idle, absl::Duration arrives);
+  // The client has stopped at this chunk, which was given.
+  void OnGivenUp(uint32_t chunk);
   // Everything that was sent has arrived by then.
   void OnArrivalBy(absl::Duration arrives) { busy_since_ = std::min(busy_since_, arrives); }
 

@@ -29,16 +29,17 @@ uint64_t WindowBytes(const BandwidthEstimate& estimate, absl::Duration rtt_min,
   return std::max(options.window_bytes_min, static_cast<uint64_t>(std::min(window, cap)));
 }
 
-uint64_t FrameBytes(const BandwidthEstimate& estimate, uint64_t sent_bytes,
+uint64_t FrameBytes(const BandwidthEstimate& estimate, bool certain, uint64_t sent_bytes,
                     const LoadSessionOptions& options) {
   uint64_t frame = sent_bytes == 0 ? kFrameStep : kFrameUnknown;
+  if (certain) frame = std::max(frame, sent_bytes / 8 / kFrameStep * kFrameStep);
   if (estimate.samples > 0) {
     const double bytes = std::min(estimate.rate * kFrameSeconds, 1e9);
     frame = std::max(static_cast<uint64_t>(bytes) / kFrameStep * kFrameStep, kFrameStep);
   }
   const uint64_t half_window = std::max<uint64_t>(options.window_bytes_min / 2, 1);
   frame = std::min(frame, options.frame_bytes);
-  return estimate.lower_bound ? std::min(frame, half_window) : frame;
+  return estimate.lower_bound && !certain ? std::min(frame, half_window) : frame;
 }
 
 }  // namespace kvstream

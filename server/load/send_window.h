@@ -29,8 +29,11 @@ uint64_t WindowBytes(const BandwidthEstimate& estimate, absl::Duration rtt_min,
 
 // Largest SendData: 25 ms of the link in steps of 4 KiB, at least 4 KiB, at most frame_bytes and,
 // while the window is still growing, half the smallest window. Without an estimate 16 KiB, and the
-// first frame 4 KiB, so that the round trip is measured before a queue builds up.
-uint64_t FrameBytes(const BandwidthEstimate& estimate, uint64_t sent_bytes,
+// first frame 4 KiB, so that the round trip is measured before a queue builds up. Where all that is
+// sent is `certain` to be sent whatever the link does, frames serve the reports alone: they do not
+// wait for the window to grow, and without an estimate they are an eighth of what was sent if that
+// is more.
+uint64_t FrameBytes(const BandwidthEstimate& estimate, bool certain, uint64_t sent_bytes,
                     const LoadSessionOptions& options);
 
 }  // namespace kvstream

@@ -3,6 +3,12 @@
 #include <utility>
 
 namespace kvstream {
+namespace {
+
+// Steps in a row on a thread that is not the pool's, which other calls need too.
+constexpr int kStepsHereMax = 8;
+
+}  // namespace
 
 void CallStrand::Bind(std::weak_ptr<void> owner, std::function<void(const CallEvents&)> step) {
   owner_ = std::move(owner);
@@ -10,26 +16,30 @@ void CallStrand::Bind(std::weak_ptr<void> owner, std::function<void(const CallEv
 }
 
 void CallStrand::ReadDone(bool ok) {
-  Update([ok](CallEvents& events) { events.read_done = ok; });
+  Update(Where::kHere, [ok](CallEvents& events) { events.read_done = ok; });
 }
 
 void CallStrand::WriteDone(bool ok) {
-  Update([ok](CallEvents& events) { events.write_done = ok; });
+  Update(Where::kHere, [ok](CallEvents& events) { events.write_done = ok; });
 }
 
 void CallStrand::Cancelled() {
-  Update([](CallEvents& events) { events.cancelled = true; });
+  Update(Where::kPool, [](CallEvents& events) { events.cancelled = true; });
 }
 
 void CallStrand::Aborted() {
-  Update([](CallEvents& events) { events.aborted = true; });
+  Update(Where::kPool, [](CallEvents& events) { events.aborted = true; });
 }
 
 void CallStrand::Poke() {
-  Update([](CallEvents&) {});
+  Update(Where::kPool, [](CallEvents&) {});
 }
 
-void CallStrand::Update(const std::function<void(CallEvents&)>& update) {
+void CallStrand::Resume() {
+  Update(Where::kHere, [](CallEvents&) {});
+}
+
+void CallStrand::Update(Where where, const std::function<void(CallEvents&)>& update) {
   std::shared_ptr<void> owner = owner_.lock();
   if (owner == nullptr) return;
   {
@@ -41,26 +51,33 @@ void CallStrand::Update(const std::function<void(CallEvents&)>& update) {
     }
     scheduled_ = true;
   }
-  pool_->Submit([this, owner = std::move(owner)] { Run(); });
+  if (where == Where::kHere && inline_.load(std::memory_order_acquire)) {
+    Run(Where::kHere);
+  } else {
+    pool_->Submit([this, owner = std::move(owner)] { Run(Where::kPool); });
+  }
 }
 
-void CallStrand::Run() {
-  CallEvents events;
-  {
-    absl::MutexLock lock(&mutex_);
-    events = std::exchange(events_, CallEvents());
-    again_ = false;
-  }
-  step_(events);
-  {
-    absl::MutexLock lock(&mutex_);
-    if (!again_) {
-      scheduled_ = false;
-      return;
+void CallStrand::Run(Where where) {
+  for (int steps = 0;; ++steps) {
+    CallEvents events;
+    {
+      absl::MutexLock lock(&mutex_);
+      events = std::exchange(events_, CallEvents());
+      again_ = false;
     }
+    step_(events);
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!again_) {
+        scheduled_ = false;
+        return;
+      }
+    }
+    if (where == Where::kPool || steps == kStepsHereMax) break;
   }
   // Behind everybody else who waits for a thread, rather than in a loop here.
-  pool_->Submit([this, owner = owner_.lock()] { Run(); });
+  pool_->Submit([this, owner = owner_.lock()] { Run(Where::kPool); });
 }
 
 void CallStrand::ArmAt(absl::Duration at) {

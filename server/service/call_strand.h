@@ -3,6 +3,7 @@
 #ifndef KVSTREAM_SERVER_SERVICE_CALL_STRAND_H_
 #define KVSTREAM_SERVER_SERVICE_CALL_STRAND_H_
 
+#include <atomic>
 #include <functional>
 #include <memory>
 
@@ -24,8 +25,10 @@ struct CallEvents {
 };
 
 // gRPC's reactions, timers and the drain report events from any thread; the owner's step runs on
-// the worker pool, never twice at a time, and at least once after every event. While a step runs,
-// further events gather for the next one. Events are flags, not a queue: a call has at most one
+// the worker pool, never twice at a time, and at least once after every event. Once an owner says
+// that its steps never block, those that follow a read, a write or Resume() run on the thread that
+// reports it: a change of threads costs more than most steps. While a step runs, further events
+// gather for the next one. Events are flags, not a queue: a call has at most one
 // read and one write outstanding, so nothing grows.
 //
 // The strand lives inside its owner. A step holds a reference to the owner; a timer and an event of
@@ -46,6 +49,11 @@ class CallStrand {
   void Aborted();
   // A step without an event.
   void Poke();
+  // The same on the calling thread, if steps do not block. Not from within a step.
+  void Resume();
+
+  // From within a step: no later one blocks.
+  void StepsDoNotBlock() { inline_.store(true, std::memory_order_release); }
 
   // From within a step: a step happens at `at` or sooner. An armed timer that fires earlier is
   // kept, since a step too many does no harm; this makes moving a far deadline on cheap.
@@ -55,14 +63,17 @@ class CallStrand {
   void Disarm();
 
  private:
-  void Run();
-  void Update(const std::function<void(CallEvents&)>& update);
+  enum class Where { kPool, kHere };
+
+  void Run(Where where);
+  void Update(Where where, const std::function<void(CallEvents&)>& update);
 
   WorkerPool* const pool_;
   TimerQueue* const timers_;
   std::weak_ptr<void> owner_;                    // set by Bind
   std::function<void(const CallEvents&)> step_;  // set by Bind
   absl::optional<TimerQueue::Id> timer_;         // touched by steps only
+  std::atomic<bool> inline_{false};              // steps do not block
 
   absl::Mutex mutex_;
   CallEvents events_ ABSL_GUARDED_BY(mutex_);

@@ -90,6 +90,70 @@ TEST(CallStrandTest, EventsGatherWhileAStepRuns) {
   seen.WaitForNotification();
 }
 
+TEST(CallStrandTest, StepsThatDoNotBlockRunWhereTheirEventIsReported) {
+  WorkerPool pool(1);
+  TimerQueue timers;
+  absl::Notification prepared, poked;
+  std::atomic<std::thread::id> ran_on{};
+  std::atomic<int> step{0};
+  std::shared_ptr<Owner> owner;
+  owner = Owner::Make(&pool, &timers, [&](const CallEvents& events) {
+    ran_on = std::this_thread::get_id();
+    if (step++ == 0) {
+      owner->strand.StepsDoNotBlock();
+      prepared.Notify();
+    } else if (!events.read_done.has_value() && !events.write_done.has_value()) {
+      poked.Notify();
+    }
+  });
+  owner->strand.ReadDone(true);
+  prepared.WaitForNotification();
+  while (owner->running) std::this_thread::yield();
+  EXPECT_NE(ran_on.load(), std::this_thread::get_id());
+  // The pool may still be about to put the strand at rest; an event before that is its own.
+  do {
+    owner->strand.WriteDone(true);
+  } while (ran_on.load() != std::this_thread::get_id());
+  owner->strand.Poke();  // timers must not be held up
+  poked.WaitForNotification();
+  EXPECT_NE(ran_on.load(), std::this_thread::get_id());
+}
+
+TEST(CallStrandTest, StepsInlineNeverOverlapAndNoEventIsLost) {
+  WorkerPool pool(2);
+  TimerQueue timers;
+  constexpr int kRounds = 3000;
+  std::atomic<int> reads{0}, writes{0};
+  std::atomic<bool> read_outstanding{false}, write_outstanding{false};
+  std::shared_ptr<Owner> owner;
+  owner = Owner::Make(&pool, &timers, [&](const CallEvents& events) {
+    owner->strand.StepsDoNotBlock();
+    if (events.read_done.has_value()) {
+      ++reads;
+      read_outstanding = false;
+    }
+    if (events.write_done.has_value()) {
+      ++writes;
+      write_outstanding = false;
+    }
+  });
+  std::thread reader([&] {
+    for (int round = 0; round < kRounds; ++round) {
+      read_outstanding = true;
+      owner->strand.ReadDone(true);
+      while (read_outstanding) std::this_thread::yield();
+    }
+  });
+  for (int round = 0; round < kRounds; ++round) {
+    write_outstanding = true;
+    owner->strand.WriteDone(true);
+    while (write_outstanding) std::this_thread::yield();
+  }
+  reader.join();
+  EXPECT_EQ(reads, kRounds);
+  EXPECT_EQ(writes, kRounds);
+}
+
 TEST(CallStrandTest, TimerStepsAndEarlierTimesReplaceLaterOnes) {
   WorkerPool pool(1);
   TimerQueue timers;

@@ -18,19 +18,24 @@
 #include "server/service/load_start.h"
 #include "server/service/metrics.h"
 #include "server/service/rpc_environment.h"
+#include "server/service/segment_source.h"
 
 namespace kvstream {
 
-// One load. gRPC's reactions only note events; everything else happens in steps on the readers'
-// pool, one at a time (CallStrand), so that the session and all other members need no lock. One
-// read and one write are outstanding at most. A step ends as soon as a write is outstanding, hence
-// a load that waits, for its client or for time, holds no thread.
+// One load. gRPC's reactions only note events; everything else happens in steps, one at a time
+// (CallStrand), so that the session and all other members need no lock. Until the session exists
+// steps run on the readers' pool, since preparing a load asks the store; from then on on the thread
+// that reports the event, since they never wait: what the store has to read from its disk is read
+// on the pool, and a step follows (SegmentSource). One read and one write are outstanding at most.
+// A step ends as soon as a write is outstanding, hence a load that waits, for its client, for the
+// disk or for time, holds no thread.
 //
 // Exactly one place finishes the call: FinishCall(), in a step. Whatever goes wrong is noted by
 // End() and finished when no write is outstanding; a client that does not take its bytes is cut off
 // a second later.
 //
-// Memory: the session's window at most in gRPC, one pinned segment, one message of the client.
+// Memory: the session's window at most in gRPC, one pinned segment and those read ahead, one
+// message of the client.
 class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   // Owns itself until OnDone. `environment` outlives it.
@@ -53,10 +58,12 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   // Asks the session until a write is outstanding or there is nothing to do.
   void Pump(absl::Duration now);
   void SendPlanMessage(const SendPlan& plan);
-  void SendDataMessage(const SendData& data, absl::Duration now);
+  void SendOrderMessage(const SendOrder& order);
+  // False if the store has yet to read the segment; a step follows once it has.
+  bool SendDataMessage(const SendData& data, absl::Duration now);
   void SendSummary(const kvstream::Finish& finish, absl::Duration now);
-  // Null and the reason if the segment cannot be read.
-  absl::StatusOr<std::shared_ptr<const PinnedBytes>> Segment(uint32_t chunk, uint32_t level);
+  // Whether it has the size that was announced.
+  absl::Status CheckSize(const SendData& data, const PinnedBytes& segment) const;
   void Write(grpc::ByteBuffer&& message);
   void WriteProto(const v1::LoadResponse& response);
   // Ends the call for want of room, with a hint when to try again.
@@ -91,10 +98,10 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   ClientProgress reported_;
   bool summary_written_ = false;
 
-  // The segment whose frames are going out.
-  std::shared_ptr<const PinnedBytes> segment_;
-  uint32_t segment_chunk_ = 0;
-  uint32_t segment_level_ = 0;
+  std::unique_ptr<SegmentSource> segments_;  // reads load_'s chunks; null before the start
+  uint32_t target_level_ = 0;                // of the newest plan
+  // What the session has sent and the store is still reading.
+  absl::optional<SendData> unsent_;
 
   absl::optional<absl::Duration> first_sent_;
   absl::Duration last_acknowledged_;

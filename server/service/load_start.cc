@@ -1,5 +1,6 @@
 #include "server/service/load_start.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -88,6 +89,7 @@ absl::Status ParseSpec(const v1::LoadStart& start, LoadSpec& spec) {
   spec.prefill_seconds_per_token = start.prefill_seconds_per_token();
   spec.prefill_seconds_per_token_pair = start.prefill_seconds_per_token_pair();
   spec.decode_seconds_per_token = start.decode_seconds_per_token();
+  spec.recompute_can_stop = start.recompute_can_stop();
   spec.bandwidth_hint_bytes_per_second = start.bandwidth_hint_bytes_per_second();
   return absl::OkStatus();
 }
@@ -110,12 +112,15 @@ std::string ChunkName(size_t index, const ChunkId& id) {
   return absl::StrCat("chunk ", index, " (", IdHex(id), ")");
 }
 
-// Fills spec.chunks from what the store knows.
+// Fills spec.chunks from what the store knows. Chunks that have lost their finest levels for lack
+// of room bring the whole load down to what all of its chunks have.
 absl::Status ResolveChunks(const std::vector<ChunkId>& ids, const StoredProfileId& profile_id,
                            ChunkStore& store, LoadSpec& spec) {
   absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> infos = store.GetInfos(ids);
   if (!infos.ok()) return infos.status();
   spec.chunks.reserve(ids.size());
+  size_t common_levels = std::numeric_limits<size_t>::max();
+  size_t full_levels = 0;
   for (size_t i = 0; i < ids.size(); ++i) {
     if (!(*infos)[i].has_value()) {
       return absl::NotFoundError(
@@ -126,11 +131,14 @@ absl::Status ResolveChunks(const std::vector<ChunkId>& ids, const StoredProfileI
       return absl::FailedPreconditionError(
           absl::StrCat(ChunkName(i, ids[i]), " belongs to profile ", IdHex(info.profile_id)));
     }
-    if (info.segment_bytes.empty() ||
-        (i > 0 && info.segment_bytes.size() != spec.chunks.front().segment_bytes.size())) {
-      return absl::DataLossError(absl::StrCat(ChunkName(i, ids[i]), " has ",
-                                              info.segment_bytes.size(), " levels in the store"));
+    const size_t levels = info.segment_bytes.size();
+    if (i == 0) full_levels = levels + info.levels_lost;
+    if (levels == 0 || levels + info.levels_lost != full_levels) {
+      return absl::DataLossError(absl::StrCat(ChunkName(i, ids[i]), " has ", levels, " of ",
+                                              levels + info.levels_lost,
+                                              " levels in the store, chunk 0 ", full_levels));
     }
+    common_levels = std::min(common_levels, levels);
     if (i > 0) {
       const StoredChunkSizes& before = spec.chunks.back();
       if (info.first_token != before.first_token + before.tokens) {
@@ -141,6 +149,7 @@ absl::Status ResolveChunks(const std::vector<ChunkId>& ids, const StoredProfileI
     }
     spec.chunks.push_back({info.tokens, info.first_token, std::move(info.segment_bytes)});
   }
+  for (StoredChunkSizes& chunk : spec.chunks) chunk.segment_bytes.resize(common_levels);
   return absl::OkStatus();
 }
 
@@ -168,10 +177,12 @@ absl::StatusOr<PreparedLoad> PrepareLoad(const v1::LoadStart& start,
   absl::StatusOr<ChunkLeases::Lease> lease = environment.leases->Acquire(load.ids);
   if (!lease.ok()) return lease.status();
   load.lease = *std::move(lease);
+  load.hold = environment.store->Hold(load.ids);
   status = ResolveChunks(load.ids, *profile_id, *environment.store, load.spec);
   if (!status.ok()) return status;
   status = CheckLevels(start, load.spec.chunks.front().segment_bytes.size(), load.spec);
   if (!status.ok()) return status;
+  environment.store->Touch(load.ids);
   return load;
 }
 
@@ -192,6 +203,22 @@ absl::StatusOr<ClientProgress> ParseProgress(const v1::LoadProgress& progress) {
   parsed.recomputed_up_to = progress.recomputed_up_to();
   parsed.recomputed_tokens = progress.recomputed_tokens();
   parsed.recompute_time = absl::Seconds(progress.recompute_seconds());
+  if (!v1::OrderProgress::State_IsValid(progress.order().newest())) {
+    return absl::InvalidArgumentError("progress: order.newest is not known to this server");
+  }
+  parsed.order.first = progress.order().first();
+  parsed.order.up_to = progress.order().up_to();
+  switch (progress.order().newest()) {
+    case v1::OrderProgress::STATE_DONE:
+      parsed.order.newest = OrderProgress::State::kDone;
+      break;
+    case v1::OrderProgress::STATE_GIVEN_UP:
+      parsed.order.newest = OrderProgress::State::kGivenUp;
+      break;
+    default:
+      parsed.order.newest = OrderProgress::State::kBegun;
+      break;
+  }
   parsed.damaged_chunks.assign(progress.damaged_chunks().begin(), progress.damaged_chunks().end());
   return parsed;
 }

@@ -19,6 +19,7 @@ struct PreparedLoad {
   std::vector<ChunkId> ids;
   LoadSpec spec;  // spec.chunks[i] belongs to ids[i]
   ChunkLeases::Lease lease;
+  ChunkHold hold;  // neither evicted nor trimmed
   Budget::Share chunks;
 };
 

@@ -53,12 +53,26 @@ absl::StatusOr<PinnedBytes> MeasuredStore::ReadSegment(const ChunkId& id, uint32
   const Timer timer(*this, StoreOperation::kReadSegment);
   absl::StatusOr<PinnedBytes> pinned = store_->ReadSegment(id, level);
   if (!pinned.ok()) return pinned.status();
+  return Counted(*std::move(pinned));
+}
+
+absl::optional<absl::StatusOr<PinnedBytes>> MeasuredStore::TryReadSegment(const ChunkId& id,
+                                                                          uint32_t level) {
+  const absl::Duration start = MonotonicNow();
+  absl::optional<absl::StatusOr<PinnedBytes>> pinned = store_->TryReadSegment(id, level);
+  if (!pinned.has_value()) return absl::nullopt;
+  metrics_->ObserveStore(StoreOperation::kReadSegment, MonotonicNow() - start);
+  if (!pinned->ok()) return absl::StatusOr<PinnedBytes>(pinned->status());
+  return absl::StatusOr<PinnedBytes>(Counted(*std::move(*pinned)));
+}
+
+PinnedBytes MeasuredStore::Counted(PinnedBytes pinned) {
   {
     absl::MutexLock lock(&mutex_);
     ++pins_;
   }
   // std::function must be copyable, hence the shared_ptr. The inner pin goes first, then the count.
-  auto inner = std::make_shared<PinnedBytes>(*std::move(pinned));
+  auto inner = std::make_shared<PinnedBytes>(std::move(pinned));
   const absl::string_view bytes = inner->bytes();
   return PinnedBytes(bytes, [this, inner]() mutable {
     *inner = PinnedBytes();
@@ -69,6 +83,11 @@ absl::StatusOr<PinnedBytes> MeasuredStore::ReadSegment(const ChunkId& id, uint32
 absl::StatusOr<size_t> MeasuredStore::Delete(absl::Span<const ChunkId> ids) {
   const Timer timer(*this, StoreOperation::kDelete);
   return store_->Delete(ids);
+}
+
+absl::StatusOr<size_t> MeasuredStore::Trim(absl::Span<const ChunkId> ids, uint32_t keep_levels) {
+  const Timer timer(*this, StoreOperation::kDelete);
+  return store_->Trim(ids, keep_levels);
 }
 
 absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> MeasuredStore::List(

@@ -33,7 +33,13 @@ class MeasuredStore final : public ChunkStore {
       absl::Span<const ChunkId> ids) override;
   absl::StatusOr<size_t> LongestPrefix(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<PinnedBytes> ReadSegment(const ChunkId& id, uint32_t level) override;
+  // Hits only are observed, as reads.
+  absl::optional<absl::StatusOr<PinnedBytes>> TryReadSegment(const ChunkId& id,
+                                                             uint32_t level) override;
   absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) override;
+  absl::StatusOr<size_t> Trim(absl::Span<const ChunkId> ids, uint32_t keep_levels) override;
+  ChunkHold Hold(absl::Span<const ChunkId> ids) override { return store_->Hold(ids); }
+  void Touch(absl::Span<const ChunkId> ids) override { store_->Touch(ids); }
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
       const absl::optional<ChunkId>& after, size_t limit) override;
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
@@ -45,6 +51,7 @@ class MeasuredStore final : public ChunkStore {
  private:
   class Timer;
 
+  PinnedBytes Counted(PinnedBytes pinned);
   void Unpin();
   bool Unpinned() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return pins_ == 0; }
 

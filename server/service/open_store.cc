@@ -13,6 +13,7 @@ absl::StatusOr<std::unique_ptr<ChunkStore>> OpenRocksDb(const ServerOptions& opt
   RocksDbChunkStoreOptions rocksdb;
   rocksdb.data_dir = options.data_dir;
   rocksdb.block_cache_bytes = options.block_cache_bytes;
+  rocksdb.capacity_bytes = options.capacity_bytes;
   rocksdb.sync_writes = options.sync_writes;
   rocksdb.drop_damaged_log = options.drop_damaged_log;
   return RocksDbChunkStore::Create(rocksdb);

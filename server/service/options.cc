@@ -130,6 +130,10 @@ absl::Status ServerOptions::Validate() const {
         absl::InvalidArgumentError("--data-dir is empty; name a directory or take --store memory"));
   }
   status.Update(CheckRange<uint64_t>("block-cache-bytes", block_cache_bytes, 8 << 20, kTerabyte));
+  if (capacity_bytes != 0) {
+    status.Update(
+        CheckRange<uint64_t>("capacity-bytes", capacity_bytes, 64 << 20, 1024 * kTerabyte));
+  }
   status.Update(CheckRange<uint64_t>("memory-store-bytes", memory_store_bytes, 1, 64 * kTerabyte));
   status.Update(CheckRange("max-loads", max_loads, 1, 100000));
   status.Update(CheckRange<int64_t>("max-load-chunks", max_load_chunks, 1, int64_t{1} << 32));
@@ -146,7 +150,7 @@ absl::Status ServerOptions::Validate() const {
   status.Update(CheckRange<uint64_t>("max-profile-bytes", max_profile_bytes, 1, uint64_t{1} << 30));
   status.Update(CheckRange<uint64_t>("profile-cache-bytes", profile_cache_bytes, 0, kTerabyte));
   // The protocol promises frames of at most 256 KiB.
-  status.Update(CheckRange<uint64_t>("frame-bytes", frame_bytes, 4 << 10, 256 << 10));
+  status.Update(CheckRange<uint64_t>("frame-bytes", frame_bytes, 4 << 10, 1 << 20));
   status.Update(CheckRange<uint64_t>("window-bytes-max", window_bytes_max, 64 << 10, 1 << 30));
   status.Update(
       CheckRange<uint64_t>("window-bytes-min", window_bytes_min, 4 << 10, window_bytes_max));
@@ -184,6 +188,9 @@ const std::vector<OptionField>& OptionFields() {
       TextField("data-dir", "DIR", "directory of the rocksdb store; made if it does not exist",
                 &O::data_dir),
       SizeField("block-cache-bytes", "RocksDB's cache of payload in memory", &O::block_cache_bytes),
+      SizeField("capacity-bytes",
+                "rocksdb: most bytes in --data-dir; evicts to stay below; 0: none",
+                &O::capacity_bytes),
       ChoiceField<bool>("sync-writes", "true|false",
                         "rocksdb: acknowledge a write once the disk has it", &O::sync_writes,
                         {{"true", true}, {"false", false}}),

@@ -31,6 +31,8 @@ struct ServerOptions {
   StoreKind store = StoreKind::kRocksDb;
   std::string data_dir = "/var/lib/kvstream";
   uint64_t block_cache_bytes = uint64_t{256} << 20;
+  // RocksDB: what all files in data_dir may have; the store evicts to stay below. 0: no bound.
+  uint64_t capacity_bytes = 0;
   // RocksDB: a write is acknowledged once the disk has it.
   bool sync_writes = true;
   // RocksDB: open a store whose log is damaged and lose what follows the damage.
@@ -59,7 +61,7 @@ struct ServerOptions {
   uint64_t profile_cache_bytes = uint64_t{1} << 30;
 
   // Payload of one SegmentData message.
-  uint64_t frame_bytes = uint64_t{256} << 10;
+  uint64_t frame_bytes = uint64_t{1} << 20;
   // Sent but unacknowledged bytes of one load, before any estimate and at most.
   uint64_t window_bytes_min = uint64_t{64} << 10;
   uint64_t window_bytes_max = uint64_t{128} << 20;

@@ -130,7 +130,7 @@ TEST(OptionsTest, FileWithUnknownRepeatedOrNestedKeysIsRefused) {
 
 TEST(OptionsTest, RangesAreChecked) {
   for (const char* flag :
-       {"--max-loads=0", "--frame-bytes=1MiB", "--frame-bytes=1", "--window-bytes-min=256MiB",
+       {"--max-loads=0", "--frame-bytes=2MiB", "--frame-bytes=1", "--window-bytes-min=256MiB",
         "--listen=127.0.0.1:65536", "--listen=::1:7411", "--http-listen=:7412",
         "--data-dir=", "--log-level=loud", "--client-idle-timeout=0s", "--read-threads=0",
         "--max-chunk-bytes=2GiB", "--put-buffer-bytes=1MiB"}) {

@@ -6,11 +6,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/service/ids.h"
+#include "storage/chunk_limits.h"
 
 namespace kvstream {
 namespace {
 
-constexpr size_t kMaxModelBytes = 512;
 constexpr size_t kMaxDataBytes = 1 << 20;
 
 }  // namespace
@@ -123,8 +123,9 @@ absl::Status PutUpload::OnChunk(const v1::PutChunk& chunk) {
   const absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> stored =
       environment_->store->GetInfos({&id_, 1});
   if (!stored.ok()) return stored.status();
-  exists_ = stored->front().has_value();
-  if (exists_ && stored->front()->profile_id != profile_->id()) {
+  // What eviction took of a chunk can be put again.
+  exists_ = stored->front().has_value() && !RestoresLevels(*stored->front(), info_);
+  if (stored->front().has_value() && stored->front()->profile_id != profile_->id()) {
     return absl::FailedPreconditionError(absl::StrCat(
         ChunkName(), " is stored with another profile, ", IdHex(stored->front()->profile_id)));
   }

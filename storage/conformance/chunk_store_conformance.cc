@@ -48,6 +48,10 @@ void ChunkStoreConformance::ExpectStored(const TestChunk& chunk) {
     const auto segment = store().ReadSegment(chunk.id, level);
     ASSERT_TRUE(segment.ok()) << segment.status();
     EXPECT_TRUE(segment->bytes() == chunk.segments[level]) << "level " << level;
+    const auto at_hand = store().TryReadSegment(chunk.id, level);
+    if (!at_hand.has_value()) continue;
+    ASSERT_TRUE(at_hand->ok()) << at_hand->status();
+    EXPECT_TRUE((*at_hand)->bytes() == chunk.segments[level]) << "level " << level;
   }
   const auto beyond = store().ReadSegment(chunk.id, static_cast<uint32_t>(chunk.segments.size()));
   EXPECT_TRUE(absl::IsNotFound(beyond.status())) << beyond.status();

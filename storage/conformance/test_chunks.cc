@@ -65,7 +65,8 @@ TestChunk MakeTestChunk(uint64_t number, size_t max_segment_bytes) {
 bool SameInfo(const ChunkInfo& a, const ChunkInfo& b) {
   return a.parent == b.parent && a.profile_id == b.profile_id && a.model == b.model &&
          a.first_token == b.first_token && a.tokens == b.tokens &&
-         a.segment_bytes == b.segment_bytes && a.created == b.created;
+         a.segment_bytes == b.segment_bytes && a.created == b.created &&
+         a.levels_lost == b.levels_lost && a.expires == b.expires;
 }
 
 uint64_t TestSeed() {

@@ -31,32 +31,122 @@ absl::Status MemoryChunkStore::CheckRoom(absl::string_view what, uint64_t bytes)
                    " of at most ", options_.max_bytes, " bytes"));
 }
 
+uint64_t MemoryChunkStore::RemoveLevels(const ChunkId& id, uint32_t keep_levels,
+                                        std::vector<std::shared_ptr<const StoredChunk>>* dead) {
+  const auto found = chunks_.find(id);
+  if (found == chunks_.end()) return 0;
+  auto left = std::make_shared<StoredChunk>(*found->second);
+  const size_t levels = left->segments.size();
+  if (levels <= keep_levels) return 0;
+  const uint64_t bytes = TrimInfo(&left->info, keep_levels);
+  left->segments.resize(keep_levels);
+  payload_bytes_ -= bytes;
+  dead->push_back(std::move(found->second));
+  if (keep_levels > 0) {
+    found->second = std::move(left);
+  } else {
+    chunks_.erase(found);
+  }
+  return bytes;
+}
+
+void MemoryChunkStore::MakeRoom(uint64_t bytes,
+                                std::vector<std::shared_ptr<const StoredChunk>>* dead) {
+  if (!options_.evict || bytes > options_.max_bytes) return;
+  const uint64_t used_bytes = payload_bytes_ + profile_bytes_;
+  const uint64_t free_bytes = options_.max_bytes - used_bytes;
+  if (bytes <= free_bytes) return;
+  const auto held = [this](const ChunkId& id) { return holds_.held(id); };
+  for (const EvictionIndex::Victim& victim :
+       index_.Take(bytes - free_bytes, chunks_.size(), held)) {
+    // Between the two looks somebody may have taken hold of it.
+    const std::vector<ChunkId> removable = holds_.BeginRemoval({victim.id});
+    if (removable.empty()) {
+      index_.Put(victim.id, chunks_.at(victim.id)->info);
+      continue;
+    }
+    const size_t levels = chunks_.at(victim.id)->segments.size();
+    evicted_.evicted_bytes += RemoveLevels(victim.id, victim.keep_levels, dead);
+    evicted_.evicted_segments += levels - victim.keep_levels;
+    if (victim.keep_levels == 0) ++evicted_.evicted_chunks;
+    holds_.EndRemoval(removable);
+  }
+}
+
 absl::StatusOr<bool> MemoryChunkStore::Put(const ChunkId& id, const ChunkInfo& info,
                                            absl::Span<const absl::string_view> segments) {
   if (absl::Status status = ValidateChunk(id, info, segments); !status.ok()) return status;
-  const uint64_t bytes = PayloadBytes(info);
   const auto what = [&id] { return absl::StrCat("Put of chunk ", ShortHex(id)); };
   {
     // Spares the copy of what exists or does not fit.
     absl::ReaderMutexLock lock(&mutex_);
-    if (chunks_.count(id) > 0) return false;
-    if (absl::Status status = CheckRoom(what(), bytes); !status.ok()) return status;
+    const auto found = chunks_.find(id);
+    if (found != chunks_.end() && !RestoresLevels(found->second->info, info)) return false;
+    if (found == chunks_.end() && !options_.evict) {
+      if (absl::Status status = CheckRoom(what(), PayloadBytes(info)); !status.ok()) return status;
+    }
   }
   auto chunk = std::make_shared<StoredChunk>();
   chunk->info = info;
   // Drivers agree on nanoseconds.
   chunk->info.created = absl::FromUnixNanos(absl::ToUnixNanos(info.created));
+  if (info.expires != absl::InfiniteFuture()) {
+    chunk->info.expires = absl::FromUnixNanos(absl::ToUnixNanos(info.expires));
+  }
   chunk->segments.reserve(segments.size());
   // The one copy of the payload: the caller's bytes are borrowed for the call only.
-  for (absl::string_view segment : segments) chunk->segments.emplace_back(segment);
+  for (absl::string_view segment : segments) {
+    chunk->segments.push_back(std::make_shared<const std::string>(segment));
+  }
 
+  std::vector<std::shared_ptr<const StoredChunk>> dead;  // outlives the lock
+  // Eviction must not take what is to be restored.
+  const ChunkHold hold = holds_.Hold({id});
   absl::MutexLock lock(&mutex_);
-  const auto hint = chunks_.lower_bound(id);
-  if (hint != chunks_.end() && hint->first == id) return false;
+  uint64_t bytes = PayloadBytes(info);
+  if (const auto found = chunks_.find(id); found != chunks_.end()) {
+    const StoredChunk& stored = *found->second;
+    if (!RestoresLevels(stored.info, info)) return false;
+    // Segments of two encodings must never meet in one chunk.
+    for (size_t level = 0; level < stored.segments.size(); ++level) {
+      if (*stored.segments[level] != segments[level]) return false;
+      chunk->segments[level] = stored.segments[level];
+    }
+    bytes -= PayloadBytes(stored.info);
+    chunk->info.created = stored.info.created;
+    chunk->info.expires = stored.info.expires;
+    chunk->info.model = stored.info.model;
+    chunk->info.levels_lost = static_cast<uint32_t>(
+        stored.info.levels_lost + stored.segments.size() - chunk->segments.size());
+  }
+  MakeRoom(bytes, &dead);
   if (absl::Status status = CheckRoom(what(), bytes); !status.ok()) return status;
-  chunks_.emplace_hint(hint, id, std::move(chunk));
+  if (options_.evict) index_.Put(id, chunk->info);
+  chunks_[id] = std::move(chunk);
   payload_bytes_ += bytes;
   return true;
+}
+
+absl::StatusOr<size_t> MemoryChunkStore::Trim(absl::Span<const ChunkId> ids, uint32_t keep_levels) {
+  if (absl::Status status = ValidateTrim(keep_levels); !status.ok()) return status;
+  std::vector<std::shared_ptr<const StoredChunk>> dead;  // freed after the lock is gone
+  const std::vector<ChunkId> removable = holds_.BeginRemoval(ids);
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const ChunkId& id : removable) {
+      const size_t before = dead.size();
+      RemoveLevels(id, keep_levels, &dead);
+      if (options_.evict && dead.size() > before) index_.Put(id, chunks_.at(id)->info);
+    }
+  }
+  holds_.EndRemoval(removable);
+  return dead.size();
+}
+
+void MemoryChunkStore::Touch(absl::Span<const ChunkId> ids) {
+  if (!options_.evict) return;
+  absl::MutexLock lock(&mutex_);
+  for (const ChunkId& id : ids) index_.Touch(id);
 }
 
 absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> MemoryChunkStore::GetInfos(
@@ -93,8 +183,9 @@ absl::StatusOr<PinnedBytes> MemoryChunkStore::ReadSegment(const ChunkId& id, uin
                                             level, " does not exist; the chunk has ",
                                             chunk->segments.size(), " levels"));
   }
-  const absl::string_view bytes = chunk->segments[level];
-  return PinnedBytes(bytes, [chunk = std::move(chunk)]() mutable { chunk.reset(); });
+  std::shared_ptr<const std::string> segment = chunk->segments[level];
+  const absl::string_view bytes = *segment;
+  return PinnedBytes(bytes, [segment = std::move(segment)]() mutable { segment.reset(); });
 }
 
 absl::StatusOr<size_t> MemoryChunkStore::Delete(absl::Span<const ChunkId> ids) {
@@ -107,6 +198,7 @@ absl::StatusOr<size_t> MemoryChunkStore::Delete(absl::Span<const ChunkId> ids) {
     payload_bytes_ -= PayloadBytes(found->second->info);
     deleted.push_back(std::move(found->second));
     chunks_.erase(found);
+    index_.Remove(id);
   }
   return deleted.size();
 }
@@ -128,6 +220,8 @@ absl::StatusOr<bool> MemoryChunkStore::PutProfile(const StoredProfileId& id,
   absl::MutexLock lock(&mutex_);
   if (profiles_.count(id) > 0) return false;
   const std::string what = absl::StrCat("PutProfile of profile ", ShortHex(id));
+  std::vector<std::shared_ptr<const StoredChunk>> dead;
+  MakeRoom(bytes.size(), &dead);
   if (absl::Status status = CheckRoom(what, bytes.size()); !status.ok()) return status;
   profiles_.emplace(id, bytes);
   profile_bytes_ += bytes.size();
@@ -154,7 +248,11 @@ absl::StatusOr<std::vector<StoredProfileId>> MemoryChunkStore::ListProfiles() {
 
 absl::StatusOr<StoreStats> MemoryChunkStore::Stats() {
   absl::ReaderMutexLock lock(&mutex_);
-  return StoreStats{chunks_.size(), payload_bytes_, 0};
+  StoreStats stats = evicted_;
+  stats.chunks = chunks_.size();
+  stats.payload_bytes = payload_bytes_;
+  stats.capacity_bytes = options_.max_bytes;
+  return stats;
 }
 
 }  // namespace kvstream

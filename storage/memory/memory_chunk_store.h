@@ -18,14 +18,18 @@
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
 #include "storage/chunk_store.h"
+#include "storage/eviction_index.h"
+#include "storage/hold_table.h"
 
 namespace kvstream {
 
 struct MemoryChunkStoreOptions {
-  // Bytes of all segments and profiles together. A Put beyond it is refused (RESOURCE_EXHAUSTED)
-  // and changes nothing; nothing is evicted. Infos and the maps come on top: some 300 bytes a
-  // chunk.
+  // Bytes of all segments and profiles together. Infos and the maps come on top: some 300 bytes a
+  // chunk, 450 with eviction.
   uint64_t max_bytes = uint64_t{4} << 30;
+  // Whether a Put beyond it evicts what is worth least (storage/eviction_index.h). If not, or if
+  // what is left is held, it is refused (RESOURCE_EXHAUSTED) and changes nothing.
+  bool evict = false;
 
   // INVALID_ARGUMENT if max_bytes is 0.
   absl::Status Validate() const;
@@ -49,7 +53,15 @@ class MemoryChunkStore final : public ChunkStore {
       absl::Span<const ChunkId> ids) override;
   absl::StatusOr<size_t> LongestPrefix(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<PinnedBytes> ReadSegment(const ChunkId& id, uint32_t level) override;
+  // Everything is at hand.
+  absl::optional<absl::StatusOr<PinnedBytes>> TryReadSegment(const ChunkId& id,
+                                                             uint32_t level) override {
+    return ReadSegment(id, level);
+  }
   absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) override;
+  absl::StatusOr<size_t> Trim(absl::Span<const ChunkId> ids, uint32_t keep_levels) override;
+  ChunkHold Hold(absl::Span<const ChunkId> ids) override { return holds_.Hold(ids); }
+  void Touch(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
       const absl::optional<ChunkId>& after, size_t limit) override;
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
@@ -60,9 +72,11 @@ class MemoryChunkStore final : public ChunkStore {
   absl::string_view driver() const override { return "memory"; }
 
  private:
+  // Replaced as a whole, never changed.
   struct StoredChunk {
     ChunkInfo info;
-    std::vector<std::string> segments;
+    // Each is shared with its readers and with the chunk's earlier and later states.
+    std::vector<std::shared_ptr<const std::string>> segments;
   };
 
   explicit MemoryChunkStore(const MemoryChunkStoreOptions& options) : options_(options) {}
@@ -71,12 +85,24 @@ class MemoryChunkStore final : public ChunkStore {
   absl::Status CheckRoom(absl::string_view what, uint64_t bytes) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
+  // Evicts so that `bytes` more fit, as far as that goes. `dead` takes what is no longer stored, to
+  // be freed without the lock.
+  void MakeRoom(uint64_t bytes, std::vector<std::shared_ptr<const StoredChunk>>* dead)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Keeps `keep_levels` levels of a stored chunk, 0: none. Returns the bytes freed.
+  uint64_t RemoveLevels(const ChunkId& id, uint32_t keep_levels,
+                        std::vector<std::shared_ptr<const StoredChunk>>* dead)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   const MemoryChunkStoreOptions options_;
+  HoldTable holds_;
   mutable absl::Mutex mutex_;
   // Shared with the pins that readers hold: a chunk's memory is freed by whoever lets go of it
   // last.
   std::map<ChunkId, std::shared_ptr<const StoredChunk>> chunks_ ABSL_GUARDED_BY(mutex_);
   std::map<StoredProfileId, std::string> profiles_ ABSL_GUARDED_BY(mutex_);
+  EvictionIndex index_ ABSL_GUARDED_BY(mutex_);  // empty unless options_.evict
+  StoreStats evicted_ ABSL_GUARDED_BY(mutex_);   // only what eviction counts
   uint64_t payload_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t profile_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
 };

@@ -13,15 +13,23 @@ namespace {
 
 class MemoryTarget final : public ConformanceTarget {
  public:
+  explicit MemoryTarget(bool evict) { options_.evict = evict; }
   absl::StatusOr<std::unique_ptr<ChunkStore>> Open() override {
-    return MemoryChunkStore::Create({});
+    return MemoryChunkStore::Create(options_);
   }
   bool persistent() const override { return false; }
+
+ private:
+  MemoryChunkStoreOptions options_;
 };
 
 INSTANTIATE_TEST_SUITE_P(Memory, ChunkStoreConformance,
                          testing::Values(ConformanceParam{
-                             "memory", [] { return std::make_unique<MemoryTarget>(); }}),
+                             "memory", [] { return std::make_unique<MemoryTarget>(false); }}),
+                         ConformanceParam::Name);
+INSTANTIATE_TEST_SUITE_P(EvictingMemory, ChunkStoreConformance,
+                         testing::Values(ConformanceParam{
+                             "memory", [] { return std::make_unique<MemoryTarget>(true); }}),
                          ConformanceParam::Name);
 
 TEST(MemoryChunkStoreTest, RefusesASizeOfZero) {

@@ -1,6 +1,9 @@
 #include "storage/rocksdb/chunk_record_format.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
 #include <type_traits>
 #include <utility>
 
@@ -62,6 +65,8 @@ std::string EncodeChunkRecord(const ChunkInfo& info) {
   Append(static_cast<uint64_t>(absl::ToUnixNanos(info.created)), &record);
   Append(info.profile_id, &record);
   Append(static_cast<uint16_t>(info.segment_bytes.size()), &record);
+  Append(static_cast<uint16_t>(info.levels_lost), &record);
+  Append(static_cast<uint64_t>(absl::ToUnixNanos(info.expires)), &record);
   if (info.parent.has_value()) Append(*info.parent, &record);
   for (uint64_t bytes : info.segment_bytes) Append(bytes, &record);
   record.append(info.model);
@@ -70,14 +75,16 @@ std::string EncodeChunkRecord(const ChunkInfo& info) {
 
 absl::StatusOr<ChunkInfo> DecodeChunkRecord(absl::string_view bytes) {
   if (bytes.empty()) return Damaged("is empty");
-  if (const auto version = static_cast<uint8_t>(bytes[0]); version != kChunkRecordVersion) {
+  const auto version = static_cast<uint8_t>(bytes[0]);
+  if (version == 0 || version > kChunkRecordVersion) {
     if (version == 0) return Damaged("has version 0, which never was");
     return absl::FailedPreconditionError(absl::StrCat("chunk record: has version ", version,
                                                       ", but this program reads up to ",
                                                       kChunkRecordVersion, ": use a newer one"));
   }
-  if (bytes.size() < kChunkRecordHeaderBytes) {
-    return Damaged("has ", bytes.size(), " bytes; its header alone has ", kChunkRecordHeaderBytes);
+  const size_t header_bytes = version == 1 ? kChunkRecordHeaderBytesV1 : kChunkRecordHeaderBytes;
+  if (bytes.size() < header_bytes) {
+    return Damaged("has ", bytes.size(), " bytes; its header alone has ", header_bytes);
   }
   const size_t total_bytes = bytes.size();
   ChunkInfo info;
@@ -92,10 +99,17 @@ absl::StatusOr<ChunkInfo> DecodeChunkRecord(absl::string_view bytes) {
   info.profile_id = TakeId(&bytes);
   const auto levels = Take<uint16_t>(&bytes);
   if (levels == 0 || levels > kMaxChunkLevels) return Damaged("announces ", levels, " levels");
+  if (version >= 2) {
+    info.levels_lost = Take<uint16_t>(&bytes);
+    const auto expires = static_cast<int64_t>(Take<uint64_t>(&bytes));
+    if (expires != std::numeric_limits<int64_t>::max()) info.expires = absl::FromUnixNanos(expires);
+  }
+  if (info.levels_lost > kMaxChunkLevels - levels) {
+    return Damaged("announces ", info.levels_lost, " levels lost of ", levels);
+  }
 
   const size_t parent_bytes = (flags & kHasParent) != 0 ? kIdBytes : 0;
-  const size_t expected_bytes =
-      kChunkRecordHeaderBytes + parent_bytes + size_t{8} * levels + model_bytes;
+  const size_t expected_bytes = header_bytes + parent_bytes + size_t{8} * levels + model_bytes;
   if (total_bytes != expected_bytes) {
     return Damaged("has ", total_bytes, " bytes; its header announces ", expected_bytes);
   }
@@ -149,6 +163,44 @@ absl::StatusOr<uint32_t> DecodeVersion(absl::string_view bytes) {
         absl::StrCat("the store's version has ", bytes.size(), " bytes, not 4"));
   }
   return Take<uint32_t>(&bytes);
+}
+
+std::string EncodeClock(double clock) {
+  uint64_t bits = 0;
+  static_assert(sizeof(bits) == sizeof(clock));
+  std::memcpy(&bits, &clock, sizeof(bits));
+  std::string bytes;
+  Append(bits, &bytes);
+  return bytes;
+}
+
+absl::StatusOr<double> DecodeClock(absl::string_view bytes) {
+  if (bytes.size() != sizeof(uint64_t)) {
+    return absl::DataLossError(absl::StrCat("a clock has ", bytes.size(), " bytes, not 8"));
+  }
+  const auto bits = Take<uint64_t>(&bytes);
+  double clock = 0;
+  std::memcpy(&clock, &bits, sizeof(clock));
+  if (!std::isfinite(clock)) return absl::DataLossError("a clock is not a finite number");
+  return clock;
+}
+
+std::string EncodeUsage(const EvictionIndex::Usage& usage) {
+  std::string bytes = EncodeClock(usage.clock);
+  Append(usage.uses, &bytes);
+  return bytes;
+}
+
+absl::StatusOr<EvictionIndex::Usage> DecodeUsage(absl::string_view bytes) {
+  constexpr size_t kBytes = sizeof(uint64_t) + sizeof(uint32_t);
+  if (bytes.size() != kBytes) {
+    return absl::DataLossError(
+        absl::StrCat("a usage record has ", bytes.size(), " bytes, not ", kBytes));
+  }
+  const absl::StatusOr<double> clock = DecodeClock(bytes.substr(0, sizeof(uint64_t)));
+  if (!clock.ok()) return clock.status();
+  bytes.remove_prefix(sizeof(uint64_t));
+  return EvictionIndex::Usage{*clock, Take<uint32_t>(&bytes)};
 }
 
 std::string EncodeCounters(const Counters& counters) {

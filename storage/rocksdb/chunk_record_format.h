@@ -1,4 +1,4 @@
-// What the RocksDB driver stores: column families, keys and records of format version 1.
+// What the RocksDB driver stores: column families, keys and records of format version 2.
 // docs/storage.md specifies the same for people. All numbers are little-endian. RocksDB checksums
 // every block (XXH3) and every log record (CRC32C), so records carry none of their own.
 #ifndef KVSTREAM_STORAGE_ROCKSDB_CHUNK_RECORD_FORMAT_H_
@@ -11,32 +11,36 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "storage/chunk_store.h"
+#include "storage/eviction_index.h"
 
 namespace kvstream::rocksdb_format {
 
 // Version of the store as a whole: the set of column families, their keys and their records. A
 // program refuses stores of a newer version; raise it with every change that an older program would
 // misread.
-inline constexpr uint32_t kStoreVersion = 1;
+// 1: the first. 2: chunk records of version 2, the family `usage`.
+inline constexpr uint32_t kStoreVersion = 2;
 
 // Column families. RocksDB's own `default` stays empty.
 inline constexpr char kChunksFamily[] = "chunks";      // chunk id -> chunk record
 inline constexpr char kSegmentsFamily[] = "segments";  // chunk id, level (1 byte) -> segment
 inline constexpr char kProfilesFamily[] = "profiles";  // profile id -> profile
 inline constexpr char kMetaFamily[] = "meta";          // the keys below
+inline constexpr char kUsageFamily[] = "usage";        // chunk id -> Usage, where it is known
 
 // Keys of `meta`.
 inline constexpr char kVersionKey[] = "store_version";    // -> EncodeVersion
 inline constexpr char kCountersKey[] = "store_counters";  // -> Counters, merged by addition
+inline constexpr char kClockKey[] = "usage_clock";        // -> EncodeClock
 // Followed by a profile id -> nothing: lists profiles without reading them.
 inline constexpr char kProfileListPrefix[] = "profile:";
 
 inline constexpr size_t kIdBytes = 32;
 inline constexpr size_t kSegmentKeyBytes = kIdBytes + 1;
 
-// Chunk record, version 1:
+// Chunk record, version 2 (version 1 lacks levels_lost and expires; it is read, no longer written):
 //   offset size
-//        0    1  record version, 1
+//        0    1  record version, 2
 //        1    1  flags: bit 0 a parent follows; the others are 0
 //        2    2  model_bytes, 0 to kMaxModelBytes
 //        4    4  tokens
@@ -44,11 +48,14 @@ inline constexpr size_t kSegmentKeyBytes = kIdBytes + 1;
 //       16    8  created, signed nanoseconds since the Unix epoch
 //       24   32  profile id
 //       56    2  levels, 1 to kMaxChunkLevels
-//       58   32  parent id, only with flag bit 0
+//       58    2  levels_lost; with levels at most kMaxChunkLevels
+//       60    8  expires, signed nanoseconds since the Unix epoch; the largest number: never
+//       68   32  parent id, only with flag bit 0
 //        .  8*n  segment bytes of each level, level 0 first; their sum is at most kMaxChunkBytes
 //        .    m  model
-inline constexpr uint8_t kChunkRecordVersion = 1;
-inline constexpr size_t kChunkRecordHeaderBytes = 58;
+inline constexpr uint8_t kChunkRecordVersion = 2;
+inline constexpr size_t kChunkRecordHeaderBytes = 68;
+inline constexpr size_t kChunkRecordHeaderBytesV1 = 58;
 
 // `info` must have passed ValidateChunk.
 std::string EncodeChunkRecord(const ChunkInfo& info);
@@ -73,6 +80,14 @@ struct Counters {
   uint64_t payload_bytes = 0;
 };
 inline constexpr size_t kCountersBytes = 16;
+
+// How a chunk was used (storage/eviction_index.h): the clock as IEEE 754 double, 8 bytes, and the
+// number of uses, 4 bytes. DATA_LOSS for another size or a clock that is not finite.
+std::string EncodeUsage(const EvictionIndex::Usage& usage);
+absl::StatusOr<EvictionIndex::Usage> DecodeUsage(absl::string_view bytes);
+// The clock alone.
+std::string EncodeClock(double clock);
+absl::StatusOr<double> DecodeClock(absl::string_view bytes);
 
 // `chunks`, then `payload_bytes`, 8 bytes each. DATA_LOSS for another size.
 std::string EncodeCounters(const Counters& counters);

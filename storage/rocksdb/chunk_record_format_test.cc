@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <random>
 #include <string>
 
@@ -33,8 +34,15 @@ ChunkInfo GoldenInfo() {
   return info;
 }
 
+ChunkInfo GoldenInfo2() {
+  ChunkInfo info = GoldenInfo();
+  info.levels_lost = 2;
+  info.expires = absl::FromUnixNanos(1700000000123456790);
+  return info;
+}
+
 // These bytes are in users' stores: this test changes only together with kChunkRecordVersion, and
-// then version 1 stays.
+// then the older versions stay.
 constexpr absl::string_view kGoldenVersion1 =
     "01"
     "01"
@@ -50,23 +58,71 @@ constexpr absl::string_view kGoldenVersion1 =
     "0000010000000000"
     "6d4072";
 
+constexpr absl::string_view kGoldenVersion2 =
+    "02"
+    "01"
+    "0300"
+    "00010000"
+    "0807060504030201"
+    "15cd853dfe9c9717"
+    "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f"
+    "0300"
+    "0200"
+    "16cd853dfe9c9717"
+    "404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f"
+    "e803000000000000"
+    "0000000000000000"
+    "0000010000000000"
+    "6d4072";
+
 TEST(ChunkRecordFormatTest, GoldenBytesOfVersion1) {
-  EXPECT_EQ(absl::BytesToHexString(EncodeChunkRecord(GoldenInfo())), kGoldenVersion1);
   const auto decoded = DecodeChunkRecord(absl::HexStringToBytes(kGoldenVersion1));
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   EXPECT_TRUE(SameInfo(*decoded, GoldenInfo()));
 }
 
-TEST(ChunkRecordFormatTest, GoldenKeysAndMetaOfVersion1) {
-  EXPECT_EQ(kStoreVersion, 1);
+TEST(ChunkRecordFormatTest, GoldenBytesOfVersion2) {
+  EXPECT_EQ(absl::BytesToHexString(EncodeChunkRecord(GoldenInfo2())), kGoldenVersion2);
+  const auto decoded = DecodeChunkRecord(absl::HexStringToBytes(kGoldenVersion2));
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  EXPECT_TRUE(SameInfo(*decoded, GoldenInfo2()));
+  ChunkInfo never = GoldenInfo2();
+  never.expires = absl::InfiniteFuture();
+  EXPECT_TRUE(absl::StrContains(absl::BytesToHexString(EncodeChunkRecord(never)),
+                                "0200ffffffffffffff7f4041"));
+}
+
+TEST(ChunkRecordFormatTest, GoldenKeysAndMeta) {
+  EXPECT_EQ(kStoreVersion, 2);
   EXPECT_EQ(absl::BytesToHexString(SegmentKey(CountingId(0), 255)),
             "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1fff");
   EXPECT_EQ(ProfileListKey(CountingId('a')), absl::StrCat("profile:", IdKey(CountingId('a'))));
   EXPECT_EQ(absl::BytesToHexString(EncodeVersion(1)), "01000000");
   EXPECT_EQ(absl::BytesToHexString(EncodeCounters({258, 3})), "02010000000000000300000000000000");
+  EXPECT_EQ(absl::BytesToHexString(EncodeUsage({1.5, 258})), "000000000000f83f02010000");
+  EXPECT_EQ(absl::BytesToHexString(EncodeClock(1.5)), "000000000000f83f");
   EXPECT_EQ(std::string(kChunksFamily) + kSegmentsFamily + kProfilesFamily + kMetaFamily +
-                kVersionKey + kCountersKey,
-            "chunkssegmentsprofilesmetastore_versionstore_counters");
+                kUsageFamily + kVersionKey + kCountersKey + kClockKey,
+            "chunkssegmentsprofilesmetausagestore_versionstore_countersusage_clock");
+}
+
+TEST(ChunkRecordFormatTest, UsageRoundTripsAndRejectsTheRest) {
+  const auto usage = DecodeUsage(EncodeUsage({-3.25, 7}));
+  ASSERT_TRUE(usage.ok()) << usage.status();
+  EXPECT_EQ(usage->clock, -3.25);
+  EXPECT_EQ(usage->uses, 7);
+  EXPECT_TRUE(absl::IsDataLoss(DecodeUsage("12345678901").status()));
+  EXPECT_TRUE(absl::IsDataLoss(DecodeClock("1234567").status()));
+  EXPECT_TRUE(
+      absl::IsDataLoss(DecodeClock(EncodeClock(std::numeric_limits<double>::infinity())).status()));
+}
+
+TEST(ChunkRecordFormatTest, RejectsMoreLevelsLostThanThereCanBe) {
+  std::string record = EncodeChunkRecord(GoldenInfo2());
+  record[58] = '\xfe';
+  EXPECT_TRUE(absl::IsDataLoss(DecodeChunkRecord(record).status()));
+  record[58] = '\xfd';
+  EXPECT_TRUE(DecodeChunkRecord(record).ok());
 }
 
 TEST(ChunkRecordFormatTest, RoundTrips) {
@@ -108,18 +164,18 @@ TEST(ChunkRecordFormatTest, RejectsNoLevels) {
 }
 TEST(ChunkRecordFormatTest, RejectsTooManyLevels) { ExpectRejected(56, "\x01\x01", "257 levels"); }
 TEST(ChunkRecordFormatTest, RejectsAMissingParent) {
-  ExpectRejected(1, absl::string_view("\0", 1), "announces 85");
+  ExpectRejected(1, absl::string_view("\0", 1), "announces 95");
 }
 TEST(ChunkRecordFormatTest, RejectsASegmentBeyondTheLimit) {
-  ExpectRejected(90, "\xff\xff\xff\xff\xff\xff\xff\xff", "bytes of segments");
+  ExpectRejected(100, "\xff\xff\xff\xff\xff\xff\xff\xff", "bytes of segments");
 }
 TEST(ChunkRecordFormatTest, RejectsASumBeyondTheLimit) {
-  ExpectRejected(90, absl::string_view("\0\0\0\x40", 4), "bytes of segments");
+  ExpectRejected(100, absl::string_view("\0\0\0\x40", 4), "bytes of segments");
 }
 
 TEST(ChunkRecordFormatTest, AsksForANewerProgramForANewerRecord) {
   std::string record = EncodeChunkRecord(GoldenInfo());
-  record[0] = 2;
+  record[0] = kChunkRecordVersion + 1;
   const auto decoded = DecodeChunkRecord(record);
   EXPECT_EQ(decoded.status().code(), absl::StatusCode::kFailedPrecondition) << decoded.status();
 }
@@ -148,8 +204,9 @@ TEST(ChunkRecordFormatTest, MutatedRecordsAreRejectedOrRoundTrip) {
     const auto decoded = DecodeChunkRecord(record);
     if (!decoded.ok()) continue;
     ++accepted;
-    // Every accepted record has one encoding, so nothing in it was ignored.
-    ASSERT_EQ(EncodeChunkRecord(*decoded), record);
+    // Every accepted record has one encoding, so nothing in it was ignored. (Version 1 is no longer
+    // written.)
+    ASSERT_TRUE(record[0] == 1 || EncodeChunkRecord(*decoded) == record);
     ASSERT_LE(PayloadBytes(*decoded), kMaxChunkBytes);
     ASSERT_LE(decoded->model.size(), kMaxModelBytes);
   }
@@ -160,10 +217,10 @@ TEST(ChunkRecordFormatTest, RandomBytesAreRejectedOrRoundTrip) {
   std::mt19937_64 random(TestSeed());
   for (int i = 0; i < 100000; ++i) {
     std::string bytes = TestBytes(random(), random() % 200);
-    if (!bytes.empty() && random() % 2 == 0) bytes[0] = 1;
+    if (!bytes.empty() && random() % 2 == 0) bytes[0] = static_cast<char>(1 + random() % 2);
     if (bytes.size() > 1 && random() % 2 == 0) bytes[1] &= 1;
     const auto decoded = DecodeChunkRecord(bytes);
-    ASSERT_TRUE(!decoded.ok() || EncodeChunkRecord(*decoded) == bytes);
+    ASSERT_TRUE(!decoded.ok() || bytes[0] == 1 || EncodeChunkRecord(*decoded) == bytes);
   }
 }
 

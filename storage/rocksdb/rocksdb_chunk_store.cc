@@ -85,6 +85,10 @@ absl::StatusOr<std::unique_ptr<ChunkStore>> RocksDbChunkStore::Create(
 
 RocksDbChunkStore::~RocksDbChunkStore() {
   if (db_ == nullptr) return;
+  if (keeper_ != nullptr) {
+    db_->DisableManualCompaction();
+    keeper_->Stop();
+  }
   rocksdb::CancelAllBackgroundWork(db_.get(), /*wait=*/true);
   // Neither can fail in a way that matters: every acknowledged write is in the synced log.
   for (rocksdb::ColumnFamilyHandle* handle : families_) {
@@ -96,12 +100,29 @@ RocksDbChunkStore::~RocksDbChunkStore() {
 absl::Status RocksDbChunkStore::Open() {
   if (absl::Status status = PrepareStoreDirectory(options_); !status.ok()) return status;
   rocksdb::DBOptions db_options = TunedDbOptions(options_);
+  std::vector<rocksdb::ColumnFamilyDescriptor> families = TunedFamilies(options_, cache_);
   db_options.listeners.push_back(errors_);
-  absl::StatusOr<OpenedDb> opened = OpenDb(db_options, TunedFamilies(options_, cache_), options_);
+  if (options_.capacity_bytes > 0) {
+    files_ =
+        std::make_shared<CountedFileSystem>(db_options.env->GetFileSystem(), options_.data_dir);
+    env_ = rocksdb::NewCompositeEnv(files_);
+    db_options.env = env_.get();
+    const auto compactions = std::make_shared<CompactionWatch>(files_);
+    db_options.listeners.push_back(compactions);
+    db_options.sst_file_manager.reset(rocksdb::NewSstFileManager(env_.get()));
+    keeper_ = std::make_unique<CapacityKeeper>(options_, files_, compactions,
+                                               db_options.sst_file_manager);
+    keeper_->plan().Apply(&db_options, &families);
+  }
+  absl::StatusOr<OpenedDb> opened = OpenDb(db_options, families, options_);
   if (!opened.ok()) return opened.status();
   db_ = std::move(opened->db);
   families_ = std::move(opened->families);
-  return OpenMeta();
+  if (absl::Status status = OpenMeta(); !status.ok()) return status;
+  if (keeper_ == nullptr) return absl::OkStatus();
+  if (absl::Status status = RestoreIndex(); !status.ok()) return status;
+  StartKeeper();
+  return absl::OkStatus();
 }
 
 absl::Status RocksDbChunkStore::OpenMeta() {
@@ -130,6 +151,14 @@ absl::Status RocksDbChunkStore::OpenMeta() {
     return NewerStoreError(options_.data_dir, absl::StrCat("it has version ", *version));
   }
   if (*version == 0) return absl::DataLossError(absl::StrCat(what, ": its version is 0"));
+  if (*version < rocksdb_format::kStoreVersion) {
+    // All that older versions wrote is read as it is. Told before anything newer is written.
+    rocksdb::WriteBatch batch;
+    status = batch.Put(family(kMeta), rocksdb_format::kVersionKey,
+                       rocksdb_format::EncodeVersion(rocksdb_format::kStoreVersion));
+    if (!status.ok()) return FromRocksDb(status, what);
+    if (absl::Status raised = Write(&batch, Counters(), what); !raised.ok()) return raised;
+  }
 
   status = db_->Get(read, family(kMeta), rocksdb_format::kCountersKey, &bytes);
   if (status.IsNotFound()) return absl::OkStatus();  // nothing was ever put
@@ -174,24 +203,26 @@ void RocksDbChunkStore::MaybeResume() {
   resuming_ = false;
 }
 
-rocksdb::Status RocksDbChunkStore::Commit(rocksdb::WriteBatch* batch) {
-  rocksdb::WriteOptions write;
-  write.sync = options_.sync_writes;
-  return WriteBatchTo(db_.get(), write, batch);
+rocksdb::Status RocksDbChunkStore::Commit(rocksdb::WriteBatch* batch,
+                                          const rocksdb::WriteOptions& how) {
+  return WriteBatchTo(db_.get(), how, batch);
 }
 
 absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const Counters& change,
-                                      absl::string_view what) {
-  if (change.chunks != 0) {
+                                      absl::string_view what,
+                                      const absl::optional<rocksdb::WriteOptions>& how) {
+  if (change.chunks != 0 || change.payload_bytes != 0) {
     const rocksdb::Status merged = batch->Merge(family(kMeta), rocksdb_format::kCountersKey,
                                                 rocksdb_format::EncodeCounters(change));
     if (!merged.ok()) return FromRocksDb(merged, what);
   }
   MaybeResume();
-  const rocksdb::Status status = Commit(batch);
+  rocksdb::WriteOptions synced;
+  synced.sync = options_.sync_writes;
+  const rocksdb::Status status = Commit(batch, how.value_or(synced));
   if (status.ok()) {
     errors_->Clear();
-  } else {
+  } else if (!status.IsIncomplete()) {
     errors_->Set();
   }
   if (!status.ok() && status.severity() >= rocksdb::Status::kFatalError) {
@@ -205,17 +236,43 @@ absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const Counters
   return absl::OkStatus();
 }
 
+absl::StatusOr<absl::optional<ChunkInfo>> RocksDbChunkStore::GetInfo(const ChunkId& id,
+                                                                     absl::string_view what) {
+  rocksdb::PinnableSlice record;
+  const rocksdb::Status status =
+      db_->Get(rocksdb::ReadOptions(), family(kChunks), ToSlice(IdKey(id)), &record);
+  if (status.IsNotFound()) return absl::optional<ChunkInfo>();
+  if (!status.ok()) return FromRocksDb(status, what);
+  absl::StatusOr<ChunkInfo> info = rocksdb_format::DecodeChunkRecord(ToView(record));
+  if (!info.ok()) return Annotate(info.status(), what);
+  return absl::optional<ChunkInfo>(*std::move(info));
+}
+
 absl::StatusOr<bool> RocksDbChunkStore::Put(const ChunkId& id, const ChunkInfo& info,
                                             absl::Span<const absl::string_view> segments) {
   if (absl::Status status = ValidateChunk(id, info, segments); !status.ok()) return status;
   const std::string what = Naming("Put", id);
+  const uint64_t payload_bytes = PayloadBytes(info);
+  absl::optional<CapacityKeeper::Room> room;
+  if (keeper_ != nullptr) {
+    // A first look without a claim, since eviction may need one while this waits for room.
+    const absl::StatusOr<absl::optional<ChunkInfo>> stored = GetInfo(id, what);
+    if (!stored.ok()) return stored.status();
+    if (stored->has_value() && !RestoresLevels(**stored, info)) return false;
+    // 1 KiB for the record, keys and lengths of a batch.
+    absl::StatusOr<CapacityKeeper::Room> admitted =
+        keeper_->Admit(payload_bytes + 1024 + 64 * segments.size(), what);
+    if (!admitted.ok()) return admitted.status();
+    room.emplace(*std::move(admitted));
+  }
   // Another Put of the id, if one is in flight, decides first; RocksDB shows only what is synced.
   const IdClaims::Claim claim(&chunk_claims_, absl::MakeConstSpan(&id, 1));
-  const absl::StatusOr<bool> exists = Exists(kChunks, IdKey(id), what);
-  if (!exists.ok()) return exists.status();
-  if (*exists) return false;
+  const absl::StatusOr<absl::optional<ChunkInfo>> stored = GetInfo(id, what);
+  if (!stored.ok()) return stored.status();
+  if (stored->has_value()) {
+    return RestoresLevels(**stored, info) ? Restore(id, **stored, info, segments) : false;
+  }
 
-  const uint64_t payload_bytes = PayloadBytes(info);
   const std::string record = rocksdb_format::EncodeChunkRecord(info);
   // Headers, keys and lengths take under 64 bytes an entry.
   rocksdb::WriteBatch batch(payload_bytes + record.size() + 64 * (segments.size() + 4));
@@ -230,6 +287,36 @@ absl::StatusOr<bool> RocksDbChunkStore::Put(const ChunkId& id, const ChunkInfo& 
   if (absl::Status written = Write(&batch, Counters{1, payload_bytes}, what); !written.ok()) {
     return written;
   }
+  if (keeper_ != nullptr) keeper_->Stored(id, info);
+  return true;
+}
+
+absl::StatusOr<bool> RocksDbChunkStore::Restore(const ChunkId& id, const ChunkInfo& stored,
+                                                const ChunkInfo& info,
+                                                absl::Span<const absl::string_view> segments) {
+  // Segments of two encodings must never meet in one chunk.
+  const uint32_t kept = static_cast<uint32_t>(stored.segment_bytes.size());
+  for (uint32_t level = 0; level < kept; ++level) {
+    const absl::StatusOr<PinnedBytes> segment = ReadSegment(id, level);
+    if (!segment.ok()) return segment.status();
+    if (segment->bytes() != segments[level]) return false;
+  }
+  const std::string what = Naming("Put", id);
+  ChunkInfo restored = stored;
+  restored.segment_bytes = info.segment_bytes;
+  restored.levels_lost -= static_cast<uint32_t>(segments.size()) - kept;
+  rocksdb::WriteBatch batch;
+  rocksdb::Status status =
+      batch.Put(family(kChunks), ToSlice(IdKey(id)), rocksdb_format::EncodeChunkRecord(restored));
+  for (size_t level = kept; status.ok() && level < segments.size(); ++level) {
+    status =
+        batch.Put(family(kSegments), rocksdb_format::SegmentKey(id, static_cast<uint32_t>(level)),
+                  ToSlice(segments[level]));
+  }
+  if (!status.ok()) return FromRocksDb(status, what);
+  const Counters change{0, PayloadBytes(restored) - PayloadBytes(stored)};
+  if (absl::Status written = Write(&batch, change, what); !written.ok()) return written;
+  if (keeper_ != nullptr) keeper_->Stored(id, restored);
   return true;
 }
 
@@ -274,13 +361,26 @@ absl::StatusOr<size_t> RocksDbChunkStore::LongestPrefix(absl::Span<const ChunkId
 }
 
 absl::StatusOr<PinnedBytes> RocksDbChunkStore::ReadSegment(const ChunkId& id, uint32_t level) {
+  return *Read(rocksdb::ReadOptions(), id, level);
+}
+
+absl::optional<absl::StatusOr<PinnedBytes>> RocksDbChunkStore::TryReadSegment(const ChunkId& id,
+                                                                              uint32_t level) {
+  rocksdb::ReadOptions read;
+  read.read_tier = rocksdb::kBlockCacheTier;
+  return Read(read, id, level);
+}
+
+absl::optional<absl::StatusOr<PinnedBytes>> RocksDbChunkStore::Read(
+    const rocksdb::ReadOptions& read, const ChunkId& id, uint32_t level) {
   const auto what = [&] { return absl::StrCat(Naming("ReadSegment", id), ", level ", level); };
   if (level >= kMaxChunkLevels) {
     return absl::NotFoundError(absl::StrCat(what(), ": no chunk has that level"));
   }
   auto slice = std::make_unique<rocksdb::PinnableSlice>();
-  const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), family(kSegments),
-                                          rocksdb_format::SegmentKey(id, level), slice.get());
+  const rocksdb::Status status =
+      db_->Get(read, family(kSegments), rocksdb_format::SegmentKey(id, level), slice.get());
+  if (status.IsIncomplete() && read.read_tier == rocksdb::kBlockCacheTier) return absl::nullopt;
   if (status.IsNotFound()) {
     return absl::NotFoundError(absl::StrCat(what(), ": the chunk or level is not stored"));
   }
@@ -319,6 +419,9 @@ absl::StatusOr<size_t> RocksDbChunkStore::DeleteBatch(absl::Span<const ChunkId> 
       status = batch.Delete(family(kSegments),
                             rocksdb_format::SegmentKey(id, static_cast<uint32_t>(level)));
     }
+    if (status.ok() && keeper_ != nullptr) {
+      status = batch.Delete(family(kUsage), ToSlice(IdKey(id)));
+    }
     if (!status.ok()) return FromRocksDb(status, what);
     if (first == nullptr) first = &id;
     ++deleted.chunks;
@@ -329,6 +432,9 @@ absl::StatusOr<size_t> RocksDbChunkStore::DeleteBatch(absl::Span<const ChunkId> 
       absl::StrCat(Naming("Delete", *first), " and ", deleted.chunks - 1, " more");
   const Counters change{-deleted.chunks, -deleted.payload_bytes};  // two's complement, as stored
   if (absl::Status status = Write(&batch, change, what); !status.ok()) return status;
+  if (keeper_ != nullptr) {
+    for (const ChunkId& id : claim.ids()) keeper_->Gone(id);
+  }
   return deleted.chunks;
 }
 
@@ -361,6 +467,12 @@ absl::StatusOr<bool> RocksDbChunkStore::PutProfile(const StoredProfileId& id,
                                                    absl::string_view bytes) {
   if (absl::Status status = ValidateProfile(id, bytes); !status.ok()) return status;
   const std::string what = absl::StrCat("PutProfile of profile ", ShortHex(id));
+  absl::optional<CapacityKeeper::Room> room;
+  if (keeper_ != nullptr) {
+    absl::StatusOr<CapacityKeeper::Room> admitted = keeper_->Admit(bytes.size() + 1024, what);
+    if (!admitted.ok()) return admitted.status();
+    room.emplace(*std::move(admitted));
+  }
   const IdClaims::Claim claim(&profile_claims_, absl::MakeConstSpan(&id, 1));
   const std::string list_key = rocksdb_format::ProfileListKey(id);
   const absl::StatusOr<bool> exists = Exists(kMeta, list_key, what);
@@ -403,17 +515,26 @@ absl::StatusOr<std::vector<StoredProfileId>> RocksDbChunkStore::ListProfiles() {
 
 absl::StatusOr<StoreStats> RocksDbChunkStore::Stats() {
   StoreStats stats;
-  for (rocksdb::ColumnFamilyHandle* handle : families_) {
-    uint64_t table_bytes = 0;
-    if (db_->GetIntProperty(handle, rocksdb::DB::Properties::kLiveSstFilesSize, &table_bytes)) {
-      stats.disk_bytes += table_bytes;
+  if (keeper_ != nullptr) {
+    const CapacityKeeper::Evicted evicted = keeper_->evicted();
+    stats.disk_bytes = files_->bytes().total();
+    stats.capacity_bytes = options_.capacity_bytes;
+    stats.evicted_segments = evicted.segments;
+    stats.evicted_bytes = evicted.bytes;
+    stats.evicted_chunks = evicted.chunks;
+  } else {
+    for (rocksdb::ColumnFamilyHandle* handle : families_) {
+      uint64_t table_bytes = 0;
+      if (db_->GetIntProperty(handle, rocksdb::DB::Properties::kLiveSstFilesSize, &table_bytes)) {
+        stats.disk_bytes += table_bytes;
+      }
     }
+    rocksdb::VectorLogPtr logs;
+    if (const rocksdb::Status status = db_->GetSortedWalFiles(logs); !status.ok()) {
+      return FromRocksDb(status, "Stats");
+    }
+    for (const auto& log : logs) stats.disk_bytes += log->SizeFileBytes();
   }
-  rocksdb::VectorLogPtr logs;
-  if (const rocksdb::Status status = db_->GetSortedWalFiles(logs); !status.ok()) {
-    return FromRocksDb(status, "Stats");
-  }
-  for (const auto& log : logs) stats.disk_bytes += log->SizeFileBytes();
   absl::MutexLock lock(&counters_mutex_);
   stats.chunks = counters_.chunks;
   stats.payload_bytes = counters_.payload_bytes;

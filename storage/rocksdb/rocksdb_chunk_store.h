@@ -4,6 +4,7 @@
 
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
 #include <rocksdb/write_batch.h>
 
 #include <cstdint>
@@ -22,8 +23,12 @@
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
 #include "storage/chunk_store.h"
+#include "storage/eviction_index.h"
+#include "storage/hold_table.h"
 #include "storage/rocksdb/background_errors.h"
+#include "storage/rocksdb/capacity_keeper.h"
 #include "storage/rocksdb/chunk_record_format.h"
+#include "storage/rocksdb/counted_file_system.h"
 #include "storage/rocksdb/id_claims.h"
 #include "storage/rocksdb/rocksdb_options.h"
 #include "storage/rocksdb/rocksdb_tuning.h"
@@ -38,7 +43,10 @@ namespace kvstream {
 // most one an options.resume_interval, try to make it writable again; until that works they fail
 // with the medium's error.
 //
-// Pinned bytes must be released before the store is destroyed.
+// With options.capacity_bytes all files in the directory together stay below that at every moment
+// (capacity_plan.h says how); Create then reads all infos, some 150 bytes of memory a chunk.
+//
+// Pinned bytes and holds must be released before the store is destroyed.
 class RocksDbChunkStore final : public ChunkStore {
  public:
   // Opens or creates the store; after a crash this replays up to options.max_log_bytes of log.
@@ -63,17 +71,26 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::StatusOr<size_t> LongestPrefix(absl::Span<const ChunkId> ids) override;
   // Pins the block in the cache; copies only what is still in the write buffer.
   absl::StatusOr<PinnedBytes> ReadSegment(const ChunkId& id, uint32_t level) override;
+  // What is in the block cache or a write buffer.
+  absl::optional<absl::StatusOr<PinnedBytes>> TryReadSegment(const ChunkId& id,
+                                                             uint32_t level) override;
   // Atomic per chunk; of a failed call some chunks may be deleted.
   absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) override;
+  absl::StatusOr<size_t> Trim(absl::Span<const ChunkId> ids, uint32_t keep_levels) override;
+  ChunkHold Hold(absl::Span<const ChunkId> ids) override { return holds_.Hold(ids); }
+  void Touch(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
       const absl::optional<ChunkId>& after, size_t limit) override;
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
   absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override;
   absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override;
   // Counts are exact and cost nothing: every batch carries its change to them. disk_bytes is that
-  // of live tables and logs.
+  // of live tables and logs; with a capacity, of all files but RocksDB's text log.
   absl::StatusOr<StoreStats> Stats() override;
   absl::string_view driver() const override { return "rocksdb"; }
+
+  // The most that disk_bytes has been since the store was opened; 0 without a capacity. For tests.
+  uint64_t peak_disk_bytes() const { return files_ == nullptr ? 0 : files_->peak_bytes(); }
 
  private:
   explicit RocksDbChunkStore(const RocksDbChunkStoreOptions& options);
@@ -84,24 +101,54 @@ class RocksDbChunkStore final : public ChunkStore {
 
   rocksdb::ColumnFamilyHandle* family(Family family) const { return families_[family]; }
 
+  // One chunk's info; none if it is absent.
+  absl::StatusOr<absl::optional<ChunkInfo>> GetInfo(const ChunkId& id, absl::string_view what);
   // False if absent.
   absl::StatusOr<bool> Exists(Family in, absl::string_view key, absl::string_view what);
-  // Writes as options_.sync_writes says. `change` must be what the batch adds to the stored
-  // counters.
+  // `change` must be what the batch adds to the stored counters. Without `how` it writes as
+  // options_.sync_writes says. UNAVAILABLE for a write that would have to wait and must not.
   absl::Status Write(rocksdb::WriteBatch* batch, const rocksdb_format::Counters& change,
-                     absl::string_view what);
+                     absl::string_view what,
+                     const absl::optional<rocksdb::WriteOptions>& how = absl::nullopt);
   // The write alone. ThreadSanitizer cannot see how RocksDB, which is not instrumented, hands the
   // batches of several threads to the one that writes them all; its suppressions name this
   // function, so that they hide nothing else.
-  ABSL_ATTRIBUTE_NOINLINE rocksdb::Status Commit(rocksdb::WriteBatch* batch);
+  ABSL_ATTRIBUTE_NOINLINE rocksdb::Status Commit(rocksdb::WriteBatch* batch,
+                                                 const rocksdb::WriteOptions& how);
   // After an error: at most one attempt at a time and an interval to leave the read-only state, and
   // only with room on the disk, since RocksDB takes a disk that is full while it resumes for a
   // fatal error.
   void MaybeResume();
   bool HasRoomToResume() const;
+  // Nothing: not without reading the disk, which `read` forbids.
+  absl::optional<absl::StatusOr<PinnedBytes>> Read(const rocksdb::ReadOptions& read,
+                                                   const ChunkId& id, uint32_t level);
   absl::StatusOr<size_t> DeleteBatch(absl::Span<const ChunkId> ids);
+  // Under the id's claim: writes the levels that `stored` has lost. False if its segments are not
+  // the first ones of `segments`.
+  absl::StatusOr<bool> Restore(const ChunkId& id, const ChunkInfo& stored, const ChunkInfo& info,
+                               absl::Span<const absl::string_view> segments);
+
+  // rocksdb_capacity.cc
+  void StartKeeper();
+  absl::Status RestoreIndex();
+  // Removes levels from chunks that nobody holds; chunks of which no level is kept are deleted.
+  // Reports every chunk to the keeper.
+  struct Removed {
+    rocksdb_format::Counters change;
+    size_t segments = 0;
+    size_t chunks = 0;  // that lost any
+  };
+  absl::StatusOr<Removed> RemoveLevels(absl::Span<const EvictionIndex::Victim> victims,
+                                       const rocksdb::WriteOptions& how);
+  absl::Status WriteUsage(absl::Span<const std::pair<ChunkId, EvictionIndex::Usage>> usages,
+                          double clock);
+  absl::Status CompactPart(size_t part);
 
   const RocksDbChunkStoreOptions options_;
+  // With a capacity only. RocksDB uses the env until it is closed.
+  std::shared_ptr<CountedFileSystem> files_;
+  std::unique_ptr<rocksdb::Env> env_;
   // Pins hold it too, since they give their blocks back to it.
   const std::shared_ptr<rocksdb::Cache> cache_;
   std::unique_ptr<rocksdb::DB> db_;
@@ -110,6 +157,8 @@ class RocksDbChunkStore final : public ChunkStore {
   // Put, Delete and PutProfile of one id happen one after the other.
   IdClaims chunk_claims_;
   IdClaims profile_claims_;
+  HoldTable holds_;
+  std::unique_ptr<CapacityKeeper> keeper_;  // null without a capacity
 
   // Shared with RocksDB, which calls it until it is closed.
   const std::shared_ptr<BackgroundErrors> errors_;

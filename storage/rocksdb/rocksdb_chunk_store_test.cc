@@ -130,7 +130,7 @@ TEST_F(RocksDbChunkStoreTest, RefusesAStoreOfANewerVersion) {
                         rocksdb_format::EncodeVersion(rocksdb_format::kStoreVersion + 1))
                     .ok());
   });
-  ExpectRefused(absl::StatusCode::kFailedPrecondition, "it has version 2");
+  ExpectRefused(absl::StatusCode::kFailedPrecondition, "it has version 3");
   ExpectRefused(absl::StatusCode::kFailedPrecondition, "run the newer version");
 }
 
@@ -209,6 +209,23 @@ TEST_F(RocksDbChunkStoreTest, ReadsFromTablesWithoutACopy) {
   EXPECT_EQ(first->bytes(), chunk.segments[0]);
   // The same block of the cache.
   EXPECT_EQ(first->bytes().data(), second->bytes().data());
+}
+
+TEST_F(RocksDbChunkStoreTest, HasAtHandWhatIsInTheBlockCacheOnly) {
+  const TestChunk chunk = MakeTestChunk(1, 100000);
+  {
+    const auto store = RocksDbChunkStore::Create(options_);
+    ASSERT_TRUE(store.ok()) << store.status();
+    ASSERT_TRUE((*store)->Put(chunk.id, chunk.info, chunk.views()).ok());
+  }
+  const auto store = RocksDbChunkStore::Create(options_);
+  ASSERT_TRUE(store.ok()) << store.status();
+  EXPECT_FALSE((*store)->TryReadSegment(chunk.id, 0).has_value());
+  const auto read = (*store)->ReadSegment(chunk.id, 0);
+  ASSERT_TRUE(read.ok()) << read.status();
+  const auto at_hand = (*store)->TryReadSegment(chunk.id, 0);
+  ASSERT_TRUE(at_hand.has_value() && at_hand->ok());
+  EXPECT_EQ((*at_hand)->bytes().data(), read->bytes().data());
 }
 
 TEST(StatusMappingTest, MapsEveryKindOnce) {

@@ -32,6 +32,11 @@ absl::Status RocksDbChunkStoreOptions::Validate() const {
   if (background_jobs < 1 || background_jobs > 64) {
     return Invalid("background_jobs is ", background_jobs, "; it must be 1 to 64");
   }
+  if (capacity_bytes != 0 && capacity_bytes < kCapacityBytesMin) {
+    return Invalid("capacity_bytes is ", capacity_bytes, "; it must be 0 or at least 64 MiB");
+  }
+  if (room_timeout < absl::ZeroDuration()) return Invalid("room_timeout is negative");
+  if (usage_interval <= absl::ZeroDuration()) return Invalid("usage_interval must be positive");
   if (resume_interval < absl::ZeroDuration()) return Invalid("resume_interval is negative");
   if (now == nullptr) return Invalid("now must be a clock");
   return absl::OkStatus();

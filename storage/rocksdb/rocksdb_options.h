@@ -17,6 +17,8 @@ class Env;
 namespace kvstream {
 
 struct RocksDbChunkStoreOptions {
+  static constexpr uint64_t kCapacityBytesMin = uint64_t{64} << 20;
+
   // The store's directory, owned by one process at a time. Created if it does not exist; its parent
   // must.
   std::string data_dir;
@@ -40,6 +42,16 @@ struct RocksDbChunkStoreOptions {
   // Opens a store whose log is damaged before its end and drops what follows the damage, instead of
   // refusing. What was acknowledged after it is lost, so an operator decides, once.
   bool drop_damaged_log = false;
+  // Bytes that all files in data_dir together may have; 0: no bound. At least 64 MiB, else
+  // INVALID_ARGUMENT. The store evicts to stay below it, RocksDB's compactions included. For that
+  // it makes write_buffer_bytes and max_log_bytes smaller where the capacity is small, and a part
+  // of the capacity is kept free (capacity_plan.h). A store that is larger when it is opened
+  // shrinks in the background.
+  uint64_t capacity_bytes = 0;
+  // A Put waits so long for room before it fails.
+  absl::Duration room_timeout = absl::Seconds(10);
+  // How often records of use are written.
+  absl::Duration usage_interval = absl::Seconds(60);
   // At most one attempt in this time to make a store writable again after an error in the
   // background, such as a full disk.
   absl::Duration resume_interval = absl::Seconds(1);

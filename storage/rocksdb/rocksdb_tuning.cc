@@ -94,6 +94,7 @@ std::vector<rocksdb::ColumnFamilyDescriptor> TunedFamilies(
                          TunedFamily(cache, options.write_buffer_bytes)};
   families[kProfiles] = {rocksdb_format::kProfilesFamily, small};
   families[kMeta] = {rocksdb_format::kMetaFamily, meta};
+  families[kUsage] = {rocksdb_format::kUsageFamily, small};
   return families;
 }
 

@@ -69,6 +69,7 @@ LoadSpec MakeSpec(const Model& model, uint32_t tokens, const Ladder& ladder) {
   spec.prefill_seconds_per_token = model.seconds_per_token;
   spec.prefill_seconds_per_token_pair = model.seconds_per_pair;
   spec.decode_seconds_per_token = model.decode_s_per_token;
+  spec.recompute_can_stop = true;
   return spec;
 }
 

@@ -45,7 +45,7 @@ class Simulation {
         model_(model),
         store_(store),
         keep_samples_(keep_samples),
-        client_(spec, model),
+        client_(spec, model, kOrigin - link.one_way),
         checker_(spec) {
     auto session = LoadSession::Create(spec, options, kOrigin);
     if (!session.ok()) {
@@ -79,7 +79,7 @@ class Simulation {
   };
   struct Arrival {
     Due due;
-    absl::variant<SendPlan, SendData> message;
+    absl::variant<SendPlan, SendOrder, SendData> message;
   };
   struct Returning {
     Due due;
@@ -143,6 +143,10 @@ class Simulation {
       if (const auto* plan = absl::get_if<SendPlan>(&action)) {
         Check(checker_.OnPlan(*plan));
         Deliver(0, *plan);
+      } else if (const auto* order = absl::get_if<SendOrder>(&action)) {
+        Check(checker_.OnOrder(*order));
+        ++result_.orders;
+        Deliver(0, *order);
       } else if (const auto* data = absl::get_if<SendData>(&action)) {
         Send(*data, before);
       } else if (const auto* wait = absl::get_if<Wait>(&action)) {
@@ -172,7 +176,7 @@ class Simulation {
   }
 
   // In order, through the link. What a link never carries never arrives.
-  void Deliver(double bytes, absl::variant<SendPlan, SendData> message) {
+  void Deliver(double bytes, absl::variant<SendPlan, SendOrder, SendData> message) {
     const absl::Duration start = std::max(now_, link_free_) - kOrigin;
     link_free_ =
         kOrigin + (link_.carry ? link_.carry(start, bytes) : Departure(link_.trace, start, bytes));
@@ -185,8 +189,10 @@ class Simulation {
   void Arrive(const Arrival& arrival) {
     if (const auto* plan = absl::get_if<SendPlan>(&arrival.message)) {
       client_.OnPlan(*plan, now_);
+    } else if (const auto* order = absl::get_if<SendOrder>(&arrival.message)) {
+      client_.OnOrder(*order, now_);
     } else {
-      client_.OnData(absl::get<SendData>(arrival.message), now_, now_ - kOrigin + link_.one_way);
+      client_.OnData(absl::get<SendData>(arrival.message), now_);
       if (model_.report_every_frame) Report();
     }
     AfterClient();
@@ -213,6 +219,7 @@ class Simulation {
   void OnReport(const ClientProgress& progress) {
     const absl::Status status = session_->OnProgress(progress, now_);
     if (!status.ok()) return Stop(absl::InternalError(status.message()));
+    checker_.OnProgress(progress);
     if (keep_samples_) result_.samples.push_back({now_ - kOrigin, session_->state(now_)});
     Serve();
   }

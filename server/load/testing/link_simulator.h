@@ -54,6 +54,7 @@ struct SimulationResult {
   bool usable_at_deadline = false;
   double mean_level_at_deadline = 0;
   uint64_t frames = 0;
+  uint64_t orders = 0;
   uint64_t bytes = 0;
   uint64_t max_in_flight = 0;
   uint32_t recomputed = 0;        // chunks
@@ -70,8 +71,8 @@ struct SimulationResult {
 // Runs one load to its end. Deterministic. Costs less than a microsecond an event beside the
 // session's own work; there are two events a frame. Checks at every step what LoadSession and the
 // proto promise: a plan before its data, levels and offsets in order without gaps, no foreign data
-// inside a segment, nothing for a chunk that is to be recomputed, no recompute for the sake of
-// speed of a chunk that was sent whole, levels that only rise, in flight at most the window, no
+// inside a segment, nothing for a chunk that was told to be recomputed, no recompute for the sake
+// of speed of a chunk that was sent whole, levels that only rise, in flight at most the window, no
 // wait for a moment that is over, an end.
 SimulationResult Simulate(const LoadSpec& spec, const LoadSessionOptions& options,
                           const SimulatedLink& link, const SimulatedClient& client,

@@ -25,11 +25,19 @@ absl::Status SessionChecker::OnPlan(const SendPlan& plan) {
     if (whole && plan.decision.reason != RecomputeReason::kDataLoss) {
       return Broken(plan.chunk, "recompute of what was sent whole");
     }
+    if (chunk.by_order && plan.decision.reason != RecomputeReason::kDataLoss)
+      return Broken(plan.chunk, "recompute of what the client has begun");
     chunk.recompute = true;
     if (inside_ == plan.chunk) inside_.reset();
     return absl::OkStatus();
   }
   const int level = *plan.decision.level;
+  if (level < chunk.plan_level && level == chunk.complete - 1) {
+    chunk.plan_level = level;
+    chunk.offset = 0;
+    if (inside_ == plan.chunk) inside_.reset();
+    return absl::OkStatus();
+  }
   if (level <= chunk.plan_level) return Broken(plan.chunk, "plan does not raise the level");
   if (level < spec_.floor_level ||
       level >= static_cast<int>(spec_.chunks[0].segment_bytes.size())) {
@@ -37,6 +45,25 @@ absl::Status SessionChecker::OnPlan(const SendPlan& plan) {
   }
   chunk.plan_level = level;
   return absl::OkStatus();
+}
+
+absl::Status SessionChecker::OnOrder(const SendOrder& order) const {
+  if (spec_.ability == RecomputeAbility::kNone) return Broken(order.first, "cannot recompute");
+  if (order.first > order.end || order.end > chunks_.size()) {
+    return Broken(order.first, "an order of no range");
+  }
+  if (order.anyway_at <= absl::ZeroDuration()) return Broken(order.first, "an order for the past");
+  return absl::OkStatus();
+}
+
+void SessionChecker::OnProgress(const ClientProgress& progress) {
+  const OrderProgress& order = progress.order;
+  if (order.up_to == order.first) return;
+  const bool suffix = spec_.ability == RecomputeAbility::kSuffix;
+  const uint32_t end = suffix ? static_cast<uint32_t>(chunks_.size()) : order.up_to;
+  for (uint32_t i = order.first; i < end; ++i) chunks_[i].by_order = true;
+  if (order.newest == OrderProgress::State::kGivenUp) chunks_[order.up_to - 1].by_order = false;
+  if (inside_ && chunks_[*inside_].by_order) inside_.reset();
 }
 
 absl::Status SessionChecker::OnData(const SendData& data, uint64_t in_flight, uint64_t window) {
@@ -67,7 +94,7 @@ absl::Status SessionChecker::OnData(const SendData& data, uint64_t in_flight, ui
 void SessionChecker::OnUnavailable(const SendData& data) {
   chunks_[data.chunk] = before_last_;
   inside_.reset();
-  if (before_last_.offset > 0) inside_ = data.chunk;
+  if (before_last_.offset > 0 && !before_last_.by_order) inside_ = data.chunk;
 }
 
 absl::Status SessionChecker::OnFinish(const Finish& finish, uint64_t bytes_sent) const {
@@ -76,7 +103,9 @@ absl::Status SessionChecker::OnFinish(const Finish& finish, uint64_t bytes_sent)
   for (uint32_t i = 0; i < chunks_.size(); ++i) {
     const Chunk& chunk = chunks_[i];
     const absl::optional<int> level = finish.chunks[i].level;
-    if (level.has_value() == chunk.recompute) return Broken(i, "summary's decision is wrong");
+    const bool recompute =
+        chunk.recompute || chunk.by_order || spec_.policy == LoadPolicy::kRecompute;
+    if (level.has_value() == recompute) return Broken(i, "summary's decision is wrong");
     if (!level) continue;
     if (*level != chunk.plan_level || *level + 1 != chunk.complete) {
       return Broken(i, "finished without what was planned");

@@ -19,6 +19,9 @@ class SessionChecker {
   absl::Status OnPlan(const SendPlan& plan);
   // window and in_flight: before this data was sent.
   absl::Status OnData(const SendData& data, uint64_t in_flight, uint64_t window);
+  absl::Status OnOrder(const SendOrder& order) const;
+  // The session has accepted this report.
+  void OnProgress(const ClientProgress& progress);
   // The store could not read what OnData was told of.
   void OnUnavailable(const SendData& data);
   absl::Status OnFinish(const Finish& finish, uint64_t bytes_sent) const;
@@ -28,6 +31,7 @@ class SessionChecker {
     int plan_level = -1;
     bool planned = false;
     bool recompute = false;
+    bool by_order = false;  // the client has begun it, or will, under an order
     int complete = 0;
     uint64_t offset = 0;
   };

@@ -4,12 +4,13 @@
 
 namespace kvstream {
 
-ModelClient::ModelClient(const LoadSpec& spec, const SimulatedClient& model)
-    : spec_(spec), model_(model), chunks_(spec.chunks.size()) {}
+ModelClient::ModelClient(const LoadSpec& spec, const SimulatedClient& model,
+                         absl::Duration clock_zero)
+    : spec_(spec), model_(model), clock_zero_(clock_zero), chunks_(spec.chunks.size()) {}
 
 void ModelClient::Refresh(Chunk& chunk) {
-  const bool ready =
-      chunk.recompute ? chunk.recomputed : chunk.decoded > 0 && chunk.decoded == chunk.received;
+  const bool ready = chunk.recomputed ||
+                     (!chunk.recompute && chunk.decoded > 0 && chunk.decoded == chunk.received);
   if (ready != chunk.ready) {
     chunk.ready = ready;
     ready_ += ready ? 1 : -1;
@@ -21,6 +22,12 @@ void ModelClient::OnPlan(const SendPlan& plan, absl::Duration now) {
   Chunk& chunk = chunks_[plan.chunk];
   if (plan.decision.level) {
     chunk.plan_level = *plan.decision.level;
+    // Lowered: what is there is all that comes.
+    if (Arrived(chunk) && chunk.decoded < chunk.received && !chunk.queued && !chunk.recomputed &&
+        !chunk.recompute && decoding_ != plan.chunk) {
+      chunk.queued = true;
+      decode_queue_.push_back(plan.chunk);
+    }
   } else {
     if (chunk.received > 0) ++received_in_vain_;
     chunk.recompute = true;
@@ -31,18 +38,65 @@ void ModelClient::OnPlan(const SendPlan& plan, absl::Duration now) {
   Advance(now);
 }
 
-void ModelClient::OnData(const SendData& data, absl::Duration now, absl::Duration clock) {
+void ModelClient::OnOrder(const SendOrder& order, absl::Duration now) {
+  order_ = order;
+  Advance(now);
+}
+
+bool ModelClient::Ordered(uint32_t chunk, absl::Duration now) const {
+  const OrderProgress& done = progress_.order;
+  if (done.up_to > done.first) {
+    if (spec_.ability == RecomputeAbility::kSuffix) return chunk >= done.first;
+    if (done.newest == OrderProgress::State::kGivenUp) return false;
+    // One run of chunks, in which those that a plan gave to recompute count.
+    uint32_t next = done.up_to;
+    while (next < chunk && chunks_[next].recompute) ++next;
+    if (next != chunk) return false;
+  }
+  if (Arrived(chunks_[chunk]) || chunks_[chunk].damaged) return false;
+  if (now - clock_zero_ >= order_.anyway_at) return true;
+  return chunk >= order_.first && chunk < order_.end;
+}
+
+void ModelClient::Begin(uint32_t index) {
+  Chunk& chunk = chunks_[index];
+  OrderProgress& done = progress_.order;
+  if (!chunk.recompute) {
+    if (done.up_to == done.first) done.first = index;
+    done.up_to = index + 1;
+    done.newest = OrderProgress::State::kBegun;
+    if (spec_.ability == RecomputeAbility::kSuffix) {
+      // Whatever else arrives.
+      for (uint32_t i = index; i < chunks_.size(); ++i) {
+        if (chunks_[i].received > 0 && !chunks_[i].recompute) ++received_in_vain_;
+        chunks_[i].recompute = true;
+        chunks_[i].decoded = 0;
+        Refresh(chunks_[i]);
+      }
+      done.up_to = static_cast<uint32_t>(chunks_.size());
+    }
+  }
+  dirty_ = true;
+}
+
+void ModelClient::OnData(const SendData& data, absl::Duration now) {
   Chunk& chunk = chunks_[data.chunk];
   progress_.bytes_received += data.size;
-  progress_.clock = clock;
+  progress_.clock = now - clock_zero_;
   dirty_ = true;
   if (data.offset + data.size == spec_.chunks[data.chunk].segment_bytes[data.level] &&
-      !chunk.recompute) {
+      !chunk.recompute && !chunk.recomputed) {
     if (data.level == 0 && model_.damaged.count(data.chunk) > 0) {
+      chunk.damaged = true;
       progress_.damaged_chunks.push_back(data.chunk);
       return;
     }
     chunk.received = data.level + 1;
+    if (recomputing_ == data.chunk) {
+      if (!spec_.recompute_can_stop || !Arrived(chunk)) return;
+      recomputing_.reset();
+      progress_.order.newest = OrderProgress::State::kGivenUp;
+    }
     if (data.level >= chunk.plan_level && !chunk.queued) {
       chunk.queued = true;
       decode_queue_.push_back(data.chunk);
@@ -60,6 +114,7 @@ double ModelClient::PrefillSeconds(uint32_t index) const {
 }
 
 void ModelClient::Advance(absl::Duration now) {
+  advanced_to_ = now;
   while (true) {
     bool moved = false;
     if (decoding_ && decode_ends_ <= now) {
@@ -72,6 +127,10 @@ void ModelClient::Advance(absl::Duration now) {
     if (recomputing_ && recompute_ends_ <= now) {
       Chunk& chunk = chunks_[*recomputing_];
       chunk.recomputed = true;
+      if (*recomputing_ + 1 == progress_.order.up_to &&
+          progress_.order.newest == OrderProgress::State::kBegun) {
+        progress_.order.newest = OrderProgress::State::kDone;
+      }
       progress_.recomputed_tokens += spec_.chunks[*recomputing_].tokens;
       progress_.recompute_time += absl::Seconds(PrefillSeconds(*recomputing_));
       Refresh(chunk);
@@ -80,11 +139,15 @@ void ModelClient::Advance(absl::Duration now) {
     }
     while (in_place_ < chunks_.size() && InPlace(chunks_[in_place_])) ++in_place_;
     // A recompute reads what is before it: nothing of that may be decoded meanwhile.
-    if (!recomputing_ && in_place_ < chunks_.size() && chunks_[in_place_].recompute &&
-        !(decoding_ && *decoding_ < in_place_)) {
+    if (!recomputing_ && in_place_ < chunks_.size() && !(decoding_ && *decoding_ < in_place_) &&
+        (chunks_[in_place_].recompute || Ordered(in_place_, now))) {
+      Begin(in_place_);
       recomputing_ = in_place_;
       recompute_ends_ = now + absl::Seconds(PrefillSeconds(in_place_));
       moved = true;
+    }
+    while (!decode_queue_.empty() && chunks_[decode_queue_.front()].recompute) {
+      decode_queue_.pop_front();
     }
     const auto next =
         std::find_if(decode_queue_.begin(), decode_queue_.end(),
@@ -102,20 +165,24 @@ void ModelClient::Advance(absl::Duration now) {
     if (!moved) break;
   }
   if (!recomputing_) return;
-  const uint32_t up_to = *recomputing_ + (spec_.ability == RecomputeAbility::kFront ? 1 : 0);
-  progress_.recomputed_up_to = std::max(progress_.recomputed_up_to, up_to);
+  progress_.recomputed_up_to = std::max(progress_.recomputed_up_to, *recomputing_ + 1);
 }
 
 absl::Duration ModelClient::next_at() const {
   absl::Duration at = absl::InfiniteDuration();
   if (decoding_) at = std::min(at, decode_ends_);
-  if (recomputing_) at = std::min(at, recompute_ends_);
+  if (recomputing_) {
+    at = std::min(at, recompute_ends_);
+  } else if (order_.anyway_at != absl::InfiniteDuration() && in_place_ < chunks_.size() &&
+             clock_zero_ + order_.anyway_at > advanced_to_) {
+    at = std::min(at, clock_zero_ + order_.anyway_at);
+  }
   return at;
 }
 
 bool ModelClient::all_in_place() const {
   return std::all_of(chunks_.begin(), chunks_.end(), [](const Chunk& chunk) {
-    return chunk.recompute ? chunk.recomputed : chunk.decoded > 0;
+    return chunk.recomputed || (!chunk.recompute && chunk.decoded > 0);
   });
 }
 

@@ -14,14 +14,17 @@
 namespace kvstream {
 
 // Decodes a chunk when the level that its plan names has arrived, one chunk at a time; recomputes
-// in context order, one chunk at a time, a chunk whose predecessors are in place, and decodes none
-// of those meanwhile. Moves only when it is told the time: next_at() says when it wants to be.
+// what plans and orders say, in context order, one chunk at a time, a chunk whose predecessors are
+// in place, and decodes none of those meanwhile. Moves only when it is told the time: next_at()
+// says when it wants to be.
 class ModelClient {
  public:
-  ModelClient(const LoadSpec& spec, const SimulatedClient& model);
+  // clock_zero: when the client's clock shows 0.
+  ModelClient(const LoadSpec& spec, const SimulatedClient& model, absl::Duration clock_zero);
 
   void OnPlan(const SendPlan& plan, absl::Duration now);
-  void OnData(const SendData& data, absl::Duration now, absl::Duration clock);
+  void OnOrder(const SendOrder& order, absl::Duration now);
+  void OnData(const SendData& data, absl::Duration now);
   // Finishes the work that ends at `now` and starts the next.
   void Advance(absl::Duration now);
   // When the current decode or recompute ends; InfiniteDuration if there is none.
@@ -46,13 +49,24 @@ class ModelClient {
     int decoded = 0;   // segments decoded
     bool queued = false;
     bool ready = false;
+    bool damaged = false;
   };
+  bool Arrived(const Chunk& chunk) const {
+    return chunk.plan_level >= 0 && chunk.received > chunk.plan_level;
+  }
+  // Whether an order makes the client begin with this chunk, the first that is not in place.
+  bool Ordered(uint32_t chunk, absl::Duration now) const;
+  // Takes note that the chunk, which is to be recomputed, is begun.
+  void Begin(uint32_t chunk);
   void Refresh(Chunk& chunk);
   bool InPlace(const Chunk& chunk) const { return chunk.recomputed || chunk.decoded > 0; }
   double PrefillSeconds(uint32_t chunk) const;
 
   const LoadSpec& spec_;
   const SimulatedClient& model_;
+  const absl::Duration clock_zero_;
+  SendOrder order_;
+  absl::Duration advanced_to_;
   std::vector<Chunk> chunks_;
   std::deque<uint32_t> decode_queue_;
   absl::optional<uint32_t> decoding_, recomputing_;

@@ -31,6 +31,10 @@ class StoreFaults {
     absl::MutexLock lock(&mutex_);
     on_put_ = std::move(hook);
   }
+  bool watches_reads() const {
+    absl::MutexLock lock(&mutex_);
+    return static_cast<bool>(on_read_);
+  }
   absl::Status BeforeRead(const ChunkId& id, uint32_t level) const {
     ReadHook hook;
     {
@@ -69,6 +73,12 @@ class FaultyStore final : public ForwardingChunkStore {
     const absl::Status status = faults_->BeforeRead(id, level);
     if (!status.ok()) return status;
     return inner().ReadSegment(id, level);
+  }
+  // A hook may block.
+  absl::optional<absl::StatusOr<PinnedBytes>> TryReadSegment(const ChunkId& id,
+                                                             uint32_t level) override {
+    if (faults_->watches_reads()) return absl::nullopt;
+    return inner().TryReadSegment(id, level);
   }
 
  private:

@@ -36,6 +36,8 @@ class LoadReader {
       OnPlan(response.plan());
     } else if (response.has_data()) {
       OnData(response.data());
+    } else if (response.has_order()) {
+      OnOrder(response.order());
     } else if (response.has_summary()) {
       load_.summary = response.summary();
     } else {
@@ -59,6 +61,15 @@ class LoadReader {
  private:
   void Violation(const std::string& text) {
     if (load_.violation.empty()) load_.violation = text;
+  }
+
+  // As fast as nothing else could be.
+  void OnOrder(const v1::RecomputeOrder& order) {
+    for (uint32_t chunk = order.first(); chunk < order.end(); ++chunk) {
+      if (load_.levels[chunk] == -2) load_.levels[chunk] = -1;
+    }
+    load_.ordered_first = order.first();
+    load_.ordered_end = order.end();
   }
 
   void OnPlan(const v1::ChunkPlan& plan) {
@@ -283,6 +294,12 @@ TestLoad RunLoad(v1::KVStream::Stub& stub, const v1::LoadStart& start) {
         static_cast<uint64_t>(absl::ToInt64Nanoseconds(MonotonicNow() - begin)));
     progress.mutable_progress()->set_chunks_ready(reader.ChunksReady());
     progress.mutable_progress()->set_recomputed_up_to(reader.Recomputed());
+    if (reader.load().ordered_end > reader.load().ordered_first) {
+      v1::OrderProgress* order = progress.mutable_progress()->mutable_order();
+      order->set_first(reader.load().ordered_first);
+      order->set_up_to(reader.load().ordered_end);
+      order->set_newest(v1::OrderProgress::STATE_DONE);
+    }
     progress.mutable_progress()->set_recomputed_tokens(reader.Recomputed());
     progress.mutable_progress()->set_recompute_seconds(1e-6 * reader.Recomputed());
     open = stream->Write(progress);

@@ -1,0 +1,57 @@
+#include "storage/rocksdb/capacity_plan.h"
+
+#include <algorithm>
+
+#include "storage/rocksdb/rocksdb_tuning.h"
+
+namespace kvstream {
+namespace {
+
+constexpr uint64_t kMiB = uint64_t{1} << 20;
+constexpr int kLevel0Compact = 4;
+constexpr int kLevel0Slow = 8;
+constexpr int kLevel0Stop = 10;
+
+}  // namespace
+
+CapacityPlan CapacityPlan::Of(const RocksDbChunkStoreOptions& options) {
+  const uint64_t capacity = options.capacity_bytes;
+  CapacityPlan plan;
+  plan.write_buffer_bytes = std::min(options.write_buffer_bytes, std::max(kMiB, capacity / 128));
+  plan.flush_log_bytes =
+      std::min(options.max_log_bytes, std::max(2 * plan.write_buffer_bytes, capacity / 32));
+  plan.target_file_bytes =
+      std::min(std::max(plan.write_buffer_bytes, 8 * kMiB), std::max(kMiB, capacity / 256));
+  plan.level_base_bytes = 4 * plan.target_file_bytes;
+  plan.logs_max = plan.flush_log_bytes + 2 * plan.write_buffer_bytes;
+  plan.other_max = std::min(std::max(4 * kMiB, capacity / 64), 64 * kMiB);
+  plan.tables_max = capacity - plan.logs_max - plan.other_max;
+  plan.buffers_max = 4 * plan.write_buffer_bytes;
+  plan.reserve =
+      kLevel0Stop * plan.write_buffer_bytes + 2 * plan.level_base_bytes + plan.buffers_max;
+  plan.tables_high = plan.tables_max - plan.reserve - plan.buffers_max;
+  plan.payload_high = plan.tables_high / 20 * 17;
+  plan.payload_low = plan.payload_high - plan.payload_high / 100;
+  plan.put_max = 2 * plan.write_buffer_bytes;
+  return plan;
+}
+
+void CapacityPlan::Apply(rocksdb::DBOptions* db,
+                         std::vector<rocksdb::ColumnFamilyDescriptor>* families) const {
+  // Preallocated blocks would count on the disk before there is anything in them.
+  db->allow_fallocate = false;
+  db->max_total_wal_size = flush_log_bytes;
+  db->max_manifest_file_size = other_max / 8;
+  db->keep_log_file_num = 2;
+  db->max_log_file_size = other_max / 8;
+  rocksdb::ColumnFamilyOptions& segments = (*families)[kSegments].options;
+  segments.write_buffer_size = write_buffer_bytes;
+  segments.target_file_size_base = target_file_bytes;
+  segments.max_bytes_for_level_base = level_base_bytes;
+  segments.max_compaction_bytes = level_base_bytes;
+  segments.level0_file_num_compaction_trigger = kLevel0Compact;
+  segments.level0_slowdown_writes_trigger = kLevel0Slow;
+  segments.level0_stop_writes_trigger = kLevel0Stop;
+}
+
+}  // namespace kvstream
