@@ -53,7 +53,7 @@ LinkShare::LinkShare(const LinkShareOptions& options, absl::Duration now)
 
 void LinkShare::Join(MemberId id, absl::Duration now) {
   Member& member = members_[id];
-  member.moved_at = now;
+  member.moved_at = member.granted_at = now;
   member.served = virtual_served_;
   stale_ = true;
 }
@@ -176,12 +176,16 @@ LinkShare::Member* LinkShare::NextFair(const Member* first, absl::Duration now, 
 
 bool LinkShare::Ask(MemberId id, uint64_t bytes, const SendDemand& demand, absl::Duration now) {
   Member& member = members_.at(id);
+  const bool waited = member.waiting;
   StopWaiting(id, member);
   if (member.demand.due != demand.due || (member.demand.bytes == 0) != (demand.bytes == 0)) {
     stale_ = true;
   }
   member.demand = demand;
-  member.served = std::max(member.served, virtual_served_ - kLag);
+  // Who had nothing to send does not make up for it; who waited does.
+  if (!waited && now - member.granted_at > kRecent) {
+    member.served = std::max(member.served, virtual_served_ - kLag);
+  }
   PlanIfStale(now);
   if (MayProbe(member, now)) {
     probed_at_ = now;
@@ -222,7 +226,10 @@ void LinkShare::Commit(MemberId id, uint64_t bytes, absl::Duration now) {
     member.served += static_cast<double>(bytes);
   }
   member.demand.bytes -= std::min(member.demand.bytes, bytes);
-  if (member.in_flight == 0) member.moved_at = now;
+  if (member.in_flight == 0) {
+    member.moved_at = now;
+    member.patience = Patience();
+  }
   if (in_flight_ == 0) moved_at_ = now;
   member.granted_at = now;
   member.in_flight += bytes;
@@ -255,6 +262,8 @@ void LinkShare::OnAcknowledged(MemberId id, uint64_t bytes, const SendDemand& de
   member.written_off -= known;
   const uint64_t counted = std::min(bytes - known, member.in_flight);
   if (bytes == 0) return;
+  // What it has in flight now waits behind what all have.
+  member.patience = Patience();
   member.moved_at = moved_at_ = now;
   member.stalled = false;
   member.in_flight -= counted;
@@ -304,18 +313,21 @@ void LinkShare::Plan(absl::Duration now) {
   Rank(link, now);
 }
 
-void LinkShare::WriteOffStalled(absl::Duration now) {
-  if (fixed()) return;
+absl::Duration LinkShare::Patience() const {
   // By what was measured, since silence is what is in question.
   const double rate = std::max(estimator_.measured_rate(), 1.0);
   const double queue_s = 3 * static_cast<double>(in_flight_) / rate;
-  const absl::Duration patience = kStall + 4 * estimator_.rtt_min() +
-                                  std::min(absl::Seconds(std::min(queue_s, 60.0)), 8 * kStall);
+  return kStall + 4 * estimator_.rtt_min() +
+         std::min(absl::Seconds(std::min(queue_s, 60.0)), 8 * kStall);
+}
+
+void LinkShare::WriteOffStalled(absl::Duration now) {
+  if (fixed()) return;
   for (auto& entry : members_) {
     Member& member = entry.second;
-    if (member.in_flight == 0 || now - member.moved_at < patience) continue;
+    if (member.in_flight == 0 || now - member.moved_at < member.patience) continue;
     // The link as a whole may stand still; then nobody's bytes are lost.
-    if (moved_at_ - member.moved_at < patience / 2) continue;
+    if (moved_at_ - member.moved_at < member.patience / 2) continue;
     Forget(member.in_flight);
     member.written_off += member.in_flight;
     member.in_flight = 0;

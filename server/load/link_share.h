@@ -146,9 +146,10 @@ class LinkShare {
     bool woken = false;
     bool stalled = false;  // acknowledged nothing since its bytes were written off
     absl::Duration woken_at;
-    absl::Duration granted_at = -absl::InfiniteDuration();
-    absl::Duration moved_at;  // newest acknowledgement, or first byte after nothing in flight
-    double served = 0;        // fair queueing's counter
+    absl::Duration granted_at;  // newest, or when it joined
+    absl::Duration moved_at;    // newest acknowledgement, or first byte after nothing in flight
+    absl::Duration patience;    // from then on
+    double served = 0;          // fair queueing's counter
     LinkStanding standing = LinkStanding::kFair;
     bool was_urgent = false;  // in the plan before
     double share = 1;
@@ -175,6 +176,8 @@ class LinkShare {
 
   void PlanIfStale(absl::Duration now);
   void Plan(absl::Duration now);
+  // How long what is sent now may stay unacknowledged.
+  absl::Duration Patience() const;
   void WriteOffStalled(absl::Duration now);
   void Rank(const BandwidthEstimate& estimate, absl::Duration now);
   void Divide(uint64_t urgent_bytes);

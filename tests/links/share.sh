@@ -1,5 +1,5 @@
-#!/ bin / bash
-#bazel run - c opt  // tests/links:share -- [--seed=N] [--rounds=N]
+#!/bin/bash
+# bazel run -c opt //tests/links:share -- [--seed=N] [--rounds=N]
 set -euo pipefail
 # `bazel run` starts it in its runfiles.
 cd tests/links

@@ -22,7 +22,7 @@ constexpr double kSlice = 16 << 10;
 constexpr absl::Duration kOrigin = absl::Seconds(1000);
 constexpr char kLinkName[] = "link";
 
-using Message = absl::variant<SendPlan, SendData>;
+using Message = absl::variant<SendPlan, SendOrder, SendData>;
 
 class SharedSimulation {
  public:
@@ -142,7 +142,8 @@ class SharedSimulation {
     auto session = LoadSession::Create(state.spec, options, now_);
     if (!session.ok()) return End(load, session.status());
     state.session = std::move(*session);
-    state.client = std::make_unique<ModelClient>(loads_[load].spec, loads_[load].client);
+    state.client =
+        std::make_unique<ModelClient>(loads_[load].spec, loads_[load].client, now_ - link_.one_way);
     state.checker = std::make_unique<SessionChecker>(loads_[load].spec);
     At(now_ + loads_[load].client.report_period, Kind::kTick, load);
     if (state.spec.deadline) {
@@ -161,6 +162,9 @@ class SharedSimulation {
       if (const auto* plan = absl::get_if<SendPlan>(&action)) {
         Check(load, state.checker->OnPlan(*plan));
         Enqueue(load, *plan, 0);
+      } else if (const auto* order = absl::get_if<SendOrder>(&action)) {
+        Check(load, state.checker->OnOrder(*order));
+        Enqueue(load, *order, 0);
       } else if (const auto* data = absl::get_if<SendData>(&action)) {
         const uint64_t in_flight = before.bytes_sent - before.bytes_acknowledged;
         // The gate may have moved the estimate since; what the window bounds is checked of all.
@@ -245,9 +249,10 @@ class SharedSimulation {
     state.under_way.pop_front();
     if (const auto* plan = absl::get_if<SendPlan>(&message)) {
       state.client->OnPlan(*plan, now_);
+    } else if (const auto* order = absl::get_if<SendOrder>(&message)) {
+      state.client->OnOrder(*order, now_);
     } else {
-      const absl::Duration clock = now_ - kOrigin - loads_[load].at + link_.one_way;
-      state.client->OnData(absl::get<SendData>(message), now_, clock);
+      state.client->OnData(absl::get<SendData>(message), now_);
       if (loads_[load].client.report_every_frame) Report(load);
     }
     AfterClient(load);
@@ -277,6 +282,7 @@ class SharedSimulation {
     const uint64_t before = state.session->state(now_).bytes_acknowledged;
     const absl::Status status = state.session->OnProgress(progress, now_);
     if (!status.ok()) return End(load, absl::InternalError(status.message()));
+    state.checker->OnProgress(progress);
     in_flight_ -= progress.bytes_received - before;
     if (link_.on_report) link_.on_report(now_ - kOrigin, load, progress.bytes_received);
     Serve(load);
