@@ -213,6 +213,7 @@ std::string ShareReport(const std::vector<NamedTrace>& traces, const ShareOption
       "own | "
       "scheduled | delay without deadline: own | scheduled |\n"
       "|---|---|---|---|---|---|---|---|---|\n";
+  std::string notes;
   for (const ShareRow& row : RunShare(traces, options)) {
     const int deadlines = row.shared[0].deadlines;
     const auto level = [&](const ShareOutcome* o) {
@@ -229,10 +230,14 @@ std::string ShareReport(const std::vector<NamedTrace>& traces, const ShareOption
                                     100.0 * row.achieved / deadlines),
                     " | ", level(row.alone), " | ", level(row.shared), " | ", delay(row.alone),
                     " | ", delay(row.shared), " |\n");
-    for (const ShareOutcome& outcome : {row.alone[0], row.alone[1], row.shared[0], row.shared[1]}) {
-      if (outcome.failed > 0) absl::StrAppend(&text, "FAILED: ", outcome.failed, " loads\n");
+    const int own = row.alone[0].failed + row.alone[1].failed;
+    const int scheduled = row.shared[0].failed + row.shared[1].failed;
+    if (own + scheduled > 0) {
+      absl::StrAppend(&notes, "Of ", row.loads, " loads: ", own, " on their own and ", scheduled,
+                      " scheduled were given up without progress.\n");
     }
   }
+  if (!notes.empty()) absl::StrAppend(&text, "\n", notes);
   absl::StrAppend(&text,
                   "\n| loads | Jain's index: each on its own | scheduled | misses of the others "
                   "beside one late load: own | scheduled | without it, scheduled |\n"
