@@ -84,7 +84,8 @@ TEST(SharedRelayTest, TheTightDeadlineGoesFirst) {
   });
   EXPECT_TRUE(status.ok()) << status.error_message();
   EXPECT_GE(second, small.bytes_at(0));
-  // Equal shares would be 2 MB; an eighth of the link, and what was before it already, is some 0.7 MB.
+  // Equal shares would be 2 MB; an eighth of the link, and what was before it already, is some 0.7
+  // MB.
   std::printf("%.2f MB beside %.2f\n", static_cast<double>(beside) / 1e6,
               static_cast<double>(small.bytes_at(0)) / 1e6);
   EXPECT_GT(beside, 0u);
