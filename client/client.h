@@ -18,6 +18,7 @@
 #include "absl/types/span.h"
 #include "client/chunk_id.h"
 #include "client/device_target.h"
+#include "client/load_observer.h"
 #include "codec/kv_view.h"
 #include "codec/profile.h"
 #include "storage/chunk_store.h"
@@ -80,6 +81,9 @@ struct LoadOptions {
   // Optional. Told on the calling thread when more chunks have become ready (a chunk that is being
   // refined counts again when it is).
   std::function<void(uint32_t chunks_ready, uint32_t chunks)> progress;
+  // Optional, borrowed. Also asks the server for its own view, which adds at most 32 KiB to its
+  // last message.
+  LoadObserver* observer = nullptr;
 };
 
 struct LoadedChunk {

@@ -2,9 +2,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <thread>
@@ -171,6 +173,98 @@ TEST_F(ClientLoadTest, RefinesChunksThatItHasDecodedBefore) {
   const absl::StatusOr<LoadResult> result = Load(&out);
   ASSERT_TRUE(result.ok()) << result.status();
   ExpectKv(out, {0, 3, 3});
+}
+
+// Keeps what it is told.
+class Notes final : public LoadObserver {
+ public:
+  void OnEvent(const LoadEvent& event) override { events.push_back(event); }
+  void OnServerSamples(absl::Span<const ServerSample> told) override {
+    ++tellings;
+    samples.assign(told.begin(), told.end());
+  }
+  int Count(LoadEvent::Kind kind) const {
+    return static_cast<int>(std::count_if(
+        events.begin(), events.end(), [kind](const LoadEvent& one) { return one.kind == kind; }));
+  }
+  std::vector<LoadEvent> events;
+  std::vector<ServerSample> samples;
+  int tellings = 0;
+};
+
+TEST_F(ClientLoadTest, TellsAnObserverTheWholeStory) {
+  uint32_t samples_max = 0;
+  Script([&](LoadScript& load) {
+    samples_max = load.start().story_samples_max();
+    load.PlanRecompute(0);
+    for (uint32_t chunk : {1, 2}) load.Send(chunk, 0, 1);
+    load.ReadUntilReady();
+    load.Send(2, 2, 2);
+    load.ReadUntilReady();
+    load.Summary();
+    return grpc::Status::OK;
+  });
+  KvBlock out = Memory();
+  LoadOptions options = Recomputing(&out, ClientRecomputeAbility::kAny);
+  Notes notes;
+  options.observer = &notes;
+  const absl::StatusOr<LoadResult> result = Load(&out, options);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(samples_max, kStorySamplesMax);
+  using Kind = LoadEvent::Kind;
+  ASSERT_FALSE(notes.events.empty());
+  EXPECT_EQ(notes.events.front().kind, Kind::kStarted);
+  EXPECT_EQ(notes.Count(Kind::kStarted), 1);
+  EXPECT_EQ(notes.Count(Kind::kPlan), 4);
+  EXPECT_EQ(notes.Count(Kind::kRecomputeBegin), 1);
+  EXPECT_EQ(notes.Count(Kind::kRecomputeEnd), 1);
+  EXPECT_EQ(notes.Count(Kind::kDecodeBegin), notes.Count(Kind::kDecodeEnd));
+  EXPECT_GE(notes.Count(Kind::kDecodeEnd), 3);
+  EXPECT_EQ(notes.Count(Kind::kSummary), 1);
+  EXPECT_EQ(notes.tellings, 1);
+  uint64_t bytes = 0;
+  absl::Duration last;
+  for (const LoadEvent& event : notes.events) {
+    EXPECT_GE(event.at, last);
+    last = event.at;
+    if (event.kind == Kind::kData) bytes += event.bytes;
+  }
+  EXPECT_EQ(bytes, result->bytes);
+}
+
+TEST_F(ClientLoadTest, GivesAnObserverOnlySamplesThatAreGood) {
+  Script([](LoadScript& load) {
+    for (uint32_t chunk : {0, 1, 2}) load.Send(chunk, 0, 0);
+    load.ReadUntilReady();
+    v1::LoadResponse response;
+    v1::LoadSummary& summary = *response.mutable_summary();
+    for (uint32_t chunk : {0, 1, 2}) {
+      v1::ChunkPlan& decision = *summary.add_chunks();
+      decision.set_chunk(chunk);
+      decision.set_level(0);
+    }
+    const auto add = [&summary](uint64_t at_ns, double estimate) {
+      v1::LoadStorySample& sample = *summary.add_story();
+      sample.set_at_ns(at_ns);
+      sample.set_bandwidth_estimate_bytes_per_second(estimate);
+    };
+    add(1000, 5);
+    add(500, 6);  // goes back
+    add(2000, std::numeric_limits<double>::quiet_NaN());
+    add(2000, -1);
+    for (int i = 0; i < 5000; ++i) add(UINT64_MAX, 7);
+    load.Write(response);
+    return grpc::Status::OK;
+  });
+  KvBlock out = Memory();
+  LoadOptions options;
+  Notes notes;
+  options.observer = &notes;
+  const absl::StatusOr<LoadResult> result = Load(&out, options);
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(notes.samples.size(), kStorySamplesMax);
+  EXPECT_EQ(notes.samples[0].at, absl::Microseconds(1));
+  EXPECT_EQ(notes.samples[1].estimate_bytes_per_second, 7);
 }
 
 TEST_F(ClientLoadTest, SendsWhatItWasAskedForAndReportsWhatItHas) {

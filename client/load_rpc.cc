@@ -85,6 +85,40 @@ LoadShape ShapeOf(const LoadCall& call) {
   return shape;
 }
 
+LoadEvent RecomputeEvent(LoadEvent::Kind kind, const RecomputeJob& job) {
+  LoadEvent event;
+  event.kind = kind;
+  event.chunk = job.first_chunk;
+  event.chunks = job.chunks;
+  return event;
+}
+
+// The server's view of the load as the observer is promised it; what does not fit is left out.
+std::vector<ServerSample> ServerSamples(const v1::LoadSummary& summary) {
+  std::vector<ServerSample> samples;
+  for (const v1::LoadStorySample& from : summary.story()) {
+    if (samples.size() == kStorySamplesMax) break;
+    ServerSample sample;
+    sample.at = absl::Nanoseconds(
+        static_cast<int64_t>(std::min<uint64_t>(from.at_ns(), uint64_t{1} << 62)));
+    sample.estimate_bytes_per_second = from.bandwidth_estimate_bytes_per_second();
+    sample.promised_bytes_per_second = from.bandwidth_promised_bytes_per_second();
+    sample.lower_bound = from.bandwidth_is_lower_bound();
+    sample.window_bytes = from.window_bytes();
+    sample.bytes_sent = from.bytes_sent();
+    sample.bytes_acknowledged = from.bytes_acknowledged();
+    const bool in_order = samples.empty() || sample.at >= samples.back().at;
+    if (!in_order || !(sample.estimate_bytes_per_second >= 0) ||
+        !(sample.promised_bytes_per_second >= 0) ||
+        !std::isfinite(sample.estimate_bytes_per_second) ||
+        !std::isfinite(sample.promised_bytes_per_second)) {
+      continue;
+    }
+    samples.push_back(sample);
+  }
+  return samples;
+}
+
 class LoadRpc {
  public:
   explicit LoadRpc(const LoadCall& call)
@@ -107,6 +141,8 @@ class LoadRpc {
   bool ComeAgain();
   void SendStart();
   absl::Status OnMessage(const grpc::ByteBuffer& message);
+  void Tell(LoadEvent event) const;
+  void TellMessage(const v1::LoadResponse& response) const;
   void TakeLocalResults();
   void GiveOutWork();
   void SendProgress();
@@ -240,7 +276,38 @@ void LoadRpc::SendStart() {
   start->set_decode_seconds_per_token(decoders_->seconds_per_token());
   start->set_recompute_can_stop(options_.recompute_watch != nullptr);
   start->set_bandwidth_hint_bytes_per_second(options_.bandwidth_hint_bytes_per_second);
+  if (options_.observer != nullptr) start->set_story_samples_max(kStorySamplesMax);
   transport_.Write(request);
+  LoadEvent started;
+  started.decode_seconds_per_token = start->decode_seconds_per_token();
+  Tell(started);
+}
+
+void LoadRpc::Tell(LoadEvent event) const {
+  if (options_.observer == nullptr) return;
+  event.at = MonotonicNow() - began_;
+  options_.observer->OnEvent(event);
+}
+
+// Of messages that the assembler has found good.
+void LoadRpc::TellMessage(const v1::LoadResponse& response) const {
+  if (options_.observer == nullptr) return;
+  LoadEvent event;
+  if (response.has_plan()) {
+    event.kind = LoadEvent::Kind::kPlan;
+    event.chunk = response.plan().chunk();
+    if (response.plan().has_level()) event.level = static_cast<int>(response.plan().level());
+  } else if (response.has_data()) {
+    event.kind = LoadEvent::Kind::kData;
+    event.chunk = response.data().chunk();
+    event.level = static_cast<int>(response.data().level());
+    event.offset = response.data().offset();
+    event.bytes = response.data().data().size();
+  } else {
+    options_.observer->OnServerSamples(ServerSamples(response.summary()));
+    event.kind = LoadEvent::Kind::kSummary;
+  }
+  Tell(event);
 }
 
 absl::Status LoadRpc::OnMessage(const grpc::ByteBuffer& message) {
@@ -254,6 +321,15 @@ absl::Status LoadRpc::OnMessage(const grpc::ByteBuffer& message) {
   absl::Status status;
   if (ParseSegmentFrame(pieces_, &frame_)) {
     status = assembler_.OnData(frame_);
+    if (status.ok()) {
+      LoadEvent event;
+      event.kind = LoadEvent::Kind::kData;
+      event.chunk = frame_.chunk;
+      event.level = static_cast<int>(frame_.level);
+      event.offset = frame_.offset;
+      event.bytes = frame_.size;
+      Tell(event);
+    }
   } else {
     std::string joined;
     joined.reserve(message.Length());
@@ -263,6 +339,7 @@ absl::Status LoadRpc::OnMessage(const grpc::ByteBuffer& message) {
       return absl::InternalError("the server broke the protocol of Load: not a LoadResponse");
     }
     status = assembler_.OnMessage(response);
+    if (status.ok()) TellMessage(response);
   }
   if (assembler_.bytes_received() != bytes_before) {
     newest_bytes_ = last_heard_;
@@ -277,11 +354,20 @@ absl::Status LoadRpc::OnMessage(const grpc::ByteBuffer& message) {
 void LoadRpc::TakeLocalResults() {
   const uint32_t ready_before = assembler_.chunks_ready();
   for (const DecodeResult& result : decoders_->TakeResults()) {
+    LoadEvent event;
+    event.kind = LoadEvent::Kind::kDecodeEnd;
+    event.chunk = result.chunk;
+    event.level = result.level;
+    event.ok = result.status.ok();
+    Tell(event);
     Fail(assembler_.OnDecoded(result.chunk, result.level, result.status));
     progress_due_ = true;
     last_local_work_ = MonotonicNow();
   }
   if (absl::optional<RecomputeResult> result = recompute_.TakeResult(); result.has_value()) {
+    LoadEvent event = RecomputeEvent(LoadEvent::Kind::kRecomputeEnd, result->job);
+    event.ok = result->status.ok();
+    Tell(event);
     Fail(assembler_.OnRecomputed(result->job, result->status, result->took));
     recompute_under_way_ = false;
     progress_due_ = true;
@@ -302,12 +388,18 @@ void LoadRpc::GiveOutWork() {
       recompute_under_way_ = true;
       if (options_.recompute_watch) options_.recompute_watch->set_superseded(false);
       progress_due_ = true;
+      Tell(RecomputeEvent(LoadEvent::Kind::kRecomputeBegin, *job));
       recompute_.Submit(*job);
     }
   }
   while (decoders_->has_room()) {
     absl::optional<DecodeJob> job = assembler_.NextDecode();
     if (!job.has_value()) break;
+    LoadEvent event;
+    event.kind = LoadEvent::Kind::kDecodeBegin;
+    event.chunk = job->chunk;
+    event.level = job->level;
+    Tell(event);
     decoders_->Submit(*std::move(job));
   }
 }
@@ -327,6 +419,11 @@ void LoadRpc::SendProgress() {
       static_cast<uint64_t>(absl::ToInt64Nanoseconds(newest_bytes_ - start_sent_)));
   progress_due_ = false;
   last_progress_ = now;
+  LoadEvent event;
+  event.kind = LoadEvent::Kind::kProgress;
+  event.bytes = assembler_.bytes_received();
+  event.chunks = assembler_.chunks_ready();
+  Tell(event);
   transport_.Write(request);
 }
 

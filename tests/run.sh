@@ -4,6 +4,7 @@
 # usage: tests/run.sh [STAGE...]      stages, in their order (default: all)
 #   lint   clang-format, file lengths, upward includes
 #   test   every test, optimised build
+#   links  loads over real packets between network namespaces, the short version; skipped, loudly, where they cannot be made
 #   asan   every test but those tagged no-sanitizer, under AddressSanitizer and UBSan, with Clang's thread-safety analysis
 #   tsan   what runs threads, under ThreadSanitizer
 #   tidy   clang-tidy on our code
@@ -11,9 +12,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 stages=("$@")
-((${#stages[@]})) || stages=(lint test asan tsan tidy)
+((${#stages[@]})) || stages=(lint test links asan tsan tidy)
 for stage in "${stages[@]}"; do
-  [[ $stage =~ ^(lint|test|asan|tsan|tidy)$ ]] || { echo "run.sh: no stage '$stage'; see the head of $0" >&2; exit 2; }
+  [[ $stage =~ ^(lint|test|links|asan|tsan|tidy)$ ]] || { echo "run.sh: no stage '$stage'; see the head of $0" >&2; exit 2; }
 done
 
 bash deploy/install_packages.sh
@@ -33,6 +34,13 @@ check() {
     echo "FAILED: $name" >&2
     failed=$((failed + 1))
   fi
+}
+
+# Real packets; where the machine cannot make the link (77) nothing is counted.
+real_packets() {
+  local status=0
+  bash tests/links/run.sh --quick || status=$?
+  ((status == 77)) || check links test "$status" -eq 0
 }
 
 # bazel test, counting its targets by their closing lines.
@@ -58,6 +66,7 @@ for stage in "${stages[@]}"; do
   case $stage in
     lint) check lint bash tests/lint/lint.sh ;;
     test) bazel_test //... ;;
+    links) real_packets ;;
     asan) bazel_test --config=asan --config=ubsan --build_tests_only --test_tag_filters=-no-sanitizer //... ;;
     tsan) bazel_test --config=tsan "--test_env=TSAN_OPTIONS=suppressions=$PWD/tests/sanitizers/tsan_suppressions.txt" \
         --build_tests_only --test_tag_filters=-no-sanitizer,-no-tsan //storage/... //server/... //client/... //tests/loopback/... //tests/sanitizers/... ;;

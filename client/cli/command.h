@@ -64,6 +64,7 @@ void AddLoadVerb(CLI::App& app, Command& command);       // load
 void AddAdminVerbs(CLI::App& app, Command& command);     // stats, list, delete, ping
 void AddDescribeVerb(CLI::App& app, Command& command);   // describe
 void AddRelayVerb(CLI::App& app, Command& command);      // relay
+void AddExplainVerb(CLI::App& app, Command& command);    // explain
 
 }  // namespace kvstream::cli
 

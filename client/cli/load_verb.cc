@@ -9,9 +9,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "client/atomic_file.h"
 #include "client/cli/command.h"
 #include "client/cli/status_macros.h"
 #include "client/kv_file.h"
+#include "client/load_trace.h"
+#include "client/load_trace_json.h"
 #include "client/units.h"
 
 namespace kvstream::cli {
@@ -30,6 +33,7 @@ struct LoadVerbOptions {
   int floor_level = 0;
   ClientRecomputeAbility ability = ClientRecomputeAbility::kNone;
   std::string recompute_from;
+  std::string trace;
   double prefill_tokens_per_second = 0;
   int threads = DefaultThreads();
 };
@@ -144,6 +148,23 @@ RecomputeFn EmulateRecompute(const KvGeometry& geometry, const KvView& original,
   };
 }
 
+// Client::Load; with --trace its story is written, whether it succeeds or fails.
+absl::StatusOr<LoadResult> LoadTraced(const LoadVerbOptions& options, Client* client,
+                                      const std::shared_ptr<const Profile>& profile,
+                                      absl::Span<const int32_t> tokens, LoadOptions load,
+                                      const MutableKvView& out) {
+  if (options.trace.empty()) return client->Load(profile, options.identity, tokens, load, out);
+  LoadTraceRecorder recorder(TracedRequest(*profile, tokens.size(), load));
+  load.observer = &recorder;
+  const absl::Time began = absl::Now();
+  absl::StatusOr<LoadResult> result = client->Load(profile, options.identity, tokens, load, out);
+  if (absl::IsNotFound(result.status())) return result;  // another one follows, of what is stored
+  const LoadTrace trace = std::move(recorder).Finish(result, absl::Now() - began);
+  const absl::Status written = WriteFileAtomically(options.trace, LoadTraceToJson(trace));
+  if (result.ok() && !written.ok()) return written;
+  return result;
+}
+
 // What came of a load, and of how many of the context's tokens.
 struct Outcome {
   LoadResult result;
@@ -236,7 +257,7 @@ absl::Status Load(const LoadVerbOptions& options, Format format) {
                   (static_cast<int64_t>(tokens.size()) + profile->chunk_tokens() - 1) /
                       profile->chunk_tokens());
   load.progress = [&bar](uint32_t ready, uint32_t /*chunks*/) { bar.Update(ready); };
-  absl::StatusOr<LoadResult> result = client->Load(profile, options.identity, tokens, load, out);
+  absl::StatusOr<LoadResult> result = LoadTraced(options, client.get(), profile, tokens, load, out);
   if (absl::IsNotFound(result.status())) {
     // Not all of it is stored: what is.
     CLI_ASSIGN_OR_RETURN(const LookupResult found,
@@ -248,7 +269,7 @@ absl::Status Load(const LoadVerbOptions& options, Format format) {
     }
     tokens = tokens.subspan(0, found.matched_tokens);
     out = buffer.view().Slice(0, static_cast<int64_t>(tokens.size()));
-    result = client->Load(profile, options.identity, tokens, load, out);
+    result = LoadTraced(options, client.get(), profile, tokens, load, out);
   }
   if (!result.ok()) return result.status();
   const KvView loaded = buffer.const_view().Slice(0, static_cast<int64_t>(tokens.size()));
@@ -293,6 +314,8 @@ void AddLoadVerb(CLI::App& app, Command& command) {
   load->add_option(
       "--recompute-from", options->recompute_from,
       "file with the original KV that emulated recompute copies (default: --tokens-from)");
+  load->add_option("--trace", options->trace,
+                   "also write the load's story, for kvstreamctl explain (JSON)");
   AddIdentityOptions(*load, options->identity);
   AddThreadsOption(*load, options->threads);
 }

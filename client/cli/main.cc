@@ -46,6 +46,7 @@ int Main(int argc, char** argv) {
   AddCodecVerbs(app, command);
   AddTransferVerbs(app, command);
   AddLoadVerb(app, command);
+  AddExplainVerb(app, command);
   AddAdminVerbs(app, command);
   AddDescribeVerb(app, command);
   AddRelayVerb(app, command);

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
@@ -169,6 +170,19 @@ class BindingsTest(unittest.TestCase):
         self.assertEqual(result.recomputed_tokens, TOKENS)
         self.assertTrue(all(chunk.level is None for chunk in result.chunks))
         self.assertNotIn(threading.get_ident(), threads)
+
+    def test_a_traced_load_leaves_its_story(self):
+        with tempfile.TemporaryDirectory(dir=os.environ.get("TEST_TMPDIR")) as scratch:
+            path = pathlib.Path(scratch) / "load.json"
+            _, loaded = self.client.load(self.profile, self.tokens, model=MODEL, policy="fixed", level=0, trace=path)
+            story = json.loads(path.read_text())
+            self.assertEqual(story["kvstream_load_trace"], 1)
+            self.assertEqual(sum(story["arrivals"]), loaded.bytes)
+            self.assertEqual(story["outcome"]["levels"], [0] * len(loaded.chunks))
+            with self.assertRaises(kvstream.KVStreamError):
+                self.client.load(self.profile, self.tokens, model=MODEL, trace=path / "no folder")
+            with self.assertRaises(TypeError):
+                self.client.load(self.profile, self.tokens, model=MODEL, trace=7)
 
     def test_an_exception_of_a_callback_comes_back(self):
         out = [tuple(np.zeros_like(x) for x in pair) for pair in self.kv]

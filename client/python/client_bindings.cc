@@ -12,7 +12,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "client/atomic_file.h"
 #include "client/client.h"
+#include "client/load_trace.h"
+#include "client/load_trace_json.h"
 #include "client/monotonic_clock.h"
 #include "client/python/bindings.h"
 #include "client/python/device_arrays.h"
@@ -183,7 +186,7 @@ class PyClient {
                  const std::string& policy, int level, int floor_level, const std::string& ability,
                  const py::object& recompute, double prefill_seconds_per_token,
                  double prefill_seconds_per_token_pair, double bandwidth_hint,
-                 const py::object& out, const py::object& progress,
+                 const py::object& out, const py::object& progress, const py::object& trace,
                  const DeviceArguments& device_arguments) {
     const std::vector<int32_t> ids = TokenIds(tokens);
     const ContextIdentity identity = Identity(model, adapter, tenant_salt, extra_keys);
@@ -248,11 +251,30 @@ class PyClient {
       }
       return interrupted;
     };
-    absl::StatusOr<LoadResult> result = Call([&](Client& client) {
+    const bool traced = !trace.is_none();
+    const std::string trace_path =
+        traced ? py::module_::import("os").attr("fspath")(trace).cast<std::string>() : "";
+    const auto load = [&](Client& client) {
       return on_device ? client.LoadToDevice(profile, identity, ids, options, device.target)
                        : client.Load(profile, identity, ids, options, host.view);
+    };
+    absl::Status written;
+    absl::StatusOr<LoadResult> result = Call([&](Client& client) {
+      const LoadTrace::Request request = TracedRequest(*profile, ids.size(), options);
+      // A request of an impossible size has no story; the client says why.
+      if (!traced || request.chunks == 0 || request.chunks > LoadTrace::kChunksMax) {
+        return load(client);
+      }
+      LoadTraceRecorder recorder(request);
+      options.observer = &recorder;
+      const absl::Duration began = MonotonicNow();
+      absl::StatusOr<LoadResult> loaded = load(client);
+      const LoadTrace story = std::move(recorder).Finish(loaded, MonotonicNow() - began);
+      written = WriteFileAtomically(trace_path, LoadTraceToJson(story));
+      return loaded;
     });
     raised.Rethrow();
+    if (result.ok() && !written.ok()) result = written;
     return py::make_tuple(kv, ValueOrThrow(std::move(result)));
   }
 
@@ -409,12 +431,13 @@ void RegisterClient(py::module_& module) {
              const std::string& policy, int level, int floor_level, const std::string& ability,
              const py::object& recompute, double prefill_seconds_per_token,
              double prefill_seconds_per_token_pair, double bandwidth_hint, const py::object& out,
-             const py::object& progress, const py::object& stream, const py::object& device,
-             const py::object& first_layer, const py::object& first_head) {
+             const py::object& progress, const py::object& trace, const py::object& stream,
+             const py::object& device, const py::object& first_layer,
+             const py::object& first_head) {
             return self.Load(profile, tokens, model, adapter, tenant_salt, extra_keys, deadline_ms,
                              policy, level, floor_level, ability, recompute,
                              prefill_seconds_per_token, prefill_seconds_per_token_pair,
-                             bandwidth_hint, out, progress,
+                             bandwidth_hint, out, progress, trace,
                              {stream, device, first_layer, first_head});
           },
           py::arg("profile"), py::arg("tokens"), py::kw_only(), py::arg("model"),
@@ -425,14 +448,16 @@ void RegisterClient(py::module_& module) {
           py::arg("prefill_seconds_per_token") = 0.0,
           py::arg("prefill_seconds_per_token_pair") = 0.0,
           py::arg("bandwidth_hint_bytes_per_second") = 0.0, py::arg("out") = py::none(),
-          py::arg("progress") = py::none(), py::arg("stream") = py::none(),
-          py::arg("device") = py::none(), py::arg("first_layer") = py::none(),
-          py::arg("first_head") = py::none(),
+          py::arg("progress") = py::none(), py::arg("trace") = py::none(),
+          py::arg("stream") = py::none(), py::arg("device") = py::none(),
+          py::arg("first_layer") = py::none(), py::arg("first_head") = py::none(),
           "Loads the KV of a stored context; returns it with a LoadResult.\n\n"
           "out may be arrays in GPU memory (DLPack or __cuda_array_interface__) or a PagedKv: then "
           "the KV is decoded on the GPU, on `stream`, and is in place when this returns.\n\n"
           "recompute(first_token, count) must write those tokens' KV into out; it runs on a thread "
-          "of the client's. What it raises ends the load and is raised again here.")
+          "of the client's. What it raises ends the load and is raised again here.\n\n"
+          "trace: a file for the load's story, which `kvstreamctl explain` draws; also of a load "
+          "that fails.")
       .def(
           "delete",
           [](PyClient& self, const std::vector<std::string>& ids) {

@@ -133,18 +133,34 @@ TEST(KvStreamServerTest, HttpMetricsHaveEveryFamilyAfterALoad) {
   EXPECT_THAT(answer, HasSubstr("200 OK"));
   EXPECT_THAT(answer, HasSubstr("text/plain; version=0.0.4"));
   const std::string metrics = BodyOf(answer);
-  for (const char* family :
-       {"kvstream_load_delay_seconds histogram",
-        "kvstream_load_bandwidth_estimate_bytes_per_second histogram",
-        "kvstream_load_goodput_bytes_per_second histogram", "kvstream_load_bytes_total counter",
-        "kvstream_load_chunks_total counter", "kvstream_recompute_chunks_total counter",
-        "kvstream_deadline_total counter", "kvstream_bandwidth_estimator_error_ratio histogram",
-        "kvstream_lookup_tokens_total counter", "kvstream_store_operation_seconds histogram",
-        "kvstream_store_chunks gauge", "kvstream_store_payload_bytes gauge",
-        "kvstream_store_disk_bytes gauge", "kvstream_loads_in_flight gauge",
-        "kvstream_puts_in_flight gauge", "kvstream_put_bytes_total counter",
-        "kvstream_put_buffer_bytes gauge", "kvstream_rpc_errors_total counter",
-        "kvstream_build_info gauge"}) {
+  for (const char* family : {"kvstream_load_delay_seconds histogram",
+                             "kvstream_load_bandwidth_estimate_bytes_per_second histogram",
+                             "kvstream_load_goodput_bytes_per_second histogram",
+                             "kvstream_load_bytes_total counter",
+                             "kvstream_load_chunks_total counter",
+                             "kvstream_recompute_chunks_total counter",
+                             "kvstream_deadline_total counter",
+                             "kvstream_bandwidth_estimator_error_ratio histogram",
+                             "kvstream_lookup_tokens_total counter",
+                             "kvstream_store_operation_seconds histogram",
+                             "kvstream_store_chunks gauge",
+                             "kvstream_store_payload_bytes gauge",
+                             "kvstream_store_disk_bytes gauge",
+                             "kvstream_loads_in_flight gauge",
+                             "kvstream_puts_in_flight gauge",
+                             "kvstream_put_bytes_total counter",
+                             "kvstream_put_buffer_bytes gauge",
+                             "kvstream_rpc_errors_total counter",
+                             "kvstream_build_info gauge",
+                             "kvstream_load_first_byte_seconds histogram",
+                             "kvstream_load_all_ready_seconds histogram",
+                             "kvstream_load_round_trip_seconds histogram",
+                             "kvstream_load_window_bytes histogram",
+                             "kvstream_deadline_slack_seconds histogram",
+                             "kvstream_load_refinements_total counter",
+                             "kvstream_recompute_told_total counter",
+                             "kvstream_recompute_tokens_total counter",
+                             "kvstream_recompute_seconds_total counter"}) {
     EXPECT_THAT(metrics, HasSubstr(absl::StrCat("# TYPE ", family, "\n")));
   }
   EXPECT_EQ(MetricValue(metrics, R"(kvstream_deadline_total{result="hit"})"), 1);
@@ -155,6 +171,11 @@ TEST(KvStreamServerTest, HttpMetricsHaveEveryFamilyAfterALoad) {
       MetricValue(metrics, R"(kvstream_load_delay_seconds_count{outcome="ok",policy="deadline"})"),
       1);
   EXPECT_EQ(MetricValue(metrics, "kvstream_load_goodput_bytes_per_second_count"), 1);
+  // Of the load's story: base, refinements and the end, in time.
+  EXPECT_EQ(MetricValue(metrics, "kvstream_load_first_byte_seconds_count"), 1);
+  EXPECT_EQ(MetricValue(metrics, R"(kvstream_load_all_ready_seconds_count{policy="deadline"})"), 1);
+  EXPECT_EQ(MetricValue(metrics, "kvstream_deadline_slack_seconds_count"), 1);
+  EXPECT_GE(MetricValue(metrics, R"(kvstream_load_refinements_total{level="2"})"), 1);
 }
 
 TEST(KvStreamServerTest, HttpRefusesWhatItDoesNotServe) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 #include <string>
 #include <utility>
 
@@ -46,6 +47,11 @@ std::string LevelsText(const std::vector<ChunkDecision>& chunks) {
     if (decision.level.has_value()) ++counts[*decision.level];
   }
   return absl::StrJoin(counts, ",", absl::PairFormatter(":"));
+}
+
+// For the log: -1 where a stage was not reached.
+double SecondsOrNone(const absl::optional<absl::Duration>& duration) {
+  return duration.has_value() ? absl::ToDoubleSeconds(*duration) : -1.0;
 }
 
 }  // namespace
@@ -186,6 +192,7 @@ void LoadRpc::HandleStart(const v1::LoadStart& start, absl::Duration now) {
                                         if (load != nullptr) load->strand_.Resume();
                                       });
   strand_.StepsDoNotBlock();
+  story_ = LoadStory(start.story_samples_max());
   last_progress_ = now;
 }
 
@@ -232,6 +239,13 @@ void LoadRpc::HandleProgress(const v1::LoadProgress& progress, absl::Duration no
     last_progress_ = now;
   }
   reported_ = *report;
+  if (!record_.stages.all_ready.has_value() && reported_.chunks_ready == load_.ids.size()) {
+    record_.stages.all_ready = now - started_;
+  }
+  const LoadSessionState state = session_->state(now);
+  record_.stages.round_trip = state.rtt_min;
+  record_.stages.window_bytes_max = std::max(record_.stages.window_bytes_max, state.window_bytes);
+  if (story_.wants(now - started_)) story_.Add(now - started_, state);
 }
 
 void LoadRpc::Pump(absl::Duration now) {
@@ -275,6 +289,14 @@ void LoadRpc::Pump(absl::Duration now) {
 }
 
 void LoadRpc::SendPlanMessage(const SendPlan& plan) {
+  if (!plan.decision.level.has_value()) {
+    ++record_.stages.recompute_told;
+  } else if (!plan.first_plan_of_chunk) {
+    const size_t level = static_cast<size_t>(*plan.decision.level);
+    std::vector<uint64_t>& refinements = record_.stages.refinements;
+    if (refinements.size() <= level) refinements.resize(level + 1);
+    ++refinements[level];
+  }
   v1::LoadResponse response;
   *response.mutable_plan() = ToChunkPlan(plan.chunk, plan.decision);
   if (plan.decision.level.has_value()) {
@@ -313,7 +335,10 @@ bool LoadRpc::SendDataMessage(const SendData& data, absl::Duration now) {
     session_->OnSegmentUnavailable(data.chunk, data.level, status, now);
     return true;
   }
-  if (!first_sent_.has_value()) first_sent_ = now;
+  if (!first_sent_.has_value()) {
+    first_sent_ = now;
+    record_.stages.first_byte = now - started_;
+  }
   if (record_.bytes_by_level.size() <= data.level) record_.bytes_by_level.resize(data.level + 1);
   record_.bytes_by_level[data.level] += data.size;
   Write(SegmentMessage(data.chunk, data.level, data.offset, data.size, **segment));
@@ -343,7 +368,10 @@ void LoadRpc::SendSummary(const kvstream::Finish& finish, absl::Duration now) {
   record_.delay = finish.load_delay;
   record_.chunks = finish.chunks;
   record_.bandwidth_estimate_bytes_per_second = finish.bandwidth_estimate_bytes_per_second;
-  if (load_.spec.deadline.has_value()) record_.deadline_missed = finish.deadline_missed;
+  if (load_.spec.deadline.has_value()) {
+    record_.deadline_missed = finish.deadline_missed;
+    record_.stages.deadline_slack = *load_.spec.deadline - finish.load_delay;
+  }
 
   v1::LoadResponse response;
   v1::LoadSummary& summary = *response.mutable_summary();
@@ -357,6 +385,7 @@ void LoadRpc::SendSummary(const kvstream::Finish& finish, absl::Duration now) {
   summary.set_bandwidth_estimate_bytes_per_second(finish.bandwidth_estimate_bytes_per_second);
   summary.set_bytes_sent(finish.bytes_sent);
   summary.set_deadline_missed(finish.deadline_missed);
+  story_.Write(&summary);
   WriteProto(response);
   last_progress_ = now;  // the client owes nothing but to take the summary
 }
@@ -442,12 +471,15 @@ void LoadRpc::FinishCall(absl::Duration now) {
     record_.estimate_log_error = std::sqrt(session_->state(now).estimate_mean_square_log_error);
     environment_->admission->OnEnd(now - started_);
   }
+  record_.stages.recomputed_tokens = reported_.recomputed_tokens;
+  record_.stages.recompute_time = reported_.recompute_time;
   environment_->metrics->ObserveLoad(record_);
   environment_->metrics->CountError("Load", end_status_.code());
   LogEnd();
   session_.reset();
   segments_.reset();  // before what it borrows
   gate_.reset();
+  story_ = LoadStory(0);
   load_ = PreparedLoad();
   place_.Release();
   ticket_.Release();  // before the client learns of the end and comes again
@@ -474,6 +506,15 @@ void LoadRpc::LogEnd() const {
        {"deadline_seconds",
         load_.spec.deadline.has_value() ? absl::ToDoubleSeconds(*load_.spec.deadline) : 0.0},
        {"deadline_missed", record_.deadline_missed.value_or(false)},
+       {"first_byte_seconds", SecondsOrNone(record_.stages.first_byte)},
+       {"all_ready_seconds", SecondsOrNone(record_.stages.all_ready)},
+       {"round_trip_seconds", absl::ToDoubleSeconds(record_.stages.round_trip)},
+       {"window_bytes_max", record_.stages.window_bytes_max},
+       {"refinements", std::accumulate(record_.stages.refinements.begin(),
+                                       record_.stages.refinements.end(), uint64_t{0})},
+       {"recompute_told", record_.stages.recompute_told},
+       {"recomputed_tokens", record_.stages.recomputed_tokens},
+       {"recompute_seconds", absl::ToDoubleSeconds(record_.stages.recompute_time)},
        {"estimate_bytes_per_second", record_.bandwidth_estimate_bytes_per_second},
        {"goodput_bytes_per_second", record_.goodput_bytes_per_second}});
 }

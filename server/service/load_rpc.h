@@ -16,6 +16,7 @@
 #include "server/load/load_session.h"
 #include "server/service/call_strand.h"
 #include "server/service/load_start.h"
+#include "server/service/load_story.h"
 #include "server/service/metrics.h"
 #include "server/service/rpc_environment.h"
 #include "server/service/segment_source.h"
@@ -103,6 +104,7 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   // What the session has sent and the store is still reading.
   absl::optional<SendData> unsent_;
 
+  LoadStory story_{0};
   absl::optional<absl::Duration> first_sent_;
   absl::Duration last_acknowledged_;
   LoadRecord record_;

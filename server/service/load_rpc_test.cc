@@ -54,6 +54,31 @@ TEST(LoadRpcTest, AnHonestClientGetsTheStoredBytesInTheOrderPromised) {
   }
 }
 
+TEST(LoadRpcTest, TellsTheStoryToWhoAskedForItOnly) {
+  TestServer server;
+  TestContext context;
+  context.segment_bytes = {100000, 200000};
+  ASSERT_TRUE(server.PutContext(context).ok());
+  v1::LoadStart start = StartOf(context);
+  TestLoad load = RunLoad(server.stub(), start);
+  ASSERT_TRUE(load.status.ok()) << load.status.error_message();
+  ASSERT_TRUE(load.summary.has_value());
+  EXPECT_EQ(load.summary->story_size(), 0);
+  start.set_story_samples_max(0xffffffff);
+  load = RunLoad(server.stub(), start);
+  ASSERT_TRUE(load.status.ok()) << load.status.error_message();
+  ASSERT_TRUE(load.summary.has_value());
+  ASSERT_GE(load.summary->story_size(), 1);
+  EXPECT_LE(load.summary->story_size(), 512);
+  uint64_t last = 0;
+  for (const v1::LoadStorySample& sample : load.summary->story()) {
+    EXPECT_GE(sample.at_ns(), last);
+    last = sample.at_ns();
+    EXPECT_GE(sample.bytes_sent(), sample.bytes_acknowledged());
+    EXPECT_GT(sample.window_bytes(), 0u);
+  }
+}
+
 TEST(LoadRpcTest, EveryPolicyDeliversAtLeastTheFloor) {
   TestServer server;
   TestContext context;

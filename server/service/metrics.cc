@@ -223,6 +223,7 @@ void Metrics::ObserveLoad(const LoadRecord& record) {
       .Add({{"policy", policy}, {"outcome", std::string(LoadOutcomeLabel(record.outcome))}},
            DelayBuckets())
       .Observe(absl::ToDoubleSeconds(record.delay));
+  stages_.Observe(record.stages, policy);
   for (size_t level = 0; level < record.bytes_by_level.size(); ++level) {
     if (record.bytes_by_level[level] == 0) continue;
     load_bytes_.Add({{"level", LevelLabel(level)}})

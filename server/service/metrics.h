@@ -21,6 +21,7 @@
 #include "absl/types/optional.h"
 #include "server/load/load_session.h"
 #include "server/service/load_admission.h"
+#include "server/service/load_stages.h"
 
 namespace kvstream {
 
@@ -55,6 +56,7 @@ struct LoadRecord {
   double goodput_bytes_per_second = 0;
   // Root of LoadSessionState::estimate_mean_square_log_error; 0: not measured.
   double estimate_log_error = 0;
+  LoadStages stages;
 
   uint64_t bytes() const;
 };
@@ -118,6 +120,7 @@ class Metrics {
 
  private:
   prometheus::Registry registry_;
+  LoadStageMetrics stages_{&registry_};
   prometheus::Family<prometheus::Histogram>& load_delay_;
   prometheus::Histogram& estimate_;
   prometheus::Histogram& goodput_;

@@ -22,7 +22,8 @@ struct Problem {
     uint64_t sum = 0;
     uint64_t previous = 0;
     for (uint64_t bytes : spec.chunks[0].segment_bytes) {
-      if (bytes < previous) Die("segments must grow");
+      // The first has to be bought whatever it costs.
+      if (level_bytes.size() > 1 && bytes < previous) Die("refinements must grow");
       previous = bytes;
       sum += bytes;
       level_bytes.push_back(static_cast<double>(sum));

@@ -27,7 +27,7 @@ struct LinkView {
 };
 
 // Preconditions of both bounds, which are checked: all chunks have the same tokens and the same
-// segments, whose sizes grow from level to level.
+// segments, and from level 1 on their sizes grow from level to level.
 //
 // Time runs from the session's creation to the report that everything is ready, as in
 // Finish::load_delay, so both contain one round trip: half for what is sent (bytes or the plan to

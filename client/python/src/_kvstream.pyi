@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, TypedDict, Union
 
@@ -208,6 +209,7 @@ class Client:
         bandwidth_hint_bytes_per_second: float = 0.0,
         out: Kv | DeviceKv | None = None,
         progress: Callable[[int, int], None] | None = None,
+        trace: str | os.PathLike[str] | None = None,
         stream: int | TorchStream | CupyStream | None = None,
         device: int | None = None,
         first_layer: int | None = None,
