@@ -177,7 +177,8 @@ absl::optional<LoadAction> AdaptiveLoadSession::Proceed(absl::Duration now) {
   const BandwidthEstimate estimate = Estimate(now);
   const uint64_t window = Window(estimate, work_->kind == Kind::kRefinement);
   const uint64_t in_flight = estimator_.unacked_bytes();
-  const bool certain = base_is_certain() && work_->kind != Kind::kRefinement;
+  const bool certain = base_is_certain() && work_->kind != Kind::kRefinement &&
+                       !(options_.gate != nullptr && options_.gate->shared());
   const uint64_t frame = FrameBytes(estimate, certain, estimator_.sent_bytes(), options_);
   const SendData piece = delivery_.NextPiece(chunk, std::min(frame, window));
   if (in_flight + piece.size > window || !Admitted(piece.size, now)) return absl::nullopt;
@@ -212,7 +213,7 @@ SendDemand AdaptiveLoadSession::Demand() const {
     const double decode_s = chunks_.tokens(size() - 1) * decode_s_per_token_;
     demand.due = created_ + *deadline_ - margin_ - absl::Seconds(decode_s);
   }
-  if (work_.has_value() && work_->kind == Kind::kRefinement) {
+  if (work_.has_value() && work_->kind != Kind::kBase) {
     // It has begun, so it will be finished.
     const uint32_t chunk = work_->chunk;
     demand.bytes = delivery_.NextPiece(chunk, std::numeric_limits<uint64_t>::max()).size;

@@ -21,6 +21,13 @@ namespace {
 
 // Frames of several loads come through together; a shorter sample would see that, not the link.
 constexpr absl::Duration kSampleMin = absl::Milliseconds(25);
+// Loads are given up only if they could not make it on a link so much faster than expected.
+constexpr double kHope = 1.2;
+// On a link of which nothing is known: what socket buffers would take in any case.
+constexpr uint64_t kFirstWindow = 4 << 20;
+// A window holds less before the link than that of a load alone, since whoever becomes urgent waits
+// behind it.
+constexpr double kSharedQueueSeconds = 0.040;
 // What the others may have saved up beside an urgent load.
 constexpr double kFloorCreditMax = 512 << 10;
 
@@ -46,7 +53,7 @@ LinkShare::LinkShare(const LinkShareOptions& options, absl::Duration now)
 
 void LinkShare::Join(MemberId id, absl::Duration now) {
   Member& member = members_[id];
-  member.moved_at = now;
+  member.moved_at = member.granted_at = now;
   member.served = virtual_served_;
   stale_ = true;
 }
@@ -79,8 +86,14 @@ uint64_t LinkShare::window_bytes(absl::Duration now) const {
   limits.window_bytes_min = options_.window_bytes_min;
   limits.window_bytes_max = options_.window_bytes_max;
   const BandwidthEstimate link = estimator_.estimate(now);
-  const uint64_t window = WindowBytes(link, estimator_.rtt_min(), estimator_.acked_bytes(), limits);
-  if (members_.size() > 1) return window;
+  uint64_t window = WindowBytes(link, estimator_.rtt_min(), estimator_.acked_bytes(), limits);
+  if (link.lower_bound) window = std::max(window, std::min(kFirstWindow, limits.window_bytes_max));
+  if (members_.size() > 1) {
+    if (link.lower_bound) return window;
+    const double path_s = 1.5 * absl::ToDoubleSeconds(estimator_.rtt_min()) + kSharedQueueSeconds;
+    return std::max(options_.window_bytes_min,
+                    std::min(window, static_cast<uint64_t>(link.rate * path_s)));
+  }
   return std::min(options_.window_bytes_max,
                   static_cast<uint64_t>(kSoloWindow * static_cast<double>(window)));
 }
@@ -163,12 +176,16 @@ LinkShare::Member* LinkShare::NextFair(const Member* first, absl::Duration now, 
 
 bool LinkShare::Ask(MemberId id, uint64_t bytes, const SendDemand& demand, absl::Duration now) {
   Member& member = members_.at(id);
+  const bool waited = member.waiting;
   StopWaiting(id, member);
   if (member.demand.due != demand.due || (member.demand.bytes == 0) != (demand.bytes == 0)) {
     stale_ = true;
   }
   member.demand = demand;
-  member.served = std::max(member.served, virtual_served_ - kLag);
+  // Who had nothing to send does not make up for it; who waited does.
+  if (!waited && now - member.granted_at > kRecent) {
+    member.served = std::max(member.served, virtual_served_ - kLag);
+  }
   PlanIfStale(now);
   if (MayProbe(member, now)) {
     probed_at_ = now;
@@ -209,7 +226,10 @@ void LinkShare::Commit(MemberId id, uint64_t bytes, absl::Duration now) {
     member.served += static_cast<double>(bytes);
   }
   member.demand.bytes -= std::min(member.demand.bytes, bytes);
-  if (member.in_flight == 0) member.moved_at = now;
+  if (member.in_flight == 0) {
+    member.moved_at = now;
+    member.patience = Patience();
+  }
   if (in_flight_ == 0) moved_at_ = now;
   member.granted_at = now;
   member.in_flight += bytes;
@@ -242,6 +262,8 @@ void LinkShare::OnAcknowledged(MemberId id, uint64_t bytes, const SendDemand& de
   member.written_off -= known;
   const uint64_t counted = std::min(bytes - known, member.in_flight);
   if (bytes == 0) return;
+  // What it has in flight now waits behind what all have.
+  member.patience = Patience();
   member.moved_at = moved_at_ = now;
   member.stalled = false;
   member.in_flight -= counted;
@@ -291,18 +313,21 @@ void LinkShare::Plan(absl::Duration now) {
   Rank(link, now);
 }
 
-void LinkShare::WriteOffStalled(absl::Duration now) {
-  if (fixed()) return;
+absl::Duration LinkShare::Patience() const {
   // By what was measured, since silence is what is in question.
   const double rate = std::max(estimator_.measured_rate(), 1.0);
   const double queue_s = 3 * static_cast<double>(in_flight_) / rate;
-  const absl::Duration patience = kStall + 4 * estimator_.rtt_min() +
-                                  std::min(absl::Seconds(std::min(queue_s, 60.0)), 8 * kStall);
+  return kStall + 4 * estimator_.rtt_min() +
+         std::min(absl::Seconds(std::min(queue_s, 60.0)), 8 * kStall);
+}
+
+void LinkShare::WriteOffStalled(absl::Duration now) {
+  if (fixed()) return;
   for (auto& entry : members_) {
     Member& member = entry.second;
-    if (member.in_flight == 0 || now - member.moved_at < patience) continue;
+    if (member.in_flight == 0 || now - member.moved_at < member.patience) continue;
     // The link as a whole may stand still; then nobody's bytes are lost.
-    if (moved_at_ - member.moved_at < patience / 2) continue;
+    if (moved_at_ - member.moved_at < member.patience / 2) continue;
     Forget(member.in_flight);
     member.written_off += member.in_flight;
     member.in_flight = 0;
@@ -343,7 +368,8 @@ void LinkShare::Rank(const BandwidthEstimate& link, absl::Duration now) {
       chain += static_cast<double>(member.demand.bytes);
       if (entry.refinement) kept = {};  // base is not given up for it
       kept.emplace(member.demand.bytes, entry.id);
-      if (chain <= carries(link.rate, entry.at)) continue;
+      // Giving up is the harsher mistake: what is given up by a low estimate is late for sure.
+      if (chain <= kHope / usable * carries(link.rate, entry.at)) continue;
       chain -= static_cast<double>(kept.top().first);
       members_.at(kept.top().second).standing = LinkStanding::kLate;
       kept.pop();

@@ -46,11 +46,13 @@ struct LinkShareView {
 
 // One link and the loads on it.
 //
-// Window. What is in flight of all loads together is at most the window that one load would have on
-// this link (send_window.h): one queue before the link, whoever's bytes are in it. So the order in
-// which bytes are let through is the order in which the link carries them, whether it serves its
-// connections in turn or first come first served, and a load that becomes urgent waits for no more
-// than that queue. A load alone may have kSoloWindow times as much, as nobody waits behind it.
+// Window. What is in flight of all loads together is at most
+//     rate * (1.5 * rtt_min + 40 ms),
+// which is less queue before the link than a load alone has (send_window.h): one queue, whoever's
+// bytes are in it. So the order in which bytes are let through is the order in which the link
+// carries them, whether it serves its connections in turn or first come first served, and a load
+// that becomes urgent waits for no more than that queue. A load alone may have kSoloWindow windows
+// of its own kind, as nobody waits behind it yet.
 //
 // Order. Loads with a deadline that have something that must be sent are put in order of deadline,
 // those that only finish a refinement behind the others.
@@ -144,9 +146,10 @@ class LinkShare {
     bool woken = false;
     bool stalled = false;  // acknowledged nothing since its bytes were written off
     absl::Duration woken_at;
-    absl::Duration granted_at = -absl::InfiniteDuration();
-    absl::Duration moved_at;  // newest acknowledgement, or first byte after nothing in flight
-    double served = 0;        // fair queueing's counter
+    absl::Duration granted_at;  // newest, or when it joined
+    absl::Duration moved_at;    // newest acknowledgement, or first byte after nothing in flight
+    absl::Duration patience;    // from then on
+    double served = 0;          // fair queueing's counter
     LinkStanding standing = LinkStanding::kFair;
     bool was_urgent = false;  // in the plan before
     double share = 1;
@@ -173,6 +176,8 @@ class LinkShare {
 
   void PlanIfStale(absl::Duration now);
   void Plan(absl::Duration now);
+  // How long what is sent now may stay unacknowledged.
+  absl::Duration Patience() const;
   void WriteOffStalled(absl::Duration now);
   void Rank(const BandwidthEstimate& estimate, absl::Duration now);
   void Divide(uint64_t urgent_bytes);

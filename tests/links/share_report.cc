@@ -1,0 +1,263 @@
+#include "tests/links/share_report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "tests/links/edf_bound.h"
+#include "tests/links/workload.h"
+
+namespace kvstream {
+namespace links {
+namespace {
+
+// What all bases together need of the link while loads come.
+constexpr double kDemand = 0.6;
+constexpr SharedQueueing kQueueings[] = {SharedQueueing::kInTurn, SharedQueueing::kFirstComeFirst};
+
+SharedLink LinkOf(const NamedTrace& trace) {
+  SharedLink link;
+  link.one_way = trace.rtt / 2;
+  const RateTrace* rate = &trace.rate;
+  link.carry = [rate](absl::Duration from, double bytes) { return rate->TimeToCarry(from, bytes); };
+  return link;
+}
+
+double BaseBytes(const LoadSpec& spec) {
+  double bytes = 0;
+  for (const StoredChunkSizes& chunk : spec.chunks) {
+    bytes += static_cast<double>(chunk.segment_bytes[0]);
+  }
+  return bytes;
+}
+
+double MeanRate(const RateTrace& rate) {
+  return rate.BytesBetween(absl::ZeroDuration(), absl::Seconds(20)) / 20;
+}
+
+// Half of them with a deadline of 1.5, 4 or 10 times what the link's mean rate needs for the base,
+// plus a round trip, one decode and 50 ms.
+std::vector<SharedLoad> MakeLoads(const NamedTrace& trace, int count, std::mt19937& random) {
+  const Model& model = Models()[1];
+  const uint32_t contexts[] = {1536, 4096, 8192, 32768};
+  const double factors[] = {1.5, 4, 10};
+  const double rate = MeanRate(trace.rate);
+  std::vector<SharedLoad> loads(count);
+  double sum = 0;
+  for (int i = 0; i < count; ++i) {
+    SharedLoad& load = loads[i];
+    load.spec = MakeSpec(model, contexts[random() % 4], Ladders()[0]);
+    load.client = MakeClient(model);
+    const double bytes = BaseBytes(load.spec);
+    sum += bytes;
+    if (i % 2 == 0) {
+      load.spec.policy = LoadPolicy::kDeadline;
+      const double decode_s = kChunkTokens * model.decode_s_per_token;
+      load.spec.deadline =
+          absl::Seconds(factors[random() % 3] * bytes / rate + decode_s + 0.050) + trace.rtt;
+    } else {
+      load.spec.policy = LoadPolicy::kFastest;
+    }
+  }
+  std::uniform_real_distribution<double> when(0, sum / (kDemand * rate));
+  for (SharedLoad& load : loads) load.at = absl::Seconds(when(random));
+  return loads;
+}
+
+EdfBound BoundOf(const std::vector<SharedLoad>& loads, const NamedTrace& trace) {
+  std::vector<EdfJob> jobs;
+  for (const SharedLoad& load : loads) {
+    if (!load.spec.deadline) continue;
+    // The last chunk must be decoded, and the report that says so be there, at the deadline.
+    const absl::Duration after =
+        trace.rtt + absl::Seconds(kChunkTokens * load.client.decode_seconds_per_token);
+    jobs.push_back({load.at, load.at + *load.spec.deadline - after, BaseBytes(load.spec)});
+  }
+  return BoundMisses(jobs, trace.rate);
+}
+
+void Count(const std::vector<SharedLoad>& loads, const NamedTrace& trace,
+           const SharedLinkResult& result, ShareOutcome* outcome) {
+  for (size_t i = 0; i < loads.size(); ++i) {
+    const SharedLoadResult& got = result.loads[i];
+    outcome->failed += !got.status.ok();
+    if (loads[i].spec.deadline) {
+      ++outcome->deadlines;
+      outcome->misses += !got.usable_at_deadline;
+      outcome->level += got.mean_level_at_deadline;
+      continue;
+    }
+    const absl::Duration idle =
+        trace.rate.TimeToCarry(loads[i].at, BaseBytes(loads[i].spec)) - loads[i].at + trace.rtt;
+    ++outcome->others;
+    outcome->delay_ratio += absl::FDivDuration(got.finish.load_delay, idle);
+  }
+}
+
+double Jain(const std::vector<double>& shares) {
+  double sum = 0, squares = 0;
+  for (const double share : shares) {
+    sum += share;
+    squares += share * share;
+  }
+  return squares > 0 ? sum * sum / (static_cast<double>(shares.size()) * squares) : 0;
+}
+
+NamedTrace ConstantTrace(double mbit, absl::Duration rtt) {
+  return {"constant", "constant", false, rtt, RateTrace::Constant(mbit * 125e3)};
+}
+
+// Jain's index of what `count` equal loads without deadlines, which begin 50 ms apart, have got
+// when the link has carried half of it all.
+double Fairness(int count, bool scheduled, SharedQueueing queueing) {
+  const NamedTrace trace = ConstantTrace(1000, absl::Milliseconds(10));
+  SharedLink link = LinkOf(trace);
+  link.scheduled = scheduled;
+  link.queueing = queueing;
+  std::vector<SharedLoad> loads(count);
+  for (int i = 0; i < count; ++i) {
+    loads[i].at = absl::Milliseconds(50 * i);
+    loads[i].spec = MakeSpec(Models()[1], 32768, Ladders()[0]);
+    loads[i].spec.policy = LoadPolicy::kFastest;
+    loads[i].client = MakeClient(Models()[1]);
+  }
+  const absl::Duration half =
+      trace.rate.TimeToCarry(absl::ZeroDuration(), count * BaseBytes(loads[0].spec) / 2);
+  std::vector<double> shares(count);
+  link.on_report = [&](absl::Duration at, size_t load, uint64_t acknowledged) {
+    if (at <= half) shares[load] = static_cast<double>(acknowledged);
+  };
+  SimulateShared(loads, link);
+  return Jain(shares);
+}
+
+// Misses among `count` loads that could all be in time, when one comes first that cannot.
+int SunkBy(bool late_load, int count, bool scheduled, SharedQueueing queueing) {
+  const NamedTrace trace = ConstantTrace(1000, absl::Milliseconds(10));
+  SharedLink link = LinkOf(trace);
+  link.scheduled = scheduled;
+  link.queueing = queueing;
+  std::vector<SharedLoad> loads;
+  const auto add = [&](absl::Duration at, uint32_t tokens, absl::Duration deadline) {
+    SharedLoad load;
+    load.at = at;
+    load.spec = MakeSpec(Models()[1], tokens, Ladders()[0]);
+    load.spec.policy = LoadPolicy::kDeadline;
+    load.spec.deadline = deadline;
+    load.client = MakeClient(Models()[1]);
+    loads.push_back(load);
+  };
+  // 307 MB, 2.5 s of the link, in 1 s.
+  if (late_load) add(absl::ZeroDuration(), 131072, absl::Seconds(1));
+  // 3.6 MB, 29 ms of the link, each; together 60 % of their time.
+  for (int i = 0; i < count; ++i) {
+    add(absl::Milliseconds(200), 1536, absl::Milliseconds(250) + absl::Milliseconds(48) * count);
+  }
+  const SharedLinkResult result = SimulateShared(loads, link);
+  int missed = 0;
+  for (size_t i = late_load ? 1 : 0; i < loads.size(); ++i) {
+    missed += !result.loads[i].usable_at_deadline;
+  }
+  return missed;
+}
+
+std::string MissCell(const ShareOutcome& in_turn, const ShareOutcome& first) {
+  const auto share = [](const ShareOutcome& o) { return 100.0 * o.misses / o.deadlines; };
+  return absl::StrFormat("%.1f, %.1f", share(in_turn), share(first));
+}
+
+}  // namespace
+
+std::vector<ShareRow> RunShare(const std::vector<NamedTrace>& traces, const ShareOptions& options) {
+  std::vector<const NamedTrace*> chosen;
+  for (const std::string& family : options.families) {
+    int count = 0;
+    for (const NamedTrace& trace : traces) {
+      if (trace.family != family || trace.tuning || count >= options.traces_per_family) continue;
+      chosen.push_back(&trace);
+      ++count;
+    }
+  }
+  std::vector<ShareRow> rows;
+  for (const int count : options.loads) {
+    ShareRow row;
+    row.loads = count;
+    for (size_t t = 0; t < chosen.size(); ++t) {
+      for (int round = 0; round < options.rounds; ++round) {
+        std::mt19937 random(options.seed * 1000003 + count * 1009 + t * 101 + round);
+        const std::vector<SharedLoad> loads = MakeLoads(*chosen[t], count, random);
+        const EdfBound bound = BoundOf(loads, *chosen[t]);
+        row.least += bound.least;
+        row.achieved += bound.achieved;
+        SharedLink link = LinkOf(*chosen[t]);
+        for (const SharedQueueing queueing : kQueueings) {
+          link.queueing = queueing;
+          const int q = static_cast<int>(queueing);
+          link.scheduled = false;
+          Count(loads, *chosen[t], SimulateShared(loads, link), &row.alone[q]);
+          link.scheduled = true;
+          Count(loads, *chosen[t], SimulateShared(loads, link), &row.shared[q]);
+        }
+      }
+    }
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+std::string ShareReport(const std::vector<NamedTrace>& traces, const ShareOptions& options) {
+  std::string text =
+      "| loads | deadlines | missed, %: each on its own | scheduled | clairvoyant | mean level: "
+      "own | "
+      "scheduled | delay without deadline: own | scheduled |\n"
+      "|---|---|---|---|---|---|---|---|---|\n";
+  std::string notes;
+  for (const ShareRow& row : RunShare(traces, options)) {
+    const int deadlines = row.shared[0].deadlines;
+    const auto level = [&](const ShareOutcome* o) {
+      return absl::StrFormat("%.2f, %.2f", o[0].level / deadlines, o[1].level / deadlines);
+    };
+    const auto delay = [&](const ShareOutcome* o) {
+      return absl::StrFormat("%.2f, %.2f", o[0].delay_ratio / o[0].others,
+                             o[1].delay_ratio / o[1].others);
+    };
+    absl::StrAppend(&text, "| ", row.loads, " | ", deadlines, " | ",
+                    MissCell(row.alone[0], row.alone[1]), " | ",
+                    MissCell(row.shared[0], row.shared[1]), " | ",
+                    absl::StrFormat("%.1f to %.1f", 100.0 * row.least / deadlines,
+                                    100.0 * row.achieved / deadlines),
+                    " | ", level(row.alone), " | ", level(row.shared), " | ", delay(row.alone),
+                    " | ", delay(row.shared), " |\n");
+    const int own = row.alone[0].failed + row.alone[1].failed;
+    const int scheduled = row.shared[0].failed + row.shared[1].failed;
+    if (own + scheduled > 0) {
+      absl::StrAppend(&notes, "Of ", row.loads, " loads: ", own, " on their own and ", scheduled,
+                      " scheduled were given up without progress.\n");
+    }
+  }
+  if (!notes.empty()) absl::StrAppend(&text, "\n", notes);
+  absl::StrAppend(&text,
+                  "\n| loads | Jain's index: each on its own | scheduled | misses of the others "
+                  "beside one late load: own | scheduled | without it, scheduled |\n"
+                  "|---|---|---|---|---|---|\n");
+  for (const int count : {2, 4, 8, 16, 32, 64}) {
+    const auto pair = [](double a, double b, const char* form) {
+      return absl::StrCat(absl::StrFormat("%.3f", a), ", ", absl::StrFormat("%.3f", b), form);
+    };
+    const auto sunk = [&](bool late, bool scheduled) {
+      return absl::StrCat(SunkBy(late, count, scheduled, kQueueings[0]), ", ",
+                          SunkBy(late, count, scheduled, kQueueings[1]));
+    };
+    absl::StrAppend(
+        &text, "| ", count, " | ",
+        pair(Fairness(count, false, kQueueings[0]), Fairness(count, false, kQueueings[1]), ""),
+        " | ", pair(Fairness(count, true, kQueueings[0]), Fairness(count, true, kQueueings[1]), ""),
+        " | ", sunk(true, false), " | ", sunk(true, true), " | ", sunk(false, true), " |\n");
+  }
+  return text;
+}
+
+}  // namespace links
+}  // namespace kvstream

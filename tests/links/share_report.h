@@ -1,0 +1,47 @@
+// Loads that share a link, scheduled and each on its own, beside what nobody could do better.
+#ifndef KVSTREAM_TESTS_LINKS_SHARE_REPORT_H_
+#define KVSTREAM_TESTS_LINKS_SHARE_REPORT_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "server/load/testing/shared_link.h"
+#include "tests/links/trace_set.h"
+
+namespace kvstream {
+namespace links {
+
+struct ShareOptions {
+  uint32_t seed = 1;
+  int rounds = 2;  // per trace and number of loads
+  std::vector<int> loads = {2, 4, 8, 16, 32, 64};
+  std::vector<std::string> families = {"constant", "steps", "walk", "stalls", "onoff"};
+  int traces_per_family = 2;
+};
+
+// Of all loads of one number that come and go, one way of serving them.
+struct ShareOutcome {
+  int deadlines = 0;
+  int misses = 0;          // a chunk was not in place at the deadline
+  double level = 0;        // mean at the deadline, of all loads with one; missing chunks count 0
+  int others = 0;          // loads without a deadline
+  double delay_ratio = 0;  // their delay over that of the same load alone on an idle link
+  int failed = 0;          // loads that did not end well
+};
+
+struct ShareRow {
+  int loads = 0;
+  ShareOutcome alone[2], shared[2];  // index: SharedQueueing
+  int least = 0, achieved = 0;       // misses, see EdfBound
+};
+
+std::vector<ShareRow> RunShare(const std::vector<NamedTrace>& traces, const ShareOptions& options);
+
+// The tables of docs/links.md, Markdown.
+std::string ShareReport(const std::vector<NamedTrace>& traces, const ShareOptions& options);
+
+}  // namespace links
+}  // namespace kvstream
+
+#endif  // KVSTREAM_TESTS_LINKS_SHARE_REPORT_H_
