@@ -37,7 +37,7 @@ std::string Ms(double ms) { return FormatMillis(absl::Milliseconds(ms)); }
 
 // The column that shows a moment.
 int ColumnOf(double ms, double picture_ms) {
-  return std::clamp(static_cast<int>(ms / picture_ms * kColumns), 0, kColumns - 1);
+  return static_cast<int>(std::clamp(ms / picture_ms * kColumns, 0.0, kColumns - 1.0));
 }
 
 std::string Spark(const std::vector<double>& rates, double top) {
