@@ -99,7 +99,7 @@ absl::Status HandleLookup(const RpcEnvironment& environment, const v1::LookupReq
     }
     tokens += info.tokens;
     ++matched;
-    if (info->levels_lost > 0 && response.first_degraded() == 0) {
+    if (info.levels_lost > 0 && response.first_degraded() == 0) {
       response.set_first_degraded(matched);
     }
   }

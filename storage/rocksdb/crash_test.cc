@@ -12,6 +12,7 @@
 #include <random>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -142,9 +143,11 @@ TEST(CrashTest, WhatEvictionLeavesIsWhole) {
     {
       const auto store = RocksDbChunkStore::Create(options);
       ASSERT_TRUE(store.ok()) << store.status();
+      // What was counted stays until the store is closed, though eviction is at work.
+      std::vector<ChunkHold> holds;
       for (uint64_t number : acknowledged) {
         const TestChunk chunk = MakeTestChunk(number, 300000);
-        const ChunkHold hold = (*store)->Hold({chunk.id});
+        holds.push_back((*store)->Hold({chunk.id}));
         const auto infos = (*store)->GetInfos({chunk.id});
         ASSERT_TRUE(infos.ok()) << infos.status();
         if (!infos->front().has_value()) {
