@@ -433,7 +433,11 @@ absl::optional<absl::StatusOr<PinnedBytes>> RocksDbChunkStore::Read(
   auto slice = std::make_unique<rocksdb::PinnableSlice>();
   const rocksdb::Status status =
       db_->Get(read, family(kSegments), rocksdb_format::SegmentKey(id, level), slice.get());
-  if (status.IsIncomplete() && read.read_tier == rocksdb::kBlockCacheTier) return absl::nullopt;
+  // An empty value stands for a table that is not open, too.
+  if (read.read_tier == rocksdb::kBlockCacheTier &&
+      (status.IsIncomplete() || (status.ok() && slice->empty()))) {
+    return absl::nullopt;
+  }
   if (status.IsNotFound()) {
     return absl::NotFoundError(absl::StrCat(what(), ": the chunk or level is not stored"));
   }

@@ -228,6 +228,43 @@ TEST_F(RocksDbChunkStoreTest, HasAtHandWhatIsInTheBlockCacheOnly) {
   EXPECT_EQ((*at_hand)->bytes().data(), read->bytes().data());
 }
 
+// RocksDB answers a read that may not touch the disk with an empty value where a table is not open.
+TEST_F(RocksDbChunkStoreTest, HasNothingAtHandOfTablesThatAreNotOpen) {
+  options_.capacity_bytes = uint64_t{128} << 20;  // makes many small tables
+  options_.max_open_files = 64;
+  options_.block_cache_bytes = uint64_t{8} << 20;
+  constexpr uint64_t kChunks = 100;
+  constexpr size_t kChunkBytes = 400'000;
+  {
+    const auto store = RocksDbChunkStore::Create(options_);
+    ASSERT_TRUE(store.ok()) << store.status();
+    for (uint64_t number = 0; number < kChunks; ++number) {
+      const TestChunk chunk = MakeTestChunk(number, kChunkBytes);
+      const auto put = (*store)->Put(chunk.id, chunk.info, chunk.views());
+      ASSERT_TRUE(put.ok()) << put.status();
+    }
+  }
+  const auto store = RocksDbChunkStore::Create(options_);
+  ASSERT_TRUE(store.ok()) << store.status();
+  size_t absent = 0;
+  for (uint64_t number = 0; number < kChunks; ++number) {
+    const TestChunk chunk = MakeTestChunk(number, kChunkBytes);
+    for (uint32_t level = 0; level < chunk.segments.size(); ++level) {
+      const auto at_hand = (*store)->TryReadSegment(chunk.id, level);
+      if (!at_hand.has_value()) {
+        ++absent;
+      } else {
+        ASSERT_TRUE(at_hand->ok()) << at_hand->status();
+        EXPECT_TRUE((*at_hand)->bytes() == chunk.segments[level]) << (*at_hand)->bytes().size();
+      }
+      const auto segment = (*store)->ReadSegment(chunk.id, level);
+      ASSERT_TRUE(segment.ok()) << segment.status();
+      EXPECT_TRUE(segment->bytes() == chunk.segments[level]);
+    }
+  }
+  EXPECT_GT(absent, 0);
+}
+
 TEST(StatusMappingTest, MapsEveryKindOnce) {
   using rocksdb::Status;
   const auto code = [](const Status& status) { return FromRocksDb(status, "op").code(); };
