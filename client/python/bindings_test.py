@@ -171,6 +171,39 @@ class BindingsTest(unittest.TestCase):
         self.assertTrue(all(chunk.level is None for chunk in result.chunks))
         self.assertNotIn(threading.get_ident(), threads)
 
+    def test_a_recompute_that_can_stop_is_given_the_question(self):
+        out = [tuple(np.zeros_like(x) for x in pair) for pair in self.kv]
+        answers = []
+
+        def recompute(first, count, superseded):
+            answers.append(superseded())
+            for target, source in zip(out, self.kv):
+                for j in range(2):
+                    target[j][first:first + count] = source[j][first:first + count]
+
+        self.client.load(self.profile, self.tokens, model=MODEL, policy="recompute", ability="any", recompute=recompute,
+                         recompute_can_stop=True, out=out)
+        self.assertTrue(equal(out, self.kv))
+        self.assertTrue(answers and not any(answers))  # nothing was sent
+        with self.assertRaises(kvstream.KVStreamError):  # it stopped, but no bytes have come
+            self.client.load(self.profile, self.tokens, model=MODEL, policy="recompute", ability="any",
+                             recompute=lambda first, count, superseded: False, recompute_can_stop=True, out=out)
+        with self.assertRaises(ValueError):
+            self.client.load(self.profile, self.tokens, model=MODEL, recompute_can_stop=True)
+
+    def test_a_recompute_is_stopped_when_its_bytes_come(self):
+        out = [tuple(np.zeros_like(x) for x in pair) for pair in self.kv]
+
+        def recompute(first, count, superseded):
+            while not superseded():  # slower than any link
+                time.sleep(0.001)
+            return False
+
+        _, result = self.client.load(self.profile, self.tokens, model=MODEL, policy="fastest", ability="front",
+                                     recompute=recompute, recompute_can_stop=True, prefill_seconds_per_token=1e-7, out=out)
+        self.assertTrue(all(chunk.level is not None for chunk in result.chunks))
+        self.assertEqual(result.recomputed_tokens, 0)
+
     def test_a_traced_load_leaves_its_story(self):
         with tempfile.TemporaryDirectory(dir=os.environ.get("TEST_TMPDIR")) as scratch:
             path = pathlib.Path(scratch) / "load.json"

@@ -184,10 +184,10 @@ class PyClient {
                  const std::string& model, const std::string& adapter, const py::bytes& tenant_salt,
                  const std::vector<py::bytes>& extra_keys, const py::object& deadline_ms,
                  const std::string& policy, int level, int floor_level, const std::string& ability,
-                 const py::object& recompute, double prefill_seconds_per_token,
-                 double prefill_seconds_per_token_pair, double bandwidth_hint,
-                 const py::object& out, const py::object& progress, const py::object& trace,
-                 const DeviceArguments& device_arguments) {
+                 const py::object& recompute, bool recompute_can_stop,
+                 double prefill_seconds_per_token, double prefill_seconds_per_token_pair,
+                 double bandwidth_hint, const py::object& out, const py::object& progress,
+                 const py::object& trace, const DeviceArguments& device_arguments) {
     const std::vector<int32_t> ids = TokenIds(tokens);
     const ContextIdentity identity = Identity(model, adapter, tenant_salt, extra_keys);
     if (!recompute.is_none() && out.is_none()) {
@@ -221,12 +221,28 @@ class PyClient {
 
     Raised raised;
     bool interrupted = false;  // of the calling thread
-    if (!recompute.is_none()) {
-      options.recompute = [&](int64_t first_token, int64_t count) {
+    if (recompute.is_none()) {
+      if (recompute_can_stop) throw py::value_error("recompute_can_stop without recompute");
+    } else {
+      py::object superseded;
+      if (recompute_can_stop) {
+        options.recompute_watch = std::make_shared<RecomputeWatch>();
+        superseded =
+            py::cpp_function([watch = options.recompute_watch] { return watch->superseded(); });
+      }
+      options.recompute = [&, superseded](int64_t first_token, int64_t count) {
         py::gil_scoped_acquire gil;
-        return raised.Run([&] { recompute(first_token, count); })
-                   ? absl::OkStatus()
-                   : absl::AbortedError("the recompute callback raised an exception");
+        bool stopped = false;
+        const bool returned = raised.Run([&] {
+          if (recompute_can_stop) {
+            const py::object answer = recompute(first_token, count, superseded);
+            stopped = answer.is(py::bool_(false));
+          } else {
+            recompute(first_token, count);
+          }
+        });
+        if (!returned) return absl::AbortedError("the recompute callback raised an exception");
+        return stopped ? absl::CancelledError("the recompute callback stopped") : absl::OkStatus();
       };
     }
     if (!progress.is_none()) {
@@ -433,13 +449,13 @@ void RegisterClient(py::module_& module) {
              const std::string& model, const std::string& adapter, const py::bytes& tenant_salt,
              const std::vector<py::bytes>& extra_keys, const py::object& deadline_ms,
              const std::string& policy, int level, int floor_level, const std::string& ability,
-             const py::object& recompute, double prefill_seconds_per_token,
+             const py::object& recompute, bool recompute_can_stop, double prefill_seconds_per_token,
              double prefill_seconds_per_token_pair, double bandwidth_hint, const py::object& out,
              const py::object& progress, const py::object& trace, const py::object& stream,
              const py::object& device, const py::object& first_layer,
              const py::object& first_head) {
             return self.Load(profile, tokens, model, adapter, tenant_salt, extra_keys, deadline_ms,
-                             policy, level, floor_level, ability, recompute,
+                             policy, level, floor_level, ability, recompute, recompute_can_stop,
                              prefill_seconds_per_token, prefill_seconds_per_token_pair,
                              bandwidth_hint, out, progress, trace,
                              {stream, device, first_layer, first_head});
@@ -449,7 +465,7 @@ void RegisterClient(py::module_& module) {
           py::arg("extra_keys") = no_keys, py::arg("deadline_ms") = py::none(),
           py::arg("policy") = "default", py::arg("level") = 0, py::arg("floor_level") = 0,
           py::arg("ability") = "none", py::arg("recompute") = py::none(),
-          py::arg("prefill_seconds_per_token") = 0.0,
+          py::arg("recompute_can_stop") = false, py::arg("prefill_seconds_per_token") = 0.0,
           py::arg("prefill_seconds_per_token_pair") = 0.0,
           py::arg("bandwidth_hint_bytes_per_second") = 0.0, py::arg("out") = py::none(),
           py::arg("progress") = py::none(), py::arg("trace") = py::none(),
@@ -459,7 +475,9 @@ void RegisterClient(py::module_& module) {
           "out may be arrays in GPU memory (DLPack or __cuda_array_interface__) or a PagedKv: then "
           "the KV is decoded on the GPU, on `stream`, and is in place when this returns.\n\n"
           "recompute(first_token, count) must write those tokens' KV into out; it runs on a thread "
-          "of the client's. What it raises ends the load and is raised again here.\n\n"
+          "of the client's. What it raises ends the load and is raised again here. With "
+          "recompute_can_stop it is called as recompute(first_token, count, superseded): once "
+          "superseded() is true the tokens' bytes have come, and it may return False at once.\n\n"
           "trace: a file for the load's story, which `kvstreamctl explain` draws; also of a load "
           "that fails.")
       .def(
