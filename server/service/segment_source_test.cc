@@ -35,7 +35,7 @@ class DiskLikeStore final : public ForwardingChunkStore {
     return absl::nullopt;
   }
 
-  void Hold(bool held) {
+  void HoldReads(bool held) {
     absl::MutexLock lock(&mutex_);
     held_ = held;
   }
@@ -162,10 +162,10 @@ TEST_F(SegmentSourceTest, AnErrorIsReportedAndForgotten) {
 
 TEST_F(SegmentSourceTest, GoesAwayWhileTheDiskWorks) {
   Fill(8, 1000);
-  store_->Hold(true);
+  store_->HoldReads(true);
   EXPECT_FALSE(source_->Get(0, 0, 0).has_value());
   source_.reset();
-  store_->Hold(false);  // the pool's destructor runs the reads, which touch nothing that is gone
+  store_->HoldReads(false);  // the pool's destructor runs the reads, which touch nothing that is gone
 }
 
 }  // namespace
