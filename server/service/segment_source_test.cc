@@ -165,7 +165,8 @@ TEST_F(SegmentSourceTest, GoesAwayWhileTheDiskWorks) {
   store_->HoldReads(true);
   EXPECT_FALSE(source_->Get(0, 0, 0).has_value());
   source_.reset();
-  store_->HoldReads(false);  // the pool's destructor runs the reads, which touch nothing that is gone
+  store_->HoldReads(
+      false);  // the pool's destructor runs the reads, which touch nothing that is gone
 }
 
 }  // namespace

@@ -12,7 +12,8 @@ namespace kvstream::bench {
 // loopback device and sets its TCP congestion control; both servers inherit it, so neither has to
 // be asked. Needs root. Returns a sentence for the report. Without root the machine's loopback and
 // its congestion control stay, and where the wanted one is not to be had another is used; the
-// sentence says so. INVALID_ARGUMENT: not a name. UNAVAILABLE: the loopback device cannot be raised.
+// sentence says so. INVALID_ARGUMENT: not a name. UNAVAILABLE: the loopback device cannot be
+// raised.
 absl::StatusOr<std::string> EnterPrivateNetwork(const std::string& congestion_control);
 
 // A TCP port of 127.0.0.1 that was free a moment ago.
