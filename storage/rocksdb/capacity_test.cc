@@ -255,7 +255,7 @@ TEST_F(CapacityTest, RefusesAPutWhenEverythingIsHeld) {
   holds.clear();
   const TestChunk late = ContextChunk(9999, 0, 16000);
   absl::Status put = absl::UnknownError("");
-  for (int i = 0; i < 60 && !put.ok(); ++i) {
+  for (int i = 0; i < 200 && !put.ok(); ++i) {
     put = store_->Put(late.id, late.info, late.views()).status();
   }
   EXPECT_TRUE(put.ok()) << put;

@@ -43,9 +43,10 @@ absl::optional<CompactionPick> PickCompaction(const rocksdb::ColumnFamilyMetaDat
         continue;
       }
       if (pick.bytes > bytes_max) {
+        // Every entry takes more than 4 bytes, so that it is cut however its bytes are distributed.
         cut = CompactionPick{{table.relative_filename},
                              static_cast<int>(level),
-                             std::max<uint64_t>(table.size / 16, 1),
+                             std::max<uint64_t>(4 * table.num_entries, 1),
                              table.size};
         continue;
       }

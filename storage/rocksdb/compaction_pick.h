@@ -26,7 +26,9 @@ struct CompactionPick {
 // if all tables lie on the last level, or others are being compacted.
 //
 // No pick reads more than `bytes_max`, level 0 apart. A table that overlaps too much of the next
-// level, since it spans much of the id space, is first cut into sixteen on its own level.
+// level, since it spans much of the id space, is first cut on its own level, into a table an entry
+// if these are few. That needs blocks of one entry (CapacityPlan::Apply): tables are cut between
+// blocks.
 absl::optional<CompactionPick> PickCompaction(const rocksdb::ColumnFamilyMetaData& tables,
                                               uint64_t bytes_max, uint64_t target_file_bytes);
 

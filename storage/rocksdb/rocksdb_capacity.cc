@@ -217,13 +217,18 @@ void RocksDbChunkStore::StartKeeper() {
     db_->GetAggregatedIntProperty(rocksdb::DB::Properties::kCurSizeAllMemTables, &bytes);
     return bytes;
   };
+  // Puts that wait for room write nothing, so they would not resume a store that has failed.
   hooks.flush = [this] {
+    MaybeResume();
     rocksdb::FlushOptions how;
     how.allow_write_stall = true;
     return FromRocksDb(db_->Flush(how, families_), "flushing");
   };
   hooks.upper_bytes = [this] { return UpperLevelBytes(); };
-  hooks.compact = [this] { return CompactSome(); };
+  hooks.compact = [this] {
+    MaybeResume();
+    return CompactSome();
+  };
   hooks.held = [this](const ChunkId& id) { return holds_.held(id); };
   keeper_->Start(std::move(hooks));
 }
