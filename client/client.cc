@@ -24,6 +24,7 @@
 #include "client/load_rpc.h"
 #include "client/monotonic_clock.h"
 #include "client/profile_rpc.h"
+#include "client/proto_time.h"
 #include "client/put_rpc.h"
 #include "client/rpc_status.h"
 #include "client/warm_up.h"
@@ -36,6 +37,7 @@ constexpr int kThreadsMax = 64;
 constexpr size_t kIdsMax = 65536;  // of a Lookup, Delete or Load, as in the proto
 // After the stored prefix, Put asks again for so many chunks at once.
 constexpr size_t kAskedTogether = 32;
+constexpr absl::Duration kTtlMax = absl::Hours(24 * 36525);
 constexpr int kMessageBytesMax = 16 << 20;  // a page of List is the largest
 constexpr int kReconnectMsMin = 100;
 constexpr int kReconnectMsMax = 2000;
@@ -51,8 +53,10 @@ absl::Status CopyId(const std::string& bytes, absl::string_view what, std::array
   return absl::OkStatus();
 }
 
-absl::Duration FromProto(const google::protobuf::Duration& duration) {
-  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
+absl::Status CheckTtl(absl::Duration ttl) {
+  if (ttl >= absl::ZeroDuration() && ttl <= kTtlMax) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("a ttl of ", absl::FormatDuration(ttl), " is not from 0 to 100 years"));
 }
 
 class ClientImpl final : public Client {
@@ -85,14 +89,15 @@ class ClientImpl final : public Client {
 
   absl::StatusOr<PutResult> Put(std::shared_ptr<const Profile> profile,
                                 const ContextIdentity& identity, absl::Span<const int32_t> tokens,
-                                const KvView& kv,
-                                const std::function<void(int64_t)>& progress) override;
+                                const KvView& kv, const std::function<void(int64_t)>& progress,
+                                absl::Duration ttl) override;
 
   absl::StatusOr<PutResult> PutFromDevice(std::shared_ptr<const Profile> profile,
                                           const ContextIdentity& identity,
                                           absl::Span<const int32_t> tokens,
                                           const DeviceTarget& source,
-                                          const std::function<void(int64_t)>& progress) override;
+                                          const std::function<void(int64_t)>& progress,
+                                          absl::Duration ttl) override;
 
   absl::StatusOr<LookupResult> Lookup(const Profile& profile, const ContextIdentity& identity,
                                       absl::Span<const int32_t> tokens) override;
@@ -112,9 +117,19 @@ class ClientImpl final : public Client {
   }
   absl::Status WarmUpDevice(std::shared_ptr<const Profile> profile, int device_ordinal,
                             const DeviceShard& shard) override;
-  absl::StatusOr<uint64_t> Delete(absl::Span<const ChunkId> ids) override;
+  absl::StatusOr<uint64_t> Delete(absl::Span<const ChunkId> ids, bool force) override;
+  absl::StatusOr<DeleteStep> DeleteMatching(const DeleteWhat& what, const std::string& page_token,
+                                            bool dry_run, bool force) override;
+  absl::StatusOr<uint64_t> Renew(absl::Span<const ChunkId> ids, absl::Duration ttl) override;
+  absl::StatusOr<uint64_t> Pin(absl::Span<const ChunkId> ids, const std::string& owner,
+                               absl::Duration ttl) override;
+  absl::StatusOr<uint64_t> Unpin(absl::Span<const ChunkId> ids,
+                                 const absl::optional<std::string>& owner) override;
+  absl::StatusOr<PinPage> ListPins(uint32_t page_size, const std::string& page_token,
+                                   const std::string& owner) override;
   absl::StatusOr<ListPage> List(uint32_t page_size, const std::string& page_token,
-                                const absl::optional<ProfileId>& profile) override;
+                                const absl::optional<ProfileId>& profile,
+                                const std::string& model) override;
   absl::StatusOr<ServerStats> Stats() override;
   absl::StatusOr<PingResult> Ping() override {
     return RunPing(channel_, options_.server, options_.rpc_timeout);
@@ -140,7 +155,11 @@ class ClientImpl final : public Client {
   absl::StatusOr<PutResult> PutEncoded(std::shared_ptr<const Profile> profile,
                                        const ContextIdentity& identity,
                                        absl::Span<const int32_t> tokens, EncodeWork work,
-                                       const std::function<void(int64_t)>& progress);
+                                       const std::function<void(int64_t)>& progress,
+                                       absl::Duration ttl);
+  // Of the chunks that Put need not send.
+  absl::Status RenewStored(const std::vector<ChunkId>& ids, const std::vector<uint32_t>& missing,
+                           absl::Duration ttl);
   // What loads of both kinds have in common; the decoding is still to be said.
   LoadCall MakeLoadCall(std::shared_ptr<const Profile> profile, const ContextIdentity& identity,
                         absl::Span<const int32_t> tokens, const LoadOptions& options) const;
@@ -254,20 +273,22 @@ absl::StatusOr<std::vector<uint32_t>> ClientImpl::PreparePut(const Profile& prof
 absl::StatusOr<PutResult> ClientImpl::Put(std::shared_ptr<const Profile> profile,
                                           const ContextIdentity& identity,
                                           absl::Span<const int32_t> tokens, const KvView& kv,
-                                          const std::function<void(int64_t)>& progress) {
+                                          const std::function<void(int64_t)>& progress,
+                                          absl::Duration ttl) {
   if (kv.tokens != static_cast<int64_t>(tokens.size())) {
     return absl::InvalidArgumentError(
         absl::StrCat("put: KV of ", kv.tokens, " tokens for ", tokens.size(), " tokens"));
   }
   EncodeWork work = EncodeFromHost(profile, kv, options_.encode_threads);
-  return PutEncoded(std::move(profile), identity, tokens, std::move(work), progress);
+  return PutEncoded(std::move(profile), identity, tokens, std::move(work), progress, ttl);
 }
 
 absl::StatusOr<PutResult> ClientImpl::PutFromDevice(std::shared_ptr<const Profile> profile,
                                                     const ContextIdentity& identity,
                                                     absl::Span<const int32_t> tokens,
                                                     const DeviceTarget& source,
-                                                    const std::function<void(int64_t)>& progress) {
+                                                    const std::function<void(int64_t)>& progress,
+                                                    absl::Duration ttl) {
   if (tokens.empty()) return absl::InvalidArgumentError("put: no tokens");
   absl::Status status = ValidateDeviceTarget(profile->geometry(), tokens.size(), source);
   if (status.ok()) status = ValidateDeviceSource(*profile, source);
@@ -275,13 +296,32 @@ absl::StatusOr<PutResult> ClientImpl::PutFromDevice(std::shared_ptr<const Profil
   absl::StatusOr<DeviceEncodeFn> encode = device_encoders_(profile, source.device_ordinal);
   if (!encode.ok()) return encode.status();
   return PutEncoded(std::move(profile), identity, tokens,
-                    EncodeFromDevice(*std::move(encode), source), progress);
+                    EncodeFromDevice(*std::move(encode), source), progress, ttl);
+}
+
+absl::Status ClientImpl::RenewStored(const std::vector<ChunkId>& ids,
+                                     const std::vector<uint32_t>& missing, absl::Duration ttl) {
+  std::vector<ChunkId> stored;
+  stored.reserve(ids.size() - missing.size());
+  auto next = missing.begin();
+  for (uint32_t i = 0; i < ids.size(); ++i) {
+    if (next != missing.end() && *next == i) {
+      ++next;
+    } else {
+      stored.push_back(ids[i]);
+    }
+  }
+  const absl::Status status = Renew(stored, ttl).status();
+  // A server that is older keeps everything for ever.
+  return absl::IsUnimplemented(status) && ttl == absl::ZeroDuration() ? absl::OkStatus() : status;
 }
 
 absl::StatusOr<PutResult> ClientImpl::PutEncoded(std::shared_ptr<const Profile> profile,
                                                  const ContextIdentity& identity,
                                                  absl::Span<const int32_t> tokens, EncodeWork work,
-                                                 const std::function<void(int64_t)>& progress) {
+                                                 const std::function<void(int64_t)>& progress,
+                                                 absl::Duration ttl) {
+  if (absl::Status status = CheckTtl(ttl); !status.ok()) return status;
   PutCall call;
   call.stub = stub_.get();
   call.server = options_.server;
@@ -289,6 +329,9 @@ absl::StatusOr<PutResult> ClientImpl::PutEncoded(std::shared_ptr<const Profile> 
   call.chunk_ids = ContextChunkIds(identity, profile->id(), profile->chunk_tokens(), tokens);
   absl::StatusOr<std::vector<uint32_t>> missing = PreparePut(*profile, call.chunk_ids);
   if (!missing.ok()) return missing.status();
+  if (absl::Status status = RenewStored(call.chunk_ids, *missing, ttl); !status.ok()) {
+    return status;
+  }
   const uint64_t existing = call.chunk_ids.size() - missing->size();
   if (progress) {
     const int64_t stored_chunks =
@@ -297,6 +340,7 @@ absl::StatusOr<PutResult> ClientImpl::PutEncoded(std::shared_ptr<const Profile> 
   }
   call.profile = std::move(profile);
   call.model = ModelLabel(identity);
+  call.ttl = ttl;
   call.missing = *std::move(missing);
   call.encode = std::move(work);
   call.stall_max = options_.rpc_timeout;
@@ -378,11 +422,12 @@ absl::Status ClientImpl::WarmUpDevice(std::shared_ptr<const Profile> profile, in
   return absl::OkStatus();
 }
 
-absl::StatusOr<uint64_t> ClientImpl::Delete(absl::Span<const ChunkId> ids) {
+absl::StatusOr<uint64_t> ClientImpl::Delete(absl::Span<const ChunkId> ids, bool force) {
   uint64_t deleted = 0;
   for (size_t first = 0; first < ids.size(); first += kIdsMax) {
     v1::DeleteRequest request;
     for (const ChunkId& id : ids.subspan(first, kIdsMax)) request.add_chunk_ids(AsBytes(id));
+    request.set_force(force);
     v1::DeleteResponse response;
     absl::Status status = Call("delete", &v1::KVStream::Stub::Delete, request, &response);
     if (!status.ok()) return status;
@@ -391,9 +436,101 @@ absl::StatusOr<uint64_t> ClientImpl::Delete(absl::Span<const ChunkId> ids) {
   return deleted;
 }
 
+absl::StatusOr<DeleteStep> ClientImpl::DeleteMatching(const DeleteWhat& what,
+                                                      const std::string& page_token, bool dry_run,
+                                                      bool force) {
+  v1::DeleteMatchingRequest request;
+  if (what.context_end.has_value()) {
+    request.set_context_end(AsBytes(*what.context_end));
+  } else {
+    request.set_model(what.model);
+  }
+  request.set_page_token(page_token);
+  request.set_dry_run(dry_run);
+  request.set_force(force);
+  v1::DeleteMatchingResponse response;
+  const absl::Status status =
+      Call("delete matching", &v1::KVStream::Stub::DeleteMatching, request, &response);
+  if (!status.ok()) return status;
+  return DeleteStep{response.chunks(), response.payload_bytes(), response.chunks_pinned(),
+                    response.next_page_token()};
+}
+
+absl::StatusOr<uint64_t> ClientImpl::Renew(absl::Span<const ChunkId> ids, absl::Duration ttl) {
+  if (absl::Status status = CheckTtl(ttl); !status.ok()) return status;
+  uint64_t renewed = 0;
+  for (size_t first = 0; first < ids.size(); first += kIdsMax) {
+    v1::RenewRequest request;
+    for (const ChunkId& id : ids.subspan(first, kIdsMax)) request.add_chunk_ids(AsBytes(id));
+    ToProto(ttl, request.mutable_ttl());
+    v1::RenewResponse response;
+    absl::Status status = Call("renew", &v1::KVStream::Stub::Renew, request, &response);
+    if (!status.ok()) return status;
+    renewed += response.chunks();
+  }
+  return renewed;
+}
+
+absl::StatusOr<uint64_t> ClientImpl::Pin(absl::Span<const ChunkId> ids, const std::string& owner,
+                                         absl::Duration ttl) {
+  if (absl::Status status = CheckTtl(ttl); !status.ok()) return status;
+  uint64_t pinned = 0;
+  for (size_t first = 0; first < ids.size(); first += kIdsMax) {
+    v1::PinRequest request;
+    for (const ChunkId& id : ids.subspan(first, kIdsMax)) request.add_chunk_ids(AsBytes(id));
+    request.set_owner(owner);
+    ToProto(ttl, request.mutable_ttl());
+    v1::PinResponse response;
+    absl::Status status = Call("pin", &v1::KVStream::Stub::Pin, request, &response);
+    if (!status.ok()) return status;
+    pinned += response.chunks();
+  }
+  return pinned;
+}
+
+absl::StatusOr<uint64_t> ClientImpl::Unpin(absl::Span<const ChunkId> ids,
+                                           const absl::optional<std::string>& owner) {
+  uint64_t ended = 0;
+  for (size_t first = 0; first < ids.size(); first += kIdsMax) {
+    v1::UnpinRequest request;
+    for (const ChunkId& id : ids.subspan(first, kIdsMax)) request.add_chunk_ids(AsBytes(id));
+    request.set_owner(owner.value_or(""));
+    request.set_all_owners(!owner.has_value());
+    v1::UnpinResponse response;
+    absl::Status status = Call("unpin", &v1::KVStream::Stub::Unpin, request, &response);
+    if (!status.ok()) return status;
+    ended += response.pins();
+  }
+  return ended;
+}
+
+absl::StatusOr<PinPage> ClientImpl::ListPins(uint32_t page_size, const std::string& page_token,
+                                             const std::string& owner) {
+  v1::ListPinsRequest request;
+  request.set_page_size(page_size);
+  request.set_page_token(page_token);
+  request.set_owner(owner);
+  v1::ListPinsResponse response;
+  absl::Status status = Call("list pins", &v1::KVStream::Stub::ListPins, request, &response);
+  if (!status.ok()) return status;
+  PinPage page;
+  page.next_page_token = response.next_page_token();
+  for (const v1::ChunkPin& listed : response.pins()) {
+    ChunkPin pin;
+    status = CopyId(listed.chunk_id(), "chunk id", &pin.id);
+    if (!status.ok()) return status;
+    pin.owner = listed.owner();
+    pin.until = FromProto(listed.until());
+    page.pins.push_back(std::move(pin));
+  }
+  return page;
+}
+
 absl::StatusOr<ListPage> ClientImpl::List(uint32_t page_size, const std::string& page_token,
-                                          const absl::optional<ProfileId>& profile) {
+                                          const absl::optional<ProfileId>& profile,
+                                          const std::string& model) {
   v1::ListRequest request;
+  request.set_model(model);
   request.set_page_size(page_size);
   request.set_page_token(page_token);
   if (profile.has_value()) request.set_profile_id(AsBytes(*profile));
@@ -418,8 +555,8 @@ absl::StatusOr<ListPage> ClientImpl::List(uint32_t page_size, const std::string&
     chunk.info.tokens = stored.tokens();
     chunk.info.segment_bytes.assign(stored.segment_bytes().begin(), stored.segment_bytes().end());
     chunk.info.levels_lost = stored.levels_lost();
-    chunk.info.created = absl::UnixEpoch() + absl::Seconds(stored.created().seconds()) +
-                         absl::Nanoseconds(stored.created().nanos());
+    chunk.info.created = FromProto(stored.created());
+    if (stored.has_expires()) chunk.info.expires = FromProto(stored.expires());
     page.chunks.push_back(std::move(chunk));
   }
   return page;
@@ -443,6 +580,9 @@ absl::StatusOr<ServerStats> ClientImpl::Stats() {
   stats.evicted_segments = response.evicted_segments();
   stats.evicted_bytes = response.evicted_bytes();
   stats.evicted_chunks = response.evicted_chunks();
+  stats.expired_chunks = response.expired_chunks();
+  stats.pins = response.pins();
+  stats.pinned_bytes = response.pinned_bytes();
   for (const std::string& bytes : response.profile_ids()) {
     stats.profile_ids.emplace_back();
     if (absl::Status status = CopyId(bytes, "profile id", &stats.profile_ids.back());
