@@ -364,19 +364,23 @@ absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> RocksDbChunkStore::GetInf
   std::vector<ChunkId> left;
   std::vector<size_t> places;
   std::vector<uint64_t> tickets;
-  std::string record;
-  for (size_t i = 0; i < ids.size(); ++i) {
-    uint64_t ticket = 0;
-    if (!infos_.Get(ids[i], &record, &ticket)) {
-      left.push_back(ids[i]);
-      places.push_back(i);
-      tickets.push_back(ticket);
-      continue;
-    }
-    absl::StatusOr<ChunkInfo> info = rocksdb_format::DecodeChunkRecord(record);
-    if (!info.ok()) return Annotate(info.status(), Naming("GetInfos", ids[i]));
-    infos[i] = *std::move(info);
-  }
+  absl::Status status;
+  infos_.Get(
+      ids,
+      [&](size_t i, absl::string_view record) {
+        absl::StatusOr<ChunkInfo> info = rocksdb_format::DecodeChunkRecord(record);
+        if (!info.ok()) {
+          status.Update(Annotate(info.status(), Naming("GetInfos", ids[i])));
+        } else {
+          infos[i] = *std::move(info);
+        }
+      },
+      [&](size_t i, uint64_t ticket) {
+        left.push_back(ids[i]);
+        places.push_back(i);
+        tickets.push_back(ticket);
+      });
+  if (!status.ok()) return status;
   for (size_t begin = 0; begin < left.size(); begin += kLastReadBatch) {
     const auto batch = absl::MakeConstSpan(left).subspan(begin, kLastReadBatch);
     const Values found = MultiGet(db_.get(), family(kChunks), batch);
