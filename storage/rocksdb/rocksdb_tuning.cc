@@ -8,6 +8,7 @@
 
 #include "storage/rocksdb/chunk_record_format.h"
 #include "storage/rocksdb/counter_merge.h"
+#include "storage/rocksdb/lifetime_format.h"
 
 namespace kvstream {
 namespace {
@@ -120,6 +121,10 @@ std::vector<rocksdb::ColumnFamilyDescriptor> TunedFamilies(
   families[kProfiles] = {rocksdb_format::kProfilesFamily, small};
   families[kMeta] = {rocksdb_format::kMetaFamily, meta};
   families[kUsage] = {rocksdb_format::kUsageFamily, small};
+  families[kExpiry] = {rocksdb_format::kExpiryFamily, small};
+  families[kPins] = {rocksdb_format::kPinsFamily, small};
+  families[kDoomed] = {rocksdb_format::kDoomedFamily, small};
+  families[kChildren] = {rocksdb_format::kChildrenFamily, small};
   return families;
 }
 
