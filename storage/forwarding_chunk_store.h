@@ -44,6 +44,13 @@ class ForwardingChunkStore : public ChunkStore {
       const absl::optional<ChunkId>& after, size_t limit) override {
     return inner_->List(after, limit);
   }
+  absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ListTenant(
+      absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) override {
+    return inner_->ListTenant(tenant, after, limit);
+  }
+  absl::StatusOr<TenantUse> GetTenantUse(absl::string_view tenant) override {
+    return inner_->GetTenantUse(tenant);
+  }
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override {
     return inner_->PutProfile(id, bytes);
   }

@@ -4,6 +4,7 @@
 #define KVSTREAM_STORAGE_MEMORY_MEMORY_CHUNK_STORE_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -64,6 +65,7 @@ class MemoryChunkStore final : public ChunkStore {
   void Touch(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
       const absl::optional<ChunkId>& after, size_t limit) override;
+  absl::StatusOr<TenantUse> GetTenantUse(absl::string_view tenant) override;
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
   absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override;
   absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override;
@@ -94,6 +96,11 @@ class MemoryChunkStore final : public ChunkStore {
                         std::vector<std::shared_ptr<const StoredChunk>>* dead)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  // Adds to what is stored, in all and of the chunk's tenant; negative numbers are two's
+  // complement.
+  void Count(const ChunkInfo& info, uint64_t chunks, uint64_t bytes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   const MemoryChunkStoreOptions options_;
   HoldTable holds_;
   mutable absl::Mutex mutex_;
@@ -104,6 +111,8 @@ class MemoryChunkStore final : public ChunkStore {
   EvictionIndex index_ ABSL_GUARDED_BY(mutex_);  // empty unless options_.evict
   StoreStats evicted_ ABSL_GUARDED_BY(mutex_);   // only what eviction counts
   uint64_t payload_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<std::string, TenantUse, std::less<>> tenants_
+      ABSL_GUARDED_BY(mutex_);  // that have chunks
   uint64_t profile_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

@@ -18,7 +18,6 @@
 namespace kvstream {
 namespace {
 
-using rocksdb_format::Counters;
 using rocksdb_format::IdKey;
 
 // Chunks of one batch of Trim.
@@ -74,7 +73,8 @@ absl::StatusOr<RocksDbChunkStore::Removed> RocksDbChunkStore::RemoveLevels(
     ChunkInfo info = **std::move(stored);
     const size_t levels = info.segment_bytes.size();
     if (levels <= victim.keep_levels) continue;
-    removed.change.payload_bytes -= TrimInfo(&info, victim.keep_levels);
+    const uint64_t bytes = TrimInfo(&info, victim.keep_levels);
+    removed.change.Add(info, victim.keep_levels > 0 ? 0 : uint64_t{0} - 1, uint64_t{0} - bytes);
     rocksdb::Status batched;
     if (victim.keep_levels > 0) {
       batched = batch.Put(family(kChunks), ToSlice(IdKey(victim.id)),
@@ -82,7 +82,9 @@ absl::StatusOr<RocksDbChunkStore::Removed> RocksDbChunkStore::RemoveLevels(
     } else {
       batched = batch.Delete(family(kChunks), ToSlice(IdKey(victim.id)));
       if (batched.ok()) batched = batch.Delete(family(kUsage), ToSlice(IdKey(victim.id)));
-      --removed.change.chunks;
+      if (batched.ok() && !info.tenant.empty()) {
+        batched = batch.Delete(family(kTenants), rocksdb_format::TenantKey(info.tenant, victim.id));
+      }
     }
     for (size_t level = victim.keep_levels; batched.ok() && level < levels; ++level) {
       batched = batch.Delete(family(kSegments),
@@ -123,7 +125,7 @@ absl::Status RocksDbChunkStore::WriteUsage(
   if (!status.ok()) return FromRocksDb(status, "writing records of use");
   rocksdb::WriteOptions how;
   how.no_slowdown = true;
-  return Write(&batch, Counters(), "writing records of use", how);
+  return Write(&batch, StoreChange(), "writing records of use", how);
 }
 
 uint64_t RocksDbChunkStore::UpperLevelBytes() {
@@ -206,8 +208,8 @@ void RocksDbChunkStore::StartKeeper() {
     how.no_slowdown = true;
     const absl::StatusOr<Removed> removed = RemoveLevels(victims, how);
     if (!removed.ok()) return removed.status();
-    keeper_->CountEvicted(
-        {removed->segments, -removed->change.payload_bytes, -removed->change.chunks});
+    keeper_->CountEvicted({removed->segments, uint64_t{0} - removed->change.total().payload_bytes,
+                           uint64_t{0} - removed->change.total().chunks});
     return absl::OkStatus();
   };
   hooks.write_usage = [this](absl::Span<const std::pair<ChunkId, EvictionIndex::Usage>> usages,

@@ -170,7 +170,7 @@ absl::Status RocksDbChunkStore::OpenMeta() {
     status = batch.Put(family(kMeta), rocksdb_format::kVersionKey,
                        rocksdb_format::EncodeVersion(rocksdb_format::kStoreVersion));
     if (!status.ok()) return FromRocksDb(status, what);
-    return Write(&batch, Counters(), what);
+    return Write(&batch, StoreChange(), what);
   }
   if (!status.ok()) return FromRocksDb(status, what);
   const absl::StatusOr<uint32_t> version = rocksdb_format::DecodeVersion(bytes);
@@ -185,17 +185,32 @@ absl::Status RocksDbChunkStore::OpenMeta() {
     status = batch.Put(family(kMeta), rocksdb_format::kVersionKey,
                        rocksdb_format::EncodeVersion(rocksdb_format::kStoreVersion));
     if (!status.ok()) return FromRocksDb(status, what);
-    if (absl::Status raised = Write(&batch, Counters(), what); !raised.ok()) return raised;
+    if (absl::Status raised = Write(&batch, StoreChange(), what); !raised.ok()) return raised;
   }
+  return LoadCounters();
+}
 
-  status = db_->Get(read, family(kMeta), rocksdb_format::kCountersKey, &bytes);
+absl::Status RocksDbChunkStore::LoadCounters() {
+  const std::string what = absl::StrCat("opening the store in ", options_.data_dir);
+  const rocksdb::ReadOptions read;
+  std::string bytes;
+  const rocksdb::Status status =
+      db_->Get(read, family(kMeta), rocksdb_format::kCountersKey, &bytes);
   if (status.IsNotFound()) return absl::OkStatus();  // nothing was ever put
   if (!status.ok()) return FromRocksDb(status, what);
   const absl::StatusOr<Counters> counters = rocksdb_format::DecodeCounters(bytes);
   if (!counters.ok()) return Annotate(counters.status(), what);
-  absl::MutexLock lock(&counters_mutex_);
-  counters_ = *counters;
-  return absl::OkStatus();
+  counters_.SetTotal(*counters);
+  const std::unique_ptr<rocksdb::Iterator> next(db_->NewIterator(read, family(kMeta)));
+  for (next->Seek(rocksdb_format::kTenantCountersPrefix); next->Valid(); next->Next()) {
+    absl::string_view tenant = ToView(next->key());
+    if (!absl::ConsumePrefix(&tenant, rocksdb_format::kTenantCountersPrefix)) break;
+    const absl::StatusOr<Counters> of_tenant =
+        rocksdb_format::DecodeCounters(ToView(next->value()));
+    if (!of_tenant.ok()) return Annotate(of_tenant.status(), what);
+    counters_.SetTenant(tenant, *of_tenant);
+  }
+  return FromRocksDb(next->status(), what);
 }
 
 absl::StatusOr<bool> RocksDbChunkStore::Exists(Family in, absl::string_view key,
@@ -244,13 +259,11 @@ void RocksDbChunkStore::ForgetInfosOf(const rocksdb::WriteBatch& batch) {
   if (!batch.Iterate(&keys).ok()) infos_.Clear();
 }
 
-absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const Counters& change,
+absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const StoreChange& change,
                                       absl::string_view what,
                                       const absl::optional<rocksdb::WriteOptions>& how) {
-  if (change.chunks != 0 || change.payload_bytes != 0) {
-    const rocksdb::Status merged = batch->Merge(family(kMeta), rocksdb_format::kCountersKey,
-                                                rocksdb_format::EncodeCounters(change));
-    if (!merged.ok()) return FromRocksDb(merged, what);
+  if (const rocksdb::Status merged = change.MergeInto(batch, family(kMeta)); !merged.ok()) {
+    return FromRocksDb(merged, what);
   }
   MaybeResume();
   rocksdb::WriteOptions synced;
@@ -267,9 +280,7 @@ absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const Counters
                     "the store takes no writes until the process is restarted");
   }
   if (!status.ok()) return FromRocksDb(status, what);
-  absl::MutexLock lock(&counters_mutex_);
-  counters_.chunks += change.chunks;
-  counters_.payload_bytes += change.payload_bytes;
+  counters_.Apply(change);
   return absl::OkStatus();
 }
 
@@ -320,10 +331,13 @@ absl::StatusOr<bool> RocksDbChunkStore::Put(const ChunkId& id, const ChunkInfo& 
         batch.Put(family(kSegments), rocksdb_format::SegmentKey(id, static_cast<uint32_t>(level)),
                   ToSlice(segments[level]));
   }
-  if (!status.ok()) return FromRocksDb(status, what);
-  if (absl::Status written = Write(&batch, Counters{1, payload_bytes}, what); !written.ok()) {
-    return written;
+  if (status.ok() && !info.tenant.empty()) {
+    status = batch.Put(family(kTenants), rocksdb_format::TenantKey(info.tenant, id), "");
   }
+  if (!status.ok()) return FromRocksDb(status, what);
+  StoreChange change;
+  change.Add(info, 1, payload_bytes);
+  if (absl::Status written = Write(&batch, change, what); !written.ok()) return written;
   if (keeper_ != nullptr) keeper_->Stored(id, info);
   return true;
 }
@@ -351,7 +365,8 @@ absl::StatusOr<bool> RocksDbChunkStore::Restore(const ChunkId& id, const ChunkIn
                   ToSlice(segments[level]));
   }
   if (!status.ok()) return FromRocksDb(status, what);
-  const Counters change{0, PayloadBytes(restored) - PayloadBytes(stored)};
+  StoreChange change;
+  change.Add(stored, 0, PayloadBytes(restored) - PayloadBytes(stored));
   if (absl::Status written = Write(&batch, change, what); !written.ok()) return written;
   if (keeper_ != nullptr) keeper_->Stored(id, restored);
   return true;
@@ -461,7 +476,8 @@ absl::StatusOr<size_t> RocksDbChunkStore::DeleteBatch(absl::Span<const ChunkId> 
   const IdClaims::Claim claim(&chunk_claims_, ids);
   const Values found = MultiGet(db_.get(), family(kChunks), claim.ids());
   rocksdb::WriteBatch batch;
-  Counters deleted;
+  StoreChange change;
+  size_t deleted = 0;
   const ChunkId* first = nullptr;
   for (size_t i = 0; i < claim.ids().size(); ++i) {
     const ChunkId& id = claim.ids()[i];
@@ -479,20 +495,21 @@ absl::StatusOr<size_t> RocksDbChunkStore::DeleteBatch(absl::Span<const ChunkId> 
     if (status.ok() && keeper_ != nullptr) {
       status = batch.Delete(family(kUsage), ToSlice(IdKey(id)));
     }
+    if (status.ok() && !info->tenant.empty()) {
+      status = batch.Delete(family(kTenants), rocksdb_format::TenantKey(info->tenant, id));
+    }
     if (!status.ok()) return FromRocksDb(status, what);
     if (first == nullptr) first = &id;
-    ++deleted.chunks;
-    deleted.payload_bytes += PayloadBytes(*info);
+    ++deleted;
+    change.Add(*info, uint64_t{0} - 1, uint64_t{0} - PayloadBytes(*info));
   }
-  if (deleted.chunks == 0) return 0;
-  const std::string what =
-      absl::StrCat(Naming("Delete", *first), " and ", deleted.chunks - 1, " more");
-  const Counters change{-deleted.chunks, -deleted.payload_bytes};  // two's complement, as stored
+  if (deleted == 0) return 0;
+  const std::string what = absl::StrCat(Naming("Delete", *first), " and ", deleted - 1, " more");
   if (absl::Status status = Write(&batch, change, what); !status.ok()) return status;
   if (keeper_ != nullptr) {
     for (const ChunkId& id : claim.ids()) keeper_->Gone(id);
   }
-  return deleted.chunks;
+  return deleted;
 }
 
 absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RocksDbChunkStore::List(
@@ -520,6 +537,40 @@ absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RocksDbChunkStore::Li
   return listed;
 }
 
+absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RocksDbChunkStore::ListTenant(
+    absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) {
+  if (tenant.empty()) return ChunkStore::ListTenant(tenant, after, limit);
+  if (tenant.size() > kMaxTenantBytes) return std::vector<std::pair<ChunkId, ChunkInfo>>();
+  const std::string prefix = rocksdb_format::TenantKey(tenant);
+  const std::string begin = after.has_value() ? rocksdb_format::TenantKey(tenant, *after) : prefix;
+  std::vector<std::pair<ChunkId, ChunkInfo>> listed;
+  const std::unique_ptr<rocksdb::Iterator> next(
+      db_->NewIterator(rocksdb::ReadOptions(), family(kTenants)));
+  next->Seek(begin);
+  if (after.has_value() && next->Valid() && ToView(next->key()) == begin) next->Next();
+  while (listed.size() < limit) {
+    std::vector<ChunkId> ids;
+    for (; next->Valid() && ids.size() < std::min(limit - listed.size(), kLastReadBatch);
+         next->Next()) {
+      absl::string_view key = ToView(next->key());
+      if (!absl::ConsumePrefix(&key, prefix)) break;
+      const absl::StatusOr<ChunkId> id = rocksdb_format::DecodeIdKey(key);
+      if (!id.ok()) return Annotate(id.status(), "ListTenant");
+      ids.push_back(*id);
+    }
+    if (!next->status().ok()) return FromRocksDb(next->status(), "ListTenant");
+    if (ids.empty()) break;
+    auto infos = GetInfos(ids);
+    if (!infos.ok()) return infos.status();
+    for (size_t i = 0; i < ids.size(); ++i) {
+      // Gone since the index was read.
+      if (!(*infos)[i].has_value()) continue;
+      listed.emplace_back(ids[i], *std::move((*infos)[i]));
+    }
+  }
+  return listed;
+}
+
 absl::StatusOr<bool> RocksDbChunkStore::PutProfile(const StoredProfileId& id,
                                                    absl::string_view bytes) {
   if (absl::Status status = ValidateProfile(id, bytes); !status.ok()) return status;
@@ -539,7 +590,7 @@ absl::StatusOr<bool> RocksDbChunkStore::PutProfile(const StoredProfileId& id,
   rocksdb::Status status = batch.Put(family(kProfiles), ToSlice(IdKey(id)), ToSlice(bytes));
   if (status.ok()) status = batch.Put(family(kMeta), list_key, rocksdb::Slice());
   if (!status.ok()) return FromRocksDb(status, what);
-  if (absl::Status written = Write(&batch, Counters(), what); !written.ok()) return written;
+  if (absl::Status written = Write(&batch, StoreChange(), what); !written.ok()) return written;
   return true;
 }
 
@@ -592,9 +643,10 @@ absl::StatusOr<StoreStats> RocksDbChunkStore::Stats() {
     }
     for (const auto& log : logs) stats.disk_bytes += log->SizeFileBytes();
   }
-  absl::MutexLock lock(&counters_mutex_);
-  stats.chunks = counters_.chunks;
-  stats.payload_bytes = counters_.payload_bytes;
+  const Counters total = counters_.total();
+  stats.chunks = total.chunks;
+  stats.payload_bytes = total.payload_bytes;
+  stats.tenant_chunks = counters_.tenant_chunks();
   return stats;
 }
 

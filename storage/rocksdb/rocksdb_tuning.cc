@@ -118,6 +118,7 @@ std::vector<rocksdb::ColumnFamilyDescriptor> TunedFamilies(
   families[kProfiles] = {rocksdb_format::kProfilesFamily, small};
   families[kMeta] = {rocksdb_format::kMetaFamily, meta};
   families[kUsage] = {rocksdb_format::kUsageFamily, small};
+  families[kTenants] = {rocksdb_format::kTenantsFamily, small};
   return families;
 }
 
