@@ -467,8 +467,7 @@ bool AdaptiveLoadSession::PickRefinement(absl::Duration now) {
   // Segments of different chunks may only meet at segment boundaries.
   if (!delivery_.all_decided() && delivery_.touched(delivery_.frontier())) return false;
   const absl::optional<DeliveryState::Refinement> next = delivery_.NextRefinement();
-  // What the client is at may not have arrived there.
-  if (!next || (!forward() && next->chunk < orders_.progress().up_to)) return false;
+  if (!next) return false;
   const double decoder_busy_s =
       decoder_.busy_s(recompute_reads_refined() ? PromisedRecompute(now) : 0, now);
   PlannerView view = View(now);

@@ -55,6 +55,7 @@ double ClairvoyantDelay(const LoadSpec& spec, const LinkView& link);
 struct DeadlineBound {
   bool feasible = false;  // every chunk can be there by the deadline, at spec.floor_level at least
   double mean_level = 0;  // the highest possible, recompute counting as the finest; 0 if infeasible
+  uint32_t streamed = 0;  // chunks that are streamed for it
 };
 
 // The best mean level by spec.deadline D. An upper bound, not always reached: segments count
@@ -66,6 +67,9 @@ struct DeadlineBound {
 // more elsewhere. Then the maximum over k, the others counting as finest; with FRONT and ANY they
 // must satisfy rtt + R(0, n - k) <= D, by the same argument as above.
 DeadlineBound ClairvoyantQuality(const LoadSpec& spec, const LinkView& link);
+
+// The highest sum of levels of `streamed` chunks that `bytes` can buy, if they buy the floor.
+double MostLevels(const LoadSpec& spec, uint32_t streamed, double bytes);
 
 }  // namespace links
 }  // namespace kvstream

@@ -1,6 +1,7 @@
 #include "server/load/testing/simulated_client.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace kvstream {
 
@@ -213,6 +214,21 @@ double ModelClient::mean_level() const {
     }
   }
   return sum / static_cast<double>(chunks_.size());
+}
+
+uint64_t ModelClient::decoded_bytes() const {
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < chunks_.size(); ++i) {
+    if (chunks_[i].recompute || chunks_[i].recomputed) continue;
+    const std::vector<uint64_t>& segments = spec_.chunks[i].segment_bytes;
+    bytes += std::accumulate(segments.begin(), segments.begin() + chunks_[i].decoded, uint64_t{0});
+  }
+  return bytes;
+}
+
+uint32_t ModelClient::recomputed() const {
+  return static_cast<uint32_t>(std::count_if(chunks_.begin(), chunks_.end(),
+                                             [](const Chunk& chunk) { return chunk.recomputed; }));
 }
 
 ClientProgress ModelClient::TakeProgress() {
