@@ -15,6 +15,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // A load that should do without recompute falls back to it when it takes this much longer.
 constexpr double kLate = 1.3;
 constexpr absl::Duration kLateGrace = absl::Milliseconds(50);
+const double kDeep = getenv("KDEEP") ? atof(getenv("KDEEP")) : 1.2;
 // How long a report of recompute may take beside the round trip.
 constexpr absl::Duration kReportGrace = absl::Milliseconds(50);
 // Without reports a plan that may still turn to recompute is looked at so often.
@@ -207,23 +208,32 @@ bool AdaptiveLoadSession::Admitted(uint64_t bytes, absl::Duration now) {
   return false;
 }
 
+OpenRange AdaptiveLoadSession::Open() const {
+  OpenRange open = delivery_.open();
+  if (open.begin < open.end) {
+    const uint32_t chunk = delivery_.frontier();
+    open.sent_bytes = std::min(open.sent_bytes, chunks_.bytes(chunk, chunk + 1, base_level_));
+  }
+  return open;
+}
+
 SendDemand AdaptiveLoadSession::Demand() const {
   SendDemand demand;
   if (deadline_) {
     const double decode_s = chunks_.tokens(size() - 1) * decode_s_per_token_;
     demand.due = created_ + *deadline_ - margin_ - absl::Seconds(decode_s);
   }
-  if (work_.has_value() && work_->kind != Kind::kBase) {
+  if (work_.has_value()) {
     // It has begun, so it will be finished.
     const uint32_t chunk = work_->chunk;
-    demand.bytes = delivery_.NextPiece(chunk, std::numeric_limits<uint64_t>::max()).size;
-    for (int level = delivery_.complete(chunk) + 1; level <= work_->target; ++level) {
-      demand.bytes += chunks_.segment_bytes(chunk, level);
-    }
+    const bool open = work_->kind == Kind::kBase && delivery_.complete(chunk) <= base_level_;
+    demand.bytes = chunks_.bytes(chunk, chunk + 1, work_->target) -
+                   (open ? chunks_.bytes(chunk, chunk + 1, base_level_)
+                         : delivery_.sent_bytes(chunk));
   }
   demand.refinement = true;
   if (delivery_.all_decided()) return demand;
-  const OpenRange open = delivery_.open();
+  const OpenRange open = Open();
   const bool forward = delivery_.order() == BaseOrder::kForward;
   const uint32_t begin = forward ? open.begin : std::max(open.begin, boundary_);
   const uint32_t end = forward ? std::min(open.end, boundary_) : open.end;
@@ -250,6 +260,8 @@ void AdaptiveLoadSession::FinishWork() {
     decoder_.OnSent(estimator_.sent_bytes(), chunks_.tokens(work_->chunk) * decode_s_per_token_,
                     work_->kind == Kind::kRefinement && recompute_reads_refined());
   }
+  // Its plan said more.
+  if (delivery_.plan_level(work_->chunk) > work_->target) lowered_.push_back(work_->chunk);
   if (work_->kind == Kind::kBase) {
     delivery_.CloseFrontier();
     replan_ = true;
@@ -274,7 +286,7 @@ PlannerView AdaptiveLoadSession::View(absl::Duration now) {
   view.rate_hoped = estimate.lower_bound ? view.rate : view.rate_low;
   if (!delivery_.all_decided() && !estimate.lower_bound) {
     // The link at its mean, where it takes long enough to return to it.
-    const OpenRange open = delivery_.open();
+    const OpenRange open = Open();
     const double open_bytes =
         static_cast<double>(chunks_.bytes(open.begin, open.end, base_level_) - open.sent_bytes);
     const double forecast = estimate.Forecast(open_bytes / view.rate);
@@ -298,16 +310,23 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
   input.chunks = &chunks_;
   input.order = delivery_.order();
   input.base_level = base_level_;
-  input.open = delivery_.open();
+  input.open = Open();
   input.prefill = ledger_.model_now(front_end(), estimator_.rtt_min() + kReportGrace, now);
   input.may_recompute = ability_ != RecomputeAbility::kNone && input.prefill.known();
   if (!input.may_recompute) return;
   input.view = View(now);
   input.recompute_backlog_s = ledger_.backlog_s(front_end(), input.prefill, now);
   input.refinement_bytes = delivery_.refinement_bytes();
+  input.insurance_s = InsuranceSeconds(input.prefill, input.recompute_backlog_s, now);
+  // The client has begun, or will at any moment, with all that has not arrived.
+  if (insured_ && orders_.told_order().anyway_at <= now - created_) return;
   const Split split =
       policy_ == LoadPolicy::kDeadline ? SplitForQuality(input) : SplitForSpeed(input);
   boundary_ = split.boundary;
+  const bool was = insured_;
+  insured_ = split.insured;
+  if (!insured_ && was) LowerWork(base_level_);
+  if (delivery_.all_decided()) return;
   if (forward()) {
     OrderSuffix(input, split, now);
   } else {
@@ -325,13 +344,25 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
   }
 }
 
-absl::Duration AdaptiveLoadSession::AnywayAt(const SplitInput& input, absl::Duration now) const {
-  if (policy_ != LoadPolicy::kDeadline) return absl::InfiniteDuration();
+double AdaptiveLoadSession::InsuranceSeconds(const PrefillModel& model, double backlog_s,
+                                             absl::Duration now) const {
   const uint32_t begin = forward() ? arrived_ : orders_.progress().up_to;
   const uint32_t end = forward() ? size() : arrived_;
-  const double work_s = input.recompute_backlog_s +
-                        input.prefill.safety() * input.prefill.seconds(chunks_, begin, end);
-  const absl::Duration at = now - created_ + absl::Seconds(input.view.time_left_s - work_s);
+  // What comes before a suffix has to be decoded first.
+  const double wait_s = forward() ? std::max(decoder_.busy_s(0, now), 0.0) : 0;
+  return std::max(backlog_s, wait_s) + model.safety() * model.seconds(chunks_, begin, end);
+}
+
+void AdaptiveLoadSession::LowerWork(int level) {
+  if (!work_.has_value() || work_->kind != Kind::kBase || work_->target <= level) return;
+  work_->target = std::max(level, delivery_.complete(work_->chunk) - 1);
+  if (delivery_.complete(work_->chunk) > work_->target) FinishWork();
+}
+
+absl::Duration AdaptiveLoadSession::AnywayAt(const SplitInput& input, absl::Duration now) const {
+  if (policy_ != LoadPolicy::kDeadline) return absl::InfiniteDuration();
+  const absl::Duration at =
+      now - created_ + absl::Seconds(input.view.time_left_s - input.insurance_s);
   return at > now - created_ ? at : absl::InfiniteDuration();
 }
 
@@ -416,7 +447,7 @@ bool AdaptiveLoadSession::PickWork(absl::Duration now) {
     return true;
   }
   if (!StreamsFrontier()) return PickRefinement(now);
-  work_ = Work{chunk, base_level_, Kind::kBase};
+  work_ = Work{chunk, insured_ ? chunks_.levels() - 1 : base_level_, Kind::kBase};
   return true;
 }
 
@@ -462,11 +493,28 @@ double AdaptiveLoadSession::PromisedRecompute(absl::Duration now) const {
   return work_s * model.safety();
 }
 
+void AdaptiveLoadSession::DeepenRefinement(const PlannerView& view, double decoder_busy_s,
+                                           DeliveryState::Refinement* next) const {
+  // Each decode costs the same at any level.
+  const double decode_s = chunks_.tokens(next->chunk) * decode_s_per_token_;
+  double count = std::min(next->left, size() - delivery_.recompute_chunks());
+  if (decode_s > 0) {
+    count = std::min(count, std::max((view.time_left_s - decoder_busy_s) / decode_s, 1.0));
+  }
+  const double bytes = view.rate * (view.time_left_s - view.latency_s);
+  while (next->target + 1 < chunks_.levels()) {
+    const uint64_t deeper = next->bytes + chunks_.segment_bytes(next->chunk, next->target + 1);
+    if (kDeep * count * static_cast<double>(deeper) > bytes) break;
+    next->bytes = deeper;
+    ++next->target;
+  }
+}
+
 bool AdaptiveLoadSession::PickRefinement(absl::Duration now) {
   if (policy_ != LoadPolicy::kDeadline || !Estimate(now).known()) return false;
   // Segments of different chunks may only meet at segment boundaries.
   if (!delivery_.all_decided() && delivery_.touched(delivery_.frontier())) return false;
-  const absl::optional<DeliveryState::Refinement> next = delivery_.NextRefinement();
+  absl::optional<DeliveryState::Refinement> next = delivery_.NextRefinement();
   if (!next) return false;
   const double decoder_busy_s =
       decoder_.busy_s(recompute_reads_refined() ? PromisedRecompute(now) : 0, now);
@@ -477,6 +525,7 @@ bool AdaptiveLoadSession::PickRefinement(absl::Duration now) {
   view.time_left_s = absl::ToDoubleSeconds(*deadline_ - (now - created_));
   // A low estimate that nothing would ever correct.
   if (estimator_.unacked_bytes() == 0) view.rate_low *= 4;
+  DeepenRefinement(view, decoder_busy_s, &*next);
   const double received_s = view.latency_low_s + static_cast<double>(next->bytes) / view.rate_low;
   // Not ahead of a cut that may still move.
   const bool with_first =
@@ -494,7 +543,7 @@ bool AdaptiveLoadSession::PickRefinement(absl::Duration now) {
 absl::Status AdaptiveLoadSession::CheckOrderProgress(const OrderProgress& progress) const {
   absl::Status status = orders_.CheckReport(progress);
   if (!status.ok() || progress.up_to == progress.first) return status;
-  if (forward() && policy_ != LoadPolicy::kRecompute && delivery_.open().begin < progress.first &&
+  if (forward() && policy_ != LoadPolicy::kRecompute && Open().begin < progress.first &&
       !orders_.begun()) {
     return absl::InvalidArgumentError(absl::StrCat("progress begins at chunk ", progress.first,
                                                    ", before which not all was sent"));

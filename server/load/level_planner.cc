@@ -140,9 +140,10 @@ Split SplitForQuality(const SplitInput& in) {
       StreamHoped(in, in.open.begin, in.open.end, in.chunks->levels() - 1, in.refinement_bytes);
   // Where both ends work at once recompute is a cheap insurance.
   const double doubt = in.order == BaseOrder::kBackward ? kDoubt : 1;
-  if (doubt * finest <= in.view.time_left_s) {
+  if (doubt * finest <= in.view.time_left_s || in.insurance_s <= in.view.time_left_s) {
     Split streamed = all;
-    streamed.finest = true;
+    streamed.finest = doubt * finest <= in.view.time_left_s;
+    streamed.insured = in.insurance_s <= in.view.time_left_s;
     return streamed;
   }
   const double safety = in.prefill.safety();
