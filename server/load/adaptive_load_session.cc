@@ -494,14 +494,15 @@ double AdaptiveLoadSession::PromisedRecompute(absl::Duration now) const {
 }
 
 void AdaptiveLoadSession::DeepenRefinement(const PlannerView& view, double decoder_busy_s,
-                                           DeliveryState::Refinement* next) const {
+                                           absl::Duration now, DeliveryState::Refinement* next) const {
   // Each decode costs the same at any level.
   const double decode_s = chunks_.tokens(next->chunk) * decode_s_per_token_;
   double count = std::min(next->left, size() - delivery_.recompute_chunks());
   if (decode_s > 0) {
     count = std::min(count, std::max((view.time_left_s - decoder_busy_s) / decode_s, 1.0));
   }
-  const double bytes = view.rate * (view.time_left_s - view.latency_s);
+  const double link_s = std::max(view.time_left_s - view.latency_s, 0.0);
+  const double bytes = std::min(Estimate(now).Forecast(link_s), view.rate) * link_s;
   while (next->target + 1 < chunks_.levels()) {
     const uint64_t deeper = next->bytes + chunks_.segment_bytes(next->chunk, next->target + 1);
     if (kDeep * count * static_cast<double>(deeper) > bytes) break;
@@ -525,7 +526,7 @@ bool AdaptiveLoadSession::PickRefinement(absl::Duration now) {
   view.time_left_s = absl::ToDoubleSeconds(*deadline_ - (now - created_));
   // A low estimate that nothing would ever correct.
   if (estimator_.unacked_bytes() == 0) view.rate_low *= 4;
-  DeepenRefinement(view, decoder_busy_s, &*next);
+  DeepenRefinement(view, decoder_busy_s, now, &*next);
   const double received_s = view.latency_low_s + static_cast<double>(next->bytes) / view.rate_low;
   // Not ahead of a cut that may still move.
   const bool with_first =

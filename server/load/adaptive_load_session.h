@@ -122,7 +122,7 @@ class AdaptiveLoadSession final : public LoadSession {
   }
   bool PickRefinement(absl::Duration now);
   // Raises the target as far as the link should carry it for all that can still be decoded.
-  void DeepenRefinement(const PlannerView& view, double decoder_busy_s,
+  void DeepenRefinement(const PlannerView& view, double decoder_busy_s, absl::Duration now,
                         DeliveryState::Refinement* next) const;
   bool PickRace(absl::Duration now);
   bool Lost(uint32_t chunk) const {

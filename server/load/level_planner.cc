@@ -100,6 +100,72 @@ uint32_t FirstThat(uint32_t low, uint32_t high, Predicate holds) {
   return static_cast<uint32_t>(from);
 }
 
+// Levels that refinement brings all chunks before `cut` together, if the client can decode
+// `decodes` of them a second time and the link carries `bytes` until then.
+double RefinedLevels(const SplitInput& in, uint32_t cut, double decodes, double bytes) {
+  const ChunkTable& chunks = *in.chunks;
+  const double n = chunks.size();
+  double levels = 0;
+  double below = static_cast<double>(chunks.bytes(0, chunks.size(), in.base_level));
+  const double count = std::min(static_cast<double>(cut), decodes);
+  for (int level = in.base_level + 1; level < chunks.levels() && bytes > 0; ++level) {
+    const double upto = static_cast<double>(chunks.bytes(0, chunks.size(), level));
+    const double segment = (upto - below) / n;
+    const double bought = std::min(count, bytes / segment);
+    levels += bought;
+    bytes -= bought * segment;
+    below = upto;
+  }
+  return levels;
+}
+
+// The mean level that a cut brings, times the chunks; negative if it is not promised in time.
+// What is before the cut cannot be decoded while the suffix is recomputed, so that refinement is
+// decoded in what then is left.
+double CutValue(const SplitInput& in, uint32_t cut) {
+  const double stream_s = cut == in.open.begin
+                              ? std::max(in.view.latency_low_s, in.view.rtt_s)
+                              : StreamLow(in, in.open.begin, cut);
+  const double recompute_s =
+      in.prefill.safety() * in.prefill.seconds(*in.chunks, cut, in.open.end);
+  const double slack_s = in.view.time_left_s - stream_s - recompute_s;
+  if (!(slack_s >= 0)) return -1;
+  const double decode_s = in.chunks->tokens(0) * in.view.decode_s_per_token;
+  const double decodes = decode_s > 0 ? slack_s / decode_s : cut;
+  const double bytes = in.view.rate * (recompute_s + slack_s);
+  return (in.chunks->levels() - 1.0) * (in.open.end - cut) +
+         in.base_level * static_cast<double>(cut) + RefinedLevels(in, cut, decodes, bytes);
+}
+
+// The cut with the highest value. The value is looked at in some places all over the range, then
+// around the best of them.
+Split BestCut(const SplitInput& in) {
+  constexpr uint32_t kPlaces = 32;
+  Split best;
+  best.boundary = in.open.end;
+  double best_value = -1;
+  const auto look = [&](uint32_t cut) {
+    const double value = CutValue(in, cut);
+    if (value <= best_value) return;
+    best_value = value;
+    best.boundary = cut;
+  };
+  uint32_t stride = std::max<uint32_t>((in.open.end - in.open.begin) / kPlaces, 1);
+  for (uint64_t cut = in.open.begin; cut < in.open.end; cut += stride) {
+    look(static_cast<uint32_t>(cut));
+  }
+  look(in.open.end);
+  for (stride /= 2; stride > 0; stride /= 2) {
+    const uint32_t center = best.boundary;
+    if (center >= in.open.begin + stride) look(center - stride);
+    if (center + stride <= in.open.end) look(center + stride);
+  }
+  best.in_time = best_value >= 0;
+  best.expected_s = best.boundary == in.open.end ? Stream(in, in.open.begin, in.open.end)
+                                                 : ForwardExpected(in, best.boundary);
+  return best;
+}
+
 }  // namespace
 
 Split SplitForSpeed(const SplitInput& in) {
@@ -146,15 +212,11 @@ Split SplitForQuality(const SplitInput& in) {
     streamed.insured = in.insurance_s <= in.view.time_left_s;
     return streamed;
   }
-  const double safety = in.prefill.safety();
   if (in.order == BaseOrder::kForward) {
-    for (uint32_t cut = in.open.begin; cut < in.open.end; ++cut) {
-      if (ForwardPromised(in, cut, safety) <= in.view.time_left_s) {
-        return {cut, ForwardExpected(in, cut), true};
-      }
-    }
-    return all.in_time ? all : SplitForSpeed(in);
+    const Split best = BestCut(in);
+    return best.in_time ? best : SplitForSpeed(in);
   }
+  const double safety = in.prefill.safety();
   // The most that can be recomputed in time; streaming the others must be in time as well.
   const uint32_t too_far = FirstThat(in.open.begin, in.open.end, [&](uint32_t meet) {
     return safety * Recompute(in, in.open.begin, meet) > in.view.time_left_s;
