@@ -9,6 +9,8 @@ namespace {
 constexpr double kStreamingBonus = 0.97;
 // The finest level must be promised in this share of the time, or chunks are recomputed.
 constexpr double kDoubt = 1.5;
+const double kPatience = getenv("KP") ? atof(getenv("KP")) : 3;
+const double kPatienceSeconds = getenv("KPS") ? atof(getenv("KPS")) : 0.05;
 
 // Seconds until the chunks [begin, end), which include the one that is partly sent, are received,
 // decoded and acknowledged.
@@ -222,7 +224,16 @@ Split SplitForQuality(const SplitInput& in) {
     return safety * Recompute(in, in.open.begin, meet) > in.view.time_left_s;
   });
   if (too_far > in.open.begin && PromisedBackward(in, too_far - 1, safety)) {
-    return {too_far - 1, BackwardExpected(in, too_far - 1), true};
+    uint32_t meet = too_far - 1;
+    // What the client comes to only if it is faster than promised can wait, as long as its bytes
+    // would be in time on a much slower link.
+    const double stream_s = StreamHoped(in, meet, in.open.end, in.base_level, 0);
+    if (kPatience * stream_s + kPatienceSeconds <= in.view.time_left_s) {
+      meet = FirstThat(meet, in.open.end, [&](uint32_t farther) {
+               return Recompute(in, in.open.begin, farther) > in.view.time_left_s;
+             }) - 1;
+    }
+    return {meet, BackwardExpected(in, meet), true};
   }
   return all.in_time ? all : SplitForSpeed(in);
 }
