@@ -49,6 +49,17 @@ absl::Duration MarginFor(const LoadSpec& spec, const LoadSessionOptions& options
   return std::min(options.deadline_margin + *spec.deadline / 100, *spec.deadline / 10);
 }
 
+// What waits before the link cannot be decided again: no large part of the time that there is.
+double QueueSecondsFor(const LoadSpec& spec) {
+  static const double part = getenv("KPART") ? atof(getenv("KPART")) : 8;
+  static const double least = getenv("KLEAST") ? atof(getenv("KLEAST")) : 0.025;
+  static const double fastest = getenv("KFAST") ? atof(getenv("KFAST")) : 0.075;
+  if (spec.policy == LoadPolicy::kFastest) return fastest;
+  if (spec.policy != LoadPolicy::kDeadline) return kWindowQueueSeconds;
+  const double part_s = absl::ToDoubleSeconds(*spec.deadline) / part;
+  return std::min(std::max(part_s, least), kWindowQueueSeconds);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<LoadSession>> LoadSession::Create(LoadSpec spec,
@@ -77,6 +88,7 @@ AdaptiveLoadSession::AdaptiveLoadSession(const LoadSpec& spec, const LoadSession
       base_level_(BaseLevelFor(spec)),
       decode_s_per_token_(spec.decode_seconds_per_token),
       can_stop_(spec.recompute_can_stop),
+      queue_s_(QueueSecondsFor(spec)),
       startup_rate_(spec.bandwidth_hint_bytes_per_second > 0 ? spec.bandwidth_hint_bytes_per_second
                                                              : options.startup_bytes_per_second),
       estimator_(spec.bandwidth_hint_bytes_per_second),
@@ -251,7 +263,8 @@ BandwidthEstimate AdaptiveLoadSession::Estimate(absl::Duration now) const {
 
 uint64_t AdaptiveLoadSession::Window(const BandwidthEstimate& estimate, bool refinement) const {
   if (base_is_certain() && !refinement) return options_.window_bytes_max;
-  return WindowBytes(estimate, estimator_.rtt_min(), estimator_.acked_bytes(), options_);
+  return WindowBytes(estimate, estimator_.rtt_min(), estimator_.acked_bytes(), options_,
+                     queue_s_);
 }
 
 void AdaptiveLoadSession::FinishWork() {
@@ -315,6 +328,7 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
   input.may_recompute = ability_ != RecomputeAbility::kNone && input.prefill.known();
   if (!input.may_recompute) return;
   input.view = View(now);
+  input.ordered = !forward() && orders_.standing() && orders_.told_order().end == size();
   input.recompute_backlog_s = ledger_.backlog_s(front_end(), input.prefill, now);
   input.refinement_bytes = delivery_.refinement_bytes();
   input.insurance_s = InsuranceSeconds(input.prefill, input.recompute_backlog_s, now);
@@ -323,6 +337,7 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
   const Split split =
       policy_ == LoadPolicy::kDeadline ? SplitForQuality(input) : SplitForSpeed(input);
   boundary_ = split.boundary;
+  if (getenv("KDBG")) fprintf(stderr, "%.1f ms open %u-%u sent %lu bnd %u ins %d fin %d left %.1f insur %.1f backlog %.1f lat %.1f/%.1f rate %.2f/%.2f up_to %u newest %d arrived %u safety %.3f\n", absl::ToDoubleMilliseconds(now-created_), input.open.begin, input.open.end, input.open.sent_bytes, split.boundary, split.insured, split.finest, input.view.time_left_s*1e3, input.insurance_s*1e3, input.recompute_backlog_s*1e3, input.view.latency_s*1e3,input.view.latency_low_s*1e3, input.view.rate/1e6, input.view.rate_low/1e6, orders_.progress().up_to, int(orders_.progress().newest), arrived_, input.prefill.safety());
   const bool was = insured_;
   insured_ = split.insured;
   if (!insured_ && was) LowerWork(base_level_);

@@ -158,6 +158,7 @@ class AdaptiveLoadSession final : public LoadSession {
   const int base_level_;
   const double decode_s_per_token_;
   const bool can_stop_;
+  const double queue_s_;  // of the window
   const double startup_rate_;
 
   BandwidthEstimator estimator_;

@@ -50,7 +50,8 @@ double StreamHoped(const SplitInput& in, uint32_t begin, uint32_t end, int level
 // the plan, which queues behind the data in flight, has arrived, and ends with a report.
 double Recompute(const SplitInput& in, uint32_t begin, uint32_t end) {
   if (begin >= end && in.recompute_backlog_s <= 0) return 0;
-  return std::max(in.recompute_backlog_s + in.view.rtt_s, in.view.latency_s) +
+  const double word_s = in.ordered ? 0 : in.view.latency_s;
+  return std::max(in.recompute_backlog_s + in.view.rtt_s, word_s) +
          in.prefill.seconds(*in.chunks, begin, end);
 }
 

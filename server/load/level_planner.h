@@ -67,6 +67,8 @@ struct SplitInput {
   // streamed.
   bool may_recompute = false;
   PrefillModel prefill;
+  // The client needs no further word to go on with it.
+  bool ordered = false;
   double recompute_backlog_s = 0;  // work that was already given to the client
   // Promised time that the client needs to recompute all that has not arrived, from now on;
   // infinity: it cannot.

@@ -25,7 +25,8 @@ constexpr double kWindowQueueSeconds = 0.075;
 // link is full. A hint is believed from the first byte: where it is too high by some factor, what
 // is in flight waits that many times kWindowQueueSeconds.
 uint64_t WindowBytes(const BandwidthEstimate& estimate, absl::Duration rtt_min,
-                     uint64_t acked_bytes, const LoadSessionOptions& options);
+                     uint64_t acked_bytes, const LoadSessionOptions& options,
+                     double queue_s = kWindowQueueSeconds);
 
 // Largest SendData: 25 ms of the link in steps of 4 KiB, at least 4 KiB, at most frame_bytes and,
 // while the window is still growing, half the smallest window. Without an estimate 16 KiB, and the
