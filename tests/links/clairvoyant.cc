@@ -1,6 +1,7 @@
 #include "tests/links/clairvoyant.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <iostream>
 #include <limits>
@@ -89,6 +90,31 @@ double Knapsack(const std::vector<double>& level_bytes, int floor_level, int k, 
   return sum;
 }
 
+// The sum of levels of k chunks before a recompute that takes recompute_s, see the header; negative
+// if it is not in time. `bytes`: B.
+double BeforeSuffix(const Problem& problem, int k, double stream_s, double recompute_s,
+                    double deadline_s, double bytes) {
+  const int floor_level = problem.spec.floor_level;
+  const double left_s = deadline_s - recompute_s - stream_s;
+  if (left_s < 0) return -1;
+  const double most = Knapsack(problem.level_bytes, floor_level, k, bytes);
+  if (problem.decode_s <= 0) return most;
+  const int j_max = static_cast<int>(std::min(std::floor(left_s / problem.decode_s), double(k)));
+  const int step = std::max(j_max / 64, 1);
+  double best = 0;
+  for (int j = 0; j <= j_max && best < most; j += step) {
+    // For all of [j, last] at once: the earlier bound on time, the later on chunks.
+    const int last = std::min(j + step - 1, j_max);
+    const double before = problem.link.Bytes(deadline_s - recompute_s - (j + 1) * problem.decode_s -
+                                             problem.rtt_s) -
+                          j * problem.floor_bytes;
+    if (before >= bytes * (k - j) / (k - j + last)) return most;
+    best = std::max(best, Knapsack(problem.level_bytes, floor_level, k - j, before) +
+                              Knapsack(problem.level_bytes, floor_level, last, bytes - before));
+  }
+  return std::min(best, most);
+}
+
 }  // namespace
 
 double ClairvoyantDelay(const LoadSpec& spec, const LinkView& link) {
@@ -133,7 +159,12 @@ DeadlineBound ClairvoyantQuality(const LoadSpec& spec, const LinkView& link) {
       ready_s = std::max(ready_s, problem.rtt_s + problem.Recompute(0, n - k));
     }
     if (ready_s > deadline_s) continue;
-    const double sum = Knapsack(problem.level_bytes, spec.floor_level, k, bytes) + static_cast<double>(finest) * (n - k);
+    const double exact = static_cast<double>(finest) * (n - k);
+    double sum = Knapsack(problem.level_bytes, spec.floor_level, k, bytes);
+    if (suffix && k > 0 && k < n && (sum + exact) / n > best.mean_level) {
+      sum = BeforeSuffix(problem, k, stream[k], problem.Recompute(k, n), deadline_s, bytes);
+    }
+    sum += exact;
     if (best.feasible && sum / n <= best.mean_level) continue;
     best.feasible = true;
     best.mean_level = sum / n;
