@@ -328,7 +328,9 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
   input.may_recompute = ability_ != RecomputeAbility::kNone && input.prefill.known();
   if (!input.may_recompute) return;
   input.view = View(now);
-  input.ordered = !forward() && orders_.standing() && orders_.told_order().end == size();
+  // For speed it counts that a word which ends the order comes late.
+  input.ordered = policy_ == LoadPolicy::kDeadline && !forward() && orders_.standing() &&
+                  orders_.told_order().end == size();
   input.recompute_backlog_s = ledger_.backlog_s(front_end(), input.prefill, now);
   input.refinement_bytes = delivery_.refinement_bytes();
   input.insurance_s = InsuranceSeconds(input.prefill, input.recompute_backlog_s, now);
@@ -408,7 +410,7 @@ void AdaptiveLoadSession::OrderFront(const SplitInput& input, const Split& split
     } else if (can_stop_) {
       order.anyway_at = late;
     }
-  } else if (!can_stop_ && policy_ == LoadPolicy::kDeadline) {
+  } else if (!can_stop_ && policy_ == LoadPolicy::kDeadline && !insured_) {
     // A chunk begun that would not be done in time could not be saved by its bytes.
     order.end = std::max(next, split.boundary);
     order.anyway_at = AnywayAt(input, now);

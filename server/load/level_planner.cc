@@ -213,6 +213,12 @@ Split SplitForQuality(const SplitInput& in) {
     Split streamed = all;
     streamed.finest = doubt * finest <= in.view.time_left_s;
     streamed.insured = in.insurance_s <= in.view.time_left_s;
+    if (streamed.finest || in.order == BaseOrder::kBackward) return streamed;
+    // Recompute is needed anyway: the sooner the better.
+    SplitInput whole = in;
+    whole.base_level = in.chunks->levels() - 1;
+    streamed = SplitForSpeed(whole);
+    streamed.insured = true;
     return streamed;
   }
   if (in.order == BaseOrder::kForward) {

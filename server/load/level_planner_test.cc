@@ -96,8 +96,13 @@ TEST_F(LevelPlannerTest, RecomputesAsMuchAsTheDeadlineAllows) {
   EXPECT_TRUE(SplitForQuality(in_).in_time);
   // From the front: 2 m <= 12.5.
   in_.order = BaseOrder::kBackward;
+  in_.view.rate_hoped = 0.8 * in_.view.rate;
   EXPECT_EQ(SplitForQuality(in_).boundary, 6u);
   EXPECT_TRUE(SplitForQuality(in_).in_time);
+  // If it is as fast as expected it comes further; what it would come to can wait where the link
+  // could bring it in a third of the time.
+  in_.view.rate_hoped = in_.view.rate;
+  EXPECT_EQ(SplitForQuality(in_).boundary, 7u);
 }
 
 TEST_F(LevelPlannerTest, LateButAsLittleAsPossible) {

@@ -677,7 +677,9 @@ TEST(OrderTest, AStalledLinkLeavesEverythingToTheClient) {
     link.trace.push_back({absl::Seconds(10), 300 * kMbit});
     const SimulationResult result = RunLoad(spec, link, client);
     EXPECT_TRUE(result.usable_at_deadline) << static_cast<int>(ability);
-    EXPECT_EQ(result.received_in_vain, 0u);
+    EXPECT_EQ(result.mean_level_at_deadline, 3);
+    // Chunks come whole here, so at most the one that the link has stopped in has a segment.
+    EXPECT_LE(result.received_in_vain, 1u);
   }
 }
 
