@@ -15,7 +15,12 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // A load that should do without recompute falls back to it when it takes this much longer.
 constexpr double kLate = 1.3;
 constexpr absl::Duration kLateGrace = absl::Milliseconds(50);
-const double kDeep = getenv("KDEEP") ? atof(getenv("KDEEP")) : 1.2;
+// A refinement goes deeper at once where the link should carry this much more than that.
+constexpr double kDeepDoubt = 1.2;
+// Parts of a deadline that a window may hold, and its least and (SUFFIX, fastest) usual queue.
+constexpr double kQueueParts = 8;
+constexpr double kQueueSecondsMin = 0.025;
+constexpr double kQueueSecondsSuffix = 0.040;
 // How long a report of recompute may take beside the round trip.
 constexpr absl::Duration kReportGrace = absl::Milliseconds(50);
 // Without reports a plan that may still turn to recompute is looked at so often.
@@ -51,13 +56,12 @@ absl::Duration MarginFor(const LoadSpec& spec, const LoadSessionOptions& options
 
 // What waits before the link cannot be decided again: no large part of the time that there is.
 double QueueSecondsFor(const LoadSpec& spec) {
-  static const double part = getenv("KPART") ? atof(getenv("KPART")) : 8;
-  static const double least = getenv("KLEAST") ? atof(getenv("KLEAST")) : 0.025;
-  static const double fastest = getenv("KFAST") ? atof(getenv("KFAST")) : 0.075;
-  if (spec.policy == LoadPolicy::kFastest) return fastest;
+  if (spec.policy == LoadPolicy::kFastest && spec.ability == RecomputeAbility::kSuffix) {
+    return kQueueSecondsSuffix;
+  }
   if (spec.policy != LoadPolicy::kDeadline) return kWindowQueueSeconds;
-  const double part_s = absl::ToDoubleSeconds(*spec.deadline) / part;
-  return std::min(std::max(part_s, least), kWindowQueueSeconds);
+  const double part_s = absl::ToDoubleSeconds(*spec.deadline) / kQueueParts;
+  return std::min(std::max(part_s, kQueueSecondsMin), kWindowQueueSeconds);
 }
 
 }  // namespace
@@ -339,7 +343,6 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
   const Split split =
       policy_ == LoadPolicy::kDeadline ? SplitForQuality(input) : SplitForSpeed(input);
   boundary_ = split.boundary;
-  if (getenv("KDBG")) fprintf(stderr, "%.1f ms open %u-%u sent %lu bnd %u ins %d fin %d left %.1f insur %.1f backlog %.1f lat %.1f/%.1f rate %.2f/%.2f up_to %u newest %d arrived %u safety %.3f\n", absl::ToDoubleMilliseconds(now-created_), input.open.begin, input.open.end, input.open.sent_bytes, split.boundary, split.insured, split.finest, input.view.time_left_s*1e3, input.insurance_s*1e3, input.recompute_backlog_s*1e3, input.view.latency_s*1e3,input.view.latency_low_s*1e3, input.view.rate/1e6, input.view.rate_low/1e6, orders_.progress().up_to, int(orders_.progress().newest), arrived_, input.prefill.safety());
   const bool was = insured_;
   insured_ = split.insured;
   if (!insured_ && was) LowerWork(base_level_);
@@ -522,7 +525,7 @@ void AdaptiveLoadSession::DeepenRefinement(const PlannerView& view, double decod
   const double bytes = std::min(Estimate(now).Forecast(link_s), view.rate) * link_s;
   while (next->target + 1 < chunks_.levels()) {
     const uint64_t deeper = next->bytes + chunks_.segment_bytes(next->chunk, next->target + 1);
-    if (kDeep * count * static_cast<double>(deeper) > bytes) break;
+    if (kDeepDoubt * count * static_cast<double>(deeper) > bytes) break;
     next->bytes = deeper;
     ++next->target;
   }

@@ -9,8 +9,10 @@ namespace {
 constexpr double kStreamingBonus = 0.97;
 // The finest level must be promised in this share of the time, or chunks are recomputed.
 constexpr double kDoubt = 1.5;
-const double kPatience = getenv("KP") ? atof(getenv("KP")) : 3;
-const double kPatienceSeconds = getenv("KPS") ? atof(getenv("KPS")) : 0.05;
+// What the client may come to itself waits while the link could bring it in this share of the time,
+// and some more for reports.
+constexpr double kPatience = 3;
+constexpr double kPatienceSeconds = 0.05;
 
 // Seconds until the chunks [begin, end), which include the one that is partly sent, are received,
 // decoded and acknowledged.

@@ -282,7 +282,6 @@ absl::StatusOr<std::string> Worst(const std::vector<Case>& cases, const Ladder& 
     for (double factor : kDeadlineFactors) {
       const LoadSpec spec = deadline ? DeadlineSpec(one, ladder, ability, prior, factor)
                                      : FastestSpec(one, ladder, ability, prior);
-      if (getenv("KDBG")) fprintf(stderr, "CASE %s %s %d %.3f D %s\n", one.trace->name.c_str(), one.model->name, int(one.tokens), absl::ToDoubleSeconds(one.link.start), spec.deadline ? absl::FormatDuration(*spec.deadline).c_str() : "-");
       const auto result = RunSession(one, spec, ladder, options);
       if (!result.ok()) return result.status();
       const double bound_s = ClairvoyantDelay(spec, one.link);
