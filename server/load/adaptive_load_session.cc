@@ -15,6 +15,9 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // A load that should do without recompute falls back to it when it takes this much longer.
 constexpr double kLate = 1.3;
 constexpr absl::Duration kLateGrace = absl::Milliseconds(50);
+// A profile's steps fall by three from level to level (docs/format.md), so mean squared errors fall
+// by nine: what a level gains over the one below, where nobody says better.
+constexpr double kDamagePerLevel = 9;
 // A refinement goes deeper at once where the link should carry this much more than that.
 constexpr double kDeepDoubt = 1.2;
 // Parts of a deadline that a window may hold, and its least and (SUFFIX, fastest) usual queue.
@@ -46,7 +49,12 @@ std::vector<int> StopsFor(const LoadSpec& spec, const ChunkTable& chunks,
     level_bytes[level] = chunks.bytes(0, chunks.size(), level);
     if (level > 0) level_bytes[level] -= chunks.bytes(0, chunks.size(), level - 1);
   }
-  return RefinementStops(level_bytes, options.level_weights, spec.floor_level);
+  std::vector<double> weights = options.level_weights;
+  for (double weight = 1; static_cast<int>(weights.size()) < chunks.levels();) {
+    weights.push_back(weight);
+    weight /= kDamagePerLevel;
+  }
+  return RefinementStops(level_bytes, weights, spec.floor_level);
 }
 
 absl::Duration MarginFor(const LoadSpec& spec, const LoadSessionOptions& options) {
@@ -243,9 +251,9 @@ SendDemand AdaptiveLoadSession::Demand() const {
     // It has begun, so it will be finished.
     const uint32_t chunk = work_->chunk;
     const bool open = work_->kind == Kind::kBase && delivery_.complete(chunk) <= base_level_;
-    demand.bytes = chunks_.bytes(chunk, chunk + 1, work_->target) -
-                   (open ? chunks_.bytes(chunk, chunk + 1, base_level_)
-                         : delivery_.sent_bytes(chunk));
+    demand.bytes =
+        chunks_.bytes(chunk, chunk + 1, work_->target) -
+        (open ? chunks_.bytes(chunk, chunk + 1, base_level_) : delivery_.sent_bytes(chunk));
   }
   demand.refinement = true;
   if (delivery_.all_decided()) return demand;
@@ -267,8 +275,7 @@ BandwidthEstimate AdaptiveLoadSession::Estimate(absl::Duration now) const {
 
 uint64_t AdaptiveLoadSession::Window(const BandwidthEstimate& estimate, bool refinement) const {
   if (base_is_certain() && !refinement) return options_.window_bytes_max;
-  return WindowBytes(estimate, estimator_.rtt_min(), estimator_.acked_bytes(), options_,
-                     queue_s_);
+  return WindowBytes(estimate, estimator_.rtt_min(), estimator_.acked_bytes(), options_, queue_s_);
 }
 
 void AdaptiveLoadSession::FinishWork() {
@@ -514,15 +521,19 @@ double AdaptiveLoadSession::PromisedRecompute(absl::Duration now) const {
 }
 
 void AdaptiveLoadSession::DeepenRefinement(const PlannerView& view, double decoder_busy_s,
-                                           absl::Duration now, DeliveryState::Refinement* next) const {
-  // Each decode costs the same at any level.
+                                           absl::Duration now,
+                                           DeliveryState::Refinement* next) const {
+  // Each decode costs the same at any level. Where there is time for all of them, level by level is
+  // safest.
   const double decode_s = chunks_.tokens(next->chunk) * decode_s_per_token_;
-  double count = std::min(next->left, size() - delivery_.recompute_chunks());
-  if (decode_s > 0) {
-    count = std::min(count, std::max((view.time_left_s - decoder_busy_s) / decode_s, 1.0));
-  }
+  if (!(decode_s > 0)) return;
+  const double left = std::min(next->left, size() - delivery_.recompute_chunks());
+  const double decodes = std::max((view.time_left_s - decoder_busy_s) / decode_s, 1.0);
+  if (decodes >= left * (chunks_.levels() - next->target)) return;
+  const double count = std::min(left, decodes);
   const double link_s = std::max(view.time_left_s - view.latency_s, 0.0);
-  const double bytes = std::min(Estimate(now).Forecast(link_s), view.rate) * link_s;
+  const BandwidthEstimate estimate = Estimate(now);
+  const double bytes = std::min(estimate.Forecast(link_s), estimate.rate) * link_s;
   while (next->target + 1 < chunks_.levels()) {
     const uint64_t deeper = next->bytes + chunks_.segment_bytes(next->chunk, next->target + 1);
     if (kDeepDoubt * count * static_cast<double>(deeper) > bytes) break;

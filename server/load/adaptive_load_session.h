@@ -175,7 +175,7 @@ class AdaptiveLoadSession final : public LoadSession {
   std::deque<Telling> tellings_;
   std::deque<uint32_t> lowered_;  // chunks whose refinement was cut short, not yet told
   std::deque<InFlight> in_flight_;
-  uint32_t boundary_;      // of the newest Split
+  uint32_t boundary_;     // of the newest Split
   bool insured_ = false;  // the same
   // All chunks on the stream's side of it have arrived: before it (kForward), from it on
   // (kBackward).

@@ -128,11 +128,9 @@ double RefinedLevels(const SplitInput& in, uint32_t cut, double decodes, double 
 // What is before the cut cannot be decoded while the suffix is recomputed, so that refinement is
 // decoded in what then is left.
 double CutValue(const SplitInput& in, uint32_t cut) {
-  const double stream_s = cut == in.open.begin
-                              ? std::max(in.view.latency_low_s, in.view.rtt_s)
-                              : StreamLow(in, in.open.begin, cut);
-  const double recompute_s =
-      in.prefill.safety() * in.prefill.seconds(*in.chunks, cut, in.open.end);
+  const double stream_s = cut == in.open.begin ? std::max(in.view.latency_low_s, in.view.rtt_s)
+                                               : StreamLow(in, in.open.begin, cut);
+  const double recompute_s = in.prefill.safety() * in.prefill.seconds(*in.chunks, cut, in.open.end);
   const double slack_s = in.view.time_left_s - stream_s - recompute_s;
   if (!(slack_s >= 0)) return -1;
   const double decode_s = in.chunks->tokens(0) * in.view.decode_s_per_token;
@@ -238,9 +236,11 @@ Split SplitForQuality(const SplitInput& in) {
     // would be in time on a much slower link.
     const double stream_s = StreamHoped(in, meet, in.open.end, in.base_level, 0);
     if (kPatience * stream_s + kPatienceSeconds <= in.view.time_left_s) {
-      meet = FirstThat(meet, in.open.end, [&](uint32_t farther) {
-               return Recompute(in, in.open.begin, farther) > in.view.time_left_s;
-             }) - 1;
+      meet = FirstThat(meet, in.open.end,
+                       [&](uint32_t farther) {
+                         return Recompute(in, in.open.begin, farther) > in.view.time_left_s;
+                       }) -
+             1;
     }
     return {meet, BackwardExpected(in, meet), true};
   }

@@ -20,7 +20,8 @@ uint64_t WindowBytes(const BandwidthEstimate& estimate, absl::Duration rtt_min,
   double window = 0;
   if (estimate.lower_bound) {
     window = static_cast<double>(options.window_bytes_min) + 3 * static_cast<double>(acked_bytes);
-    const double path_s = (acked_bytes > 0 ? rtt_s : kUnknownRttSeconds * queue_s / kWindowQueueSeconds) + queue_s;
+    const double path_s =
+        (acked_bytes > 0 ? rtt_s : kUnknownRttSeconds * queue_s / kWindowQueueSeconds) + queue_s;
     window = std::max(window, estimate.hint * path_s);
     if (estimate.samples > 0) window = std::max(window, estimate.rate * (1.25 * rtt_s + 0.010));
   } else {

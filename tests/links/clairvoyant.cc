@@ -105,9 +105,9 @@ double BeforeSuffix(const Problem& problem, int k, double stream_s, double recom
   for (int j = 0; j <= j_max && best < most; j += step) {
     // For all of [j, last] at once: the earlier bound on time, the later on chunks.
     const int last = std::min(j + step - 1, j_max);
-    const double before = problem.link.Bytes(deadline_s - recompute_s - (j + 1) * problem.decode_s -
-                                             problem.rtt_s) -
-                          j * problem.floor_bytes;
+    const double before =
+        problem.link.Bytes(deadline_s - recompute_s - (j + 1) * problem.decode_s - problem.rtt_s) -
+        j * problem.floor_bytes;
     if (before >= bytes * (k - j) / (k - j + last)) return most;
     best = std::max(best, Knapsack(problem.level_bytes, floor_level, k - j, before) +
                               Knapsack(problem.level_bytes, floor_level, last, bytes - before));

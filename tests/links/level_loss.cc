@@ -59,8 +59,8 @@ Loss LossOf(const Case& one, const LoadSpec& spec, const LoadResult& result) {
   const uint32_t streamed = static_cast<uint32_t>(n) - result.recomputed_chunks;
   const double exact = finest * result.recomputed_chunks;
   const double decode_s = spec.chunks[0].tokens * spec.decode_seconds_per_token;
-  const double possible = one.link.Bytes(absl::ToDoubleSeconds(*spec.deadline - one.link.rtt) -
-                                         decode_s);
+  const double possible =
+      one.link.Bytes(absl::ToDoubleSeconds(*spec.deadline - one.link.rtt) - decode_s);
   const auto level = [&](double bytes) { return (MostLevels(spec, streamed, bytes) + exact) / n; };
   const double with_cut = level(possible);
   const double received = level(std::min(result.received_bytes, possible));

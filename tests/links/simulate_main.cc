@@ -79,15 +79,15 @@ int Run(int argc, char** argv) {
   const auto traces = ReadTraces(folder);
   if (!traces.ok()) return Fail(traces.status().ToString());
   if (worst > 0) {
-    const auto text = Worst(MakeCases(*traces, options), Ladders()[ladder], ability, prior, deadline,
-                            worst, options.session);
+    const auto text = Worst(MakeCases(*traces, options), Ladders()[ladder], ability, prior,
+                            deadline, worst, options.session);
     if (!text.ok()) return Fail(text.status().ToString());
     std::cout << *text;
     return 0;
   }
   if (losses) {
-    const auto text = LevelLoss(MakeCases(*traces, options), Ladders()[ladder], ability, prior,
-                                options.session);
+    const auto text =
+        LevelLoss(MakeCases(*traces, options), Ladders()[ladder], ability, prior, options.session);
     if (!text.ok()) return Fail(text.status().ToString());
     std::cout << *text;
     return 0;
