@@ -13,10 +13,9 @@ namespace {
 // A profile's steps fall by three from level to level (docs/format.md), so mean squared errors fall
 // by nine: what a level gains over the one below, where nobody says better.
 constexpr double kDamagePerLevel = 9;
-// Parts of a deadline that a window may hold, and its least and (SUFFIX, fastest) usual queue.
+// Parts of a deadline that a window may hold, and its least queue.
 constexpr double kQueueParts = 8;
 constexpr double kQueueSecondsMin = 0.025;
-constexpr double kQueueSecondsSuffix = 0.040;
 // Without reports a plan that may still turn to recompute is looked at so often.
 constexpr absl::Duration kReplanPeriod = absl::Milliseconds(50);
 constexpr double kRecomputePatienceMaxSeconds = 3600;
@@ -55,9 +54,6 @@ absl::Duration MarginFor(const LoadSpec& spec, const LoadSessionOptions& options
 
 // What waits before the link cannot be decided again: no large part of the time that there is.
 double QueueSecondsFor(const LoadSpec& spec) {
-  if (spec.policy == LoadPolicy::kFastest && spec.ability == RecomputeAbility::kSuffix) {
-    return kQueueSecondsSuffix;
-  }
   if (spec.policy != LoadPolicy::kDeadline) return kWindowQueueSeconds;
   const double part_s = absl::ToDoubleSeconds(*spec.deadline) / kQueueParts;
   return std::min(std::max(part_s, kQueueSecondsMin), kWindowQueueSeconds);

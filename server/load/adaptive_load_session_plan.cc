@@ -70,6 +70,7 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
   input.recompute_backlog_s = ledger_.backlog_s(front_end(), input.prefill, now);
   input.refinement_bytes = delivery_.refinement_bytes();
   input.insurance_s = InsuranceSeconds(input.prefill, input.recompute_backlog_s, now);
+  if (forward() && AnywayAt(input, now) == absl::InfiniteDuration()) input.insurance_s = kInfinity;
   // The client has begun, or will at any moment, with all that has not arrived.
   if (insured_ && orders_.told_order().anyway_at <= now - created_) return;
   const Split split =
@@ -115,7 +116,11 @@ absl::Duration AdaptiveLoadSession::AnywayAt(const SplitInput& input, absl::Dura
   if (policy_ != LoadPolicy::kDeadline) return absl::InfiniteDuration();
   const absl::Duration at =
       now - created_ + absl::Seconds(input.view.time_left_s - input.insurance_s);
-  return at > now - created_ ? at : absl::InfiniteDuration();
+  // A suffix that is begun later than that is late; the client has to hear of it first.
+  const double rtt_s = input.view.rtt_s > 0 ? input.view.rtt_s : kUnknownRttSeconds;
+  const bool told = orders_.told_order().anyway_at != absl::InfiniteDuration();
+  const double word_s = told || !forward() ? 0 : input.view.latency_s - input.view.rtt_s + rtt_s;
+  return at > now - created_ + absl::Seconds(word_s) ? at : absl::InfiniteDuration();
 }
 
 void AdaptiveLoadSession::OrderSuffix(const SplitInput& input, const Split& split,

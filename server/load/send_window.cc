@@ -6,8 +6,6 @@ namespace kvstream {
 namespace {
 
 constexpr double kFrameSeconds = 0.025;
-// Round trip assumed for a hint before the first acknowledgement.
-constexpr double kUnknownRttSeconds = 0.040;
 constexpr uint64_t kFrameStep = 4 << 10;
 constexpr uint64_t kFrameUnknown = 16 << 10;
 

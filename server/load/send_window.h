@@ -12,6 +12,8 @@ namespace kvstream {
 
 // What a window holds beyond the round trip, in seconds of the link.
 constexpr double kWindowQueueSeconds = 0.075;
+// Round trip assumed before the first acknowledgement.
+constexpr double kUnknownRttSeconds = 0.040;
 
 // Unacknowledged bytes allowed. What is in the buffers of kernel and gRPC can neither be taken back
 // nor be seen moving: at 5 Mbit/s a socket buffer of 4 MB would be a decision six seconds old.

@@ -21,6 +21,7 @@ void ModelClient::Refresh(Chunk& chunk) {
 
 void ModelClient::OnPlan(const SendPlan& plan, absl::Duration now) {
   Chunk& chunk = chunks_[plan.chunk];
+  chunk.arrived |= Arrived(chunk);
   if (plan.decision.level) {
     chunk.plan_level = *plan.decision.level;
     // Lowered: what is there is all that comes.
@@ -54,7 +55,7 @@ bool ModelClient::Ordered(uint32_t chunk, absl::Duration now) const {
     while (next < chunk && chunks_[next].recompute) ++next;
     if (next != chunk) return false;
   }
-  if (Arrived(chunks_[chunk]) || chunks_[chunk].damaged) return false;
+  if (chunks_[chunk].arrived || Arrived(chunks_[chunk]) || chunks_[chunk].damaged) return false;
   if (now - clock_zero_ >= order_.anyway_at) return true;
   return chunk >= order_.first && chunk < order_.end;
 }

@@ -54,8 +54,9 @@ class ModelClient {
     int plan_level = -1;
     bool recompute = false;
     bool recomputed = false;
-    int received = 0;  // segments whole
-    int decoded = 0;   // segments decoded
+    bool arrived = false;  // at an earlier plan's level
+    int received = 0;      // segments whole
+    int decoded = 0;       // segments decoded
     bool queued = false;
     bool ready = false;
     bool damaged = false;
