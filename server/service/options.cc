@@ -160,6 +160,9 @@ absl::Status ServerOptions::Validate() const {
   status.Update(CheckRange("client-idle-timeout", client_idle_timeout, absl::Milliseconds(10),
                            absl::Hours(24)));
   status.Update(CheckRange("drain-timeout", drain_timeout, absl::ZeroDuration(), absl::Hours(24)));
+  status.Update(CheckRange("default-ttl", default_ttl, absl::ZeroDuration(), kMaxTtl));
+  status.Update(
+      CheckRange("expiry-interval", expiry_interval, absl::Milliseconds(10), absl::Hours(24)));
   if (status.ok() && put_buffer_bytes < max_chunk_bytes) {
     status = absl::InvalidArgumentError(
         absl::StrCat("--put-buffer-bytes is ", FormatByteSize(put_buffer_bytes),
@@ -222,6 +225,10 @@ const std::vector<OptionField>& OptionFields() {
       SizeField("max-chunk-bytes", "largest chunk, all levels together", &O::max_chunk_bytes),
       SizeField("max-profile-bytes", "largest profile", &O::max_profile_bytes),
       SizeField("profile-cache-bytes", "parsed profiles kept in memory", &O::profile_cache_bytes),
+      DelayField("default-ttl", "how long chunks are kept whose upload does not say; 0: for ever",
+                 &O::default_ttl),
+      DelayField("expiry-interval", "how often to look for chunks that have expired",
+                 &O::expiry_interval),
       SizeField("frame-bytes", "payload of one message of a load", &O::frame_bytes),
       SizeField("window-bytes-min", "unacknowledged bytes of a load before any estimate",
                 &O::window_bytes_min),

@@ -14,6 +14,9 @@
 
 namespace kvstream {
 
+// Longest time that a chunk may be asked to be kept.
+inline constexpr absl::Duration kMaxTtl = absl::Hours(24 * 36525);  // 100 years
+
 enum class StoreKind { kRocksDb, kMemory };
 enum class LogFormat { kText, kJson };
 // Which loads are taken to share a link: those to one network (NetworkOfPeer), those to one host,
@@ -61,6 +64,11 @@ struct ServerOptions {
   uint64_t max_profile_bytes = uint64_t{1} << 30;
   // Parsed profiles kept for Put and GetProfile. The newest is kept even if it alone is larger.
   uint64_t profile_cache_bytes = uint64_t{1} << 30;
+
+  // How long chunks are kept whose upload does not say; 0: for ever.
+  absl::Duration default_ttl = absl::ZeroDuration();
+  // How often the server looks for chunks that have expired.
+  absl::Duration expiry_interval = absl::Seconds(5);
 
   // Payload of one SegmentData message.
   uint64_t frame_bytes = uint64_t{1} << 20;
