@@ -204,6 +204,15 @@ TEST_F(DamageTest, ALogDamagedBeforeItsEndIsNotCutShortInSilence) {
   ExpectOnlyWhole(3);
 }
 
+// Its log holds records that were not synced, too.
+TEST_F(DamageTest, ALogOfABoundedStoreIsNotCutShortInSilenceEither) {
+  options_.capacity_bytes = RocksDbChunkStoreOptions::kCapacityBytesMin;
+  chunks_.resize(6);
+  PutAll();
+  FlipBit(".log", chunks_[3].segments[1].substr(50000, 100));
+  EXPECT_TRUE(absl::IsDataLoss(RocksDbChunkStore::Create(options_).status()));
+}
+
 TEST_F(DamageTest, ZeroedPagesBeforeTheLogsEndAreNotSkippedInSilence) {
   PutAll();
   const auto [path, at] = Find(".log", chunks_[3].segments[0].substr(0, 100));

@@ -146,6 +146,9 @@ absl::Status RocksDbChunkStore::Open() {
   if (!opened.ok()) return opened.status();
   db_ = std::move(opened->db);
   families_ = std::move(opened->families);
+  // Opening has written to tables what it found in the logs.
+  settled_sequence_ = db_->GetLatestSequenceNumber();
+  synced_sequence_ = settled_sequence_;
   if (absl::Status status = OpenMeta(); !status.ok()) return status;
   if (keeper_ == nullptr) return absl::OkStatus();
   if (absl::Status status = RestoreIndex(); !status.ok()) return status;
@@ -244,6 +247,17 @@ void RocksDbChunkStore::ForgetInfosOf(const rocksdb::WriteBatch& batch) {
   if (!batch.Iterate(&keys).ok()) infos_.Clear();
 }
 
+LogMark RocksDbChunkStore::Mark() const {
+  // Evictions and records of use, which only stores with a capacity have, are not synced.
+  const bool all_synced = options_.sync_writes && keeper_ == nullptr;
+  return {settled_sequence_,
+          all_synced ? LogMark::kAllSynced : synced_sequence_.load(std::memory_order_acquire)};
+}
+
+rocksdb::WriteBatch RocksDbChunkStore::NewBatch(size_t reserved_bytes) const {
+  return NewMarkedBatch(Mark(), reserved_bytes);
+}
+
 absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const Counters& change,
                                       absl::string_view what,
                                       const absl::optional<rocksdb::WriteOptions>& how) {
@@ -252,13 +266,20 @@ absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const Counters
                                                 rocksdb_format::EncodeCounters(change));
     if (!merged.ok()) return FromRocksDb(merged, what);
   }
+  MarkBatch(Mark(), batch);
   MaybeResume();
-  rocksdb::WriteOptions synced;
-  synced.sync = options_.sync_writes;
-  const rocksdb::Status status = Commit(batch, how.value_or(synced));
+  rocksdb::WriteOptions options;
+  options.sync = options_.sync_writes;
+  options = how.value_or(options);
+  const rocksdb::Status status = Commit(batch, options);
   ForgetInfosOf(*batch);
   if (status.ok()) {
     errors_->Clear();
+    if (options.sync) {
+      const uint64_t last = LastSequence(*batch);
+      uint64_t known = synced_sequence_.load(std::memory_order_relaxed);
+      while (known < last && !synced_sequence_.compare_exchange_weak(known, last)) continue;
+    }
   } else if (!status.IsIncomplete()) {
     errors_->Set();
   }
@@ -312,7 +333,7 @@ absl::StatusOr<bool> RocksDbChunkStore::Put(const ChunkId& id, const ChunkInfo& 
 
   const std::string record = rocksdb_format::EncodeChunkRecord(info);
   // Headers, keys and lengths take under 64 bytes an entry.
-  rocksdb::WriteBatch batch(payload_bytes + record.size() + 64 * (segments.size() + 4));
+  rocksdb::WriteBatch batch = NewBatch(payload_bytes + record.size() + 64 * (segments.size() + 4));
   rocksdb::Status status = batch.Put(family(kChunks), ToSlice(IdKey(id)), record);
   for (size_t level = 0; status.ok() && level < segments.size(); ++level) {
     // Copies the segment: RocksDB writes a batch to its log in one piece.
@@ -342,7 +363,7 @@ absl::StatusOr<bool> RocksDbChunkStore::Restore(const ChunkId& id, const ChunkIn
   ChunkInfo restored = stored;
   restored.segment_bytes = info.segment_bytes;
   restored.levels_lost -= static_cast<uint32_t>(segments.size()) - kept;
-  rocksdb::WriteBatch batch;
+  rocksdb::WriteBatch batch = NewBatch(PayloadBytes(restored) - PayloadBytes(stored));
   rocksdb::Status status =
       batch.Put(family(kChunks), ToSlice(IdKey(id)), rocksdb_format::EncodeChunkRecord(restored));
   for (size_t level = kept; status.ok() && level < segments.size(); ++level) {
@@ -535,7 +556,7 @@ absl::StatusOr<bool> RocksDbChunkStore::PutProfile(const StoredProfileId& id,
   const absl::StatusOr<bool> exists = Exists(kMeta, list_key, what);
   if (!exists.ok()) return exists.status();
   if (*exists) return false;
-  rocksdb::WriteBatch batch;
+  rocksdb::WriteBatch batch = NewBatch(bytes.size());
   rocksdb::Status status = batch.Put(family(kProfiles), ToSlice(IdKey(id)), ToSlice(bytes));
   if (status.ok()) status = batch.Put(family(kMeta), list_key, rocksdb::Slice());
   if (!status.ok()) return FromRocksDb(status, what);

@@ -7,6 +7,8 @@
 #include <rocksdb/env.h>
 #include <rocksdb/write_batch.h>
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -32,6 +34,7 @@
 #include "storage/rocksdb/counted_file_system.h"
 #include "storage/rocksdb/id_claims.h"
 #include "storage/rocksdb/info_cache.h"
+#include "storage/rocksdb/log_mark.h"
 #include "storage/rocksdb/rocksdb_options.h"
 #include "storage/rocksdb/rocksdb_tuning.h"
 
@@ -107,6 +110,9 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::StatusOr<absl::optional<ChunkInfo>> GetInfo(const ChunkId& id, absl::string_view what);
   // False if absent.
   absl::StatusOr<bool> Exists(Family in, absl::string_view key, absl::string_view what);
+  // A batch with the log's mark (log_mark.h). Write gives one to any other batch, for a copy of it.
+  rocksdb::WriteBatch NewBatch(size_t reserved_bytes) const;
+  LogMark Mark() const;
   // `change` must be what the batch adds to the stored counters. Without `how` it writes as
   // options_.sync_writes says. UNAVAILABLE for a write that would have to wait and must not.
   absl::Status Write(rocksdb::WriteBatch* batch, const rocksdb_format::Counters& change,
@@ -172,6 +178,10 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::Mutex resume_mutex_;
   bool resuming_ ABSL_GUARDED_BY(resume_mutex_) = false;
   absl::Time next_resume_ ABSL_GUARDED_BY(resume_mutex_) = absl::InfinitePast();
+
+  // Sequence numbers: what was there when the store was opened, and what is known to be synced.
+  uint64_t settled_sequence_ = 0;
+  std::atomic<uint64_t> synced_sequence_{0};
 
   absl::Mutex counters_mutex_;
   rocksdb_format::Counters counters_ ABSL_GUARDED_BY(counters_mutex_);
