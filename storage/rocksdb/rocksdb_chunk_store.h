@@ -89,6 +89,15 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
   absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override;
   absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override;
+  // Reads tables past the block cache, as far as their blocks are not in it.
+  absl::StatusOr<ScrubbedInfos> ScrubInfos(const absl::optional<ChunkId>& after,
+                                           size_t limit) override;
+  absl::StatusOr<PinnedBytes> ScrubSegment(const ChunkId& id, uint32_t level) override;
+  // Verifies every block of whole tables, from the disk whatever is cached; at least one table.
+  absl::StatusOr<ScrubbedFiles> ScrubFiles(const std::string& after, uint64_t bytes) override;
+  absl::StatusOr<size_t> Discard(absl::Span<const ChunkId> ids) override;
+  // Flushes, and makes hard links where `dir` is on the same file system, else copies.
+  absl::Status Backup(const std::string& dir) override;
   // Counts are exact and cost nothing: every batch carries its change to them. disk_bytes is that
   // of live tables and logs; with a capacity, of all files but RocksDB's text log.
   absl::StatusOr<StoreStats> Stats() override;
@@ -134,6 +143,10 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::optional<absl::StatusOr<PinnedBytes>> Read(const rocksdb::ReadOptions& read,
                                                    const ChunkId& id, uint32_t level);
   absl::StatusOr<size_t> DeleteBatch(absl::Span<const ChunkId> ids);
+  // rocksdb_scrub.cc
+  absl::Status FindChunks(const ChunkId& after, const absl::optional<ChunkId>& before,
+                          ScrubbedInfos* page);
+  absl::StatusOr<bool> DiscardOne(const ChunkId& id);
   // Under the id's claim: writes the levels that `stored` has lost. False if its segments are not
   // the first ones of `segments`.
   absl::StatusOr<bool> Restore(const ChunkId& id, const ChunkInfo& stored, const ChunkInfo& info,
