@@ -21,7 +21,8 @@ class KvStreamService final
           v1::KVStream::WithCallbackMethod_PutProfile<v1::KVStream::WithCallbackMethod_GetProfile<
               v1::KVStream::WithCallbackMethod_Put<v1::KVStream::WithCallbackMethod_Lookup<
                   v1::KVStream::WithCallbackMethod_Delete<v1::KVStream::WithCallbackMethod_List<
-                      v1::KVStream::WithCallbackMethod_Stats<v1::KVStream::Service>>>>>>>> {
+                      v1::KVStream::WithCallbackMethod_Stats<v1::KVStream::WithCallbackMethod_Scrub<
+                          v1::KVStream::WithCallbackMethod_Backup<v1::KVStream::Service>>>>>>>>>> {
  public:
   explicit KvStreamService(const RpcEnvironment* environment) : environment_(environment) {}
 
@@ -45,6 +46,12 @@ class KvStreamService final
   grpc::ServerUnaryReactor* Stats(grpc::CallbackServerContext* context,
                                   const v1::StatsRequest* request,
                                   v1::StatsResponse* response) override;
+  grpc::ServerUnaryReactor* Scrub(grpc::CallbackServerContext* context,
+                                  const v1::ScrubRequest* request,
+                                  v1::ScrubResponse* response) override;
+  grpc::ServerUnaryReactor* Backup(grpc::CallbackServerContext* context,
+                                   const v1::BackupRequest* request,
+                                   v1::BackupResponse* response) override;
 
  private:
   // Runs `handler` on `pool` and finishes the call with its status. `method` outlives the call.
