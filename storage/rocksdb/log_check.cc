@@ -146,7 +146,6 @@ class LogWalk {
     if (!mark.has_value()) return marked_ ? Meaning::kNothing : Meaning::kLoss;
     marked_ = true;
     if (sequence <= mark->settled + 1) return Meaning::kSettled;
-    if (mark->synced == LogMark::kAllSynced) return Meaning::kLoss;
     // What is missing ends before this record, and begins nobody knows where if nothing intact
     // precedes it.
     if (!missing_.has_value()) missing_ = next_sequence_.value_or(sequence - 1);

@@ -64,21 +64,19 @@ class LogCheckTest : public testing::Test {
   TempDir dir_;
 };
 
-constexpr uint64_t kAll = LogMark::kAllSynced;
-
 TEST_F(LogCheckTest, IntactWhateverTheMarksSay) {
-  WriteRecords({absl::nullopt, LogMark{0, kAll}, LogMark{0, 1}, absl::nullopt});
+  WriteRecords({absl::nullopt, LogMark{0, 1}, LogMark{0, 1}, absl::nullopt});
   EXPECT_EQ(State(), LogState::kIntact);
 }
 
 TEST_F(LogCheckTest, DamageBehindWhichNothingFollowsMayBeATornEnd) {
-  WriteRecords({LogMark{0, kAll}, LogMark{0, kAll}});
+  WriteRecords({LogMark{0, 0}, LogMark{0, 1}});
   Damage(2);
   EXPECT_EQ(State(), LogState::kTornTail);
 }
 
-TEST_F(LogCheckTest, DamageBeforeARecordOfAStoreThatSyncsAllIsReal) {
-  WriteRecords({LogMark{0, kAll}, LogMark{0, kAll}, LogMark{0, kAll}});
+TEST_F(LogCheckTest, DamageBeforeARecordThatCallsItSyncedIsReal) {
+  WriteRecords({LogMark{0, 0}, LogMark{0, 1}, LogMark{0, 2}});
   Damage(2);
   EXPECT_EQ(State(), LogState::kDamagedBeforeEnd);
 }
@@ -110,7 +108,7 @@ TEST_F(LogCheckTest, WhereNothingPrecedesTheDamageOnlyItsEndIsKnown) {
 }
 
 TEST_F(LogCheckTest, WhatWasSettledWhenTheStoreWasOpenedIsNotMissed) {
-  WriteRecords({LogMark{0, kAll}, LogMark{0, kAll}, LogMark{2, kAll}, LogMark{2, kAll}});
+  WriteRecords({LogMark{0, 0}, LogMark{0, 1}, LogMark{2, 2}, LogMark{2, 3}});
   Damage(1);
   Damage(2);
   EXPECT_EQ(State(), LogState::kIntact);

@@ -16,9 +16,6 @@ namespace kvstream {
 // Sequence numbers as RocksDB gives them out. Both are lower bounds: claiming less is always true,
 // and only makes less damage provable.
 struct LogMark {
-  // `synced` of a store all of whose records are synced before the next one is written.
-  static constexpr uint64_t kAllSynced = UINT64_MAX;
-
   // Everything up to here was in tables when the store was opened: what a log lacks of it was
   // flushed, or cut off by that opening.
   uint64_t settled = 0;

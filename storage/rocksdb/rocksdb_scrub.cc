@@ -186,23 +186,22 @@ absl::StatusOr<bool> RocksDbChunkStore::DiscardOne(const ChunkId& id) {
   if (info.ok() && !info->has_value()) return false;
   // Only damage: another error says nothing of the chunk.
   if (!info.ok() && !absl::IsDataLoss(info.status())) return info.status();
-  rocksdb::WriteBatch batch;
-  Counters change{uint64_t{0} - 1, 0};
-  rocksdb::Status status = batch.Delete(family(kChunks), ToSlice(IdKey(id)));
-  if (status.ok() && keeper_ != nullptr) status = batch.Delete(family(kUsage), ToSlice(IdKey(id)));
-  const size_t levels = info.ok() ? (*info)->segment_bytes.size() : kMaxChunkLevels;
-  for (uint32_t level = 0; status.ok() && level < levels; ++level) {
-    if (info.ok()) {
-      change.payload_bytes -= (*info)->segment_bytes[level];
-    } else {
+  ChunkInfo removed;
+  if (info.ok()) {
+    removed = **info;
+  } else {
+    // What the info would say can only be found; an expiry is left over, which Expire takes.
+    for (uint32_t level = 0; level < kMaxChunkLevels; ++level) {
       const absl::StatusOr<PinnedBytes> segment = ScrubSegment(id, level);
-      if (segment.ok()) change.payload_bytes -= segment->bytes().size();
+      removed.segment_bytes.push_back(segment.ok() ? segment->bytes().size() : 0);
     }
-    status = batch.Delete(family(kSegments), rocksdb_format::SegmentKey(id, level));
   }
+  rocksdb::WriteBatch batch;
+  const rocksdb::Status status = BatchRemoval(id, removed, &batch);
   if (!status.ok()) return FromRocksDb(status, what);
+  const Counters change{uint64_t{0} - 1, uint64_t{0} - PayloadBytes(removed)};
   if (absl::Status written = Write(&batch, change, what); !written.ok()) return written;
-  if (keeper_ != nullptr) keeper_->Gone(id);
+  Removed(id);
   return true;
 }
 
