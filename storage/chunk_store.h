@@ -18,6 +18,7 @@
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
+#include "storage/scrub.h"
 
 namespace kvstream {
 
@@ -111,6 +112,13 @@ class ChunkHold {
   }
 
   std::function<void()> release_;
+};
+
+// A page of ScrubInfos.
+struct ScrubbedInfos {
+  std::vector<std::pair<ChunkId, ChunkInfo>> chunks;  // in id order
+  std::vector<DamagedInfo> damaged;
+  absl::optional<ChunkId> next;  // `after` of the next page; none: that was all
 };
 
 struct StoreStats {
@@ -262,6 +270,39 @@ class ChunkStore {
   // NOT_FOUND if absent.
   virtual absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) = 0;
   virtual absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() = 0;
+
+  // Looking for damage. By default what the methods above can tell; a store with a disk reads it
+  // rather than its caches, and leaves these as they are.
+  //
+  // As List, but goes on behind damage, as far as the chunks there can be found.
+  virtual absl::StatusOr<ScrubbedInfos> ScrubInfos(const absl::optional<ChunkId>& after,
+                                                   size_t limit) {
+    ScrubbedInfos page;
+    auto listed = List(after, limit);
+    if (!listed.ok()) return listed.status();
+    if (listed->size() == limit && limit > 0) page.next = listed->back().first;
+    page.chunks = *std::move(listed);
+    return page;
+  }
+  // As ReadSegment.
+  virtual absl::StatusOr<PinnedBytes> ScrubSegment(const ChunkId& id, uint32_t level) {
+    return ReadSegment(id, level);
+  }
+  // Checks the store's own files from `after` on (empty: from the first), until `bytes` are read.
+  // Damage to bytes that no chunk uses any more shows here only.
+  virtual absl::StatusOr<ScrubbedFiles> ScrubFiles(const std::string& after, uint64_t bytes) {
+    return ScrubbedFiles();
+  }
+  // As Delete, also of chunks whose info cannot be read; `payload_bytes` of Stats may then be off
+  // by what nobody can read any more. A Put stores them again.
+  virtual absl::StatusOr<size_t> Discard(absl::Span<const ChunkId> ids) { return Delete(ids); }
+
+  // Makes a copy of the store as it is now in the directory `dir`, which must not exist while its
+  // parent does (FAILED_PRECONDITION). Everything acknowledged before the call is in it, and every
+  // chunk whole. UNIMPLEMENTED where there is nothing on a disk.
+  virtual absl::Status Backup(const std::string& dir) {
+    return absl::UnimplementedError("this store has nothing on a disk to back up");
+  }
 
   virtual absl::StatusOr<StoreStats> Stats() = 0;
   // "rocksdb", "memory".

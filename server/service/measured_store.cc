@@ -66,6 +66,12 @@ absl::optional<absl::StatusOr<PinnedBytes>> MeasuredStore::TryReadSegment(const 
   return absl::StatusOr<PinnedBytes>(Counted(*std::move(*pinned)));
 }
 
+absl::StatusOr<PinnedBytes> MeasuredStore::ScrubSegment(const ChunkId& id, uint32_t level) {
+  absl::StatusOr<PinnedBytes> pinned = store_->ScrubSegment(id, level);
+  if (!pinned.ok()) return pinned.status();
+  return Counted(*std::move(pinned));
+}
+
 PinnedBytes MeasuredStore::Counted(PinnedBytes pinned) {
   {
     absl::MutexLock lock(&mutex_);

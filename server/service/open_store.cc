@@ -3,6 +3,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "storage/memory/memory_chunk_store.h"
+#include "storage/rocksdb/restore.h"
 #include "storage/rocksdb/rocksdb_chunk_store.h"
 #include "storage/rocksdb/rocksdb_options.h"
 
@@ -33,6 +34,18 @@ absl::StatusOr<std::unique_ptr<ChunkStore>> OpenStore(const ServerOptions& optio
   return absl::Status(
       store.status().code(),
       absl::StrCat("cannot open --data-dir ", options.data_dir, ": ", store.status().message()));
+}
+
+absl::StatusOr<std::string> RestoreFromBackup(const ServerOptions& options) {
+  const absl::StatusOr<RestoredStore> restored =
+      RestoreStore(options.restore_from, options.data_dir);
+  if (!restored.ok()) {
+    return absl::Status(restored.status().code(),
+                        absl::StrCat("cannot restore: ", restored.status().message()));
+  }
+  return absl::StrCat("restored ", restored->chunks, " chunks, ", restored->payload_bytes,
+                      " bytes of payload, from ", options.restore_from, " to ", options.data_dir,
+                      "\n");
 }
 
 }  // namespace kvstream

@@ -135,6 +135,10 @@ absl::Status ServerOptions::Validate() const {
     status.Update(
         CheckRange<uint64_t>("capacity-bytes", capacity_bytes, 64 << 20, 1024 * kTerabyte));
   }
+  if (store != StoreKind::kRocksDb && !(backup_dir.empty() && restore_from.empty())) {
+    status.Update(
+        absl::InvalidArgumentError("--backup-dir and --restore-from are for --store rocksdb"));
+  }
   status.Update(CheckRange<uint64_t>("memory-store-bytes", memory_store_bytes, 1, 64 * kTerabyte));
   status.Update(CheckRange("max-loads", max_loads, 1, 100000));
   status.Update(CheckRange<int64_t>("max-load-chunks", max_load_chunks, 1, int64_t{1} << 32));
@@ -202,6 +206,10 @@ const std::vector<OptionField>& OptionFields() {
       ChoiceField<bool>("drop-damaged-log", "true|false",
                         "rocksdb: open a damaged store and lose what follows the damage",
                         &O::drop_damaged_log, {{"true", true}, {"false", false}}),
+      TextField("backup-dir", "DIR", "rocksdb: where kvstreamctl backup may make backups",
+                &O::backup_dir),
+      TextField("restore-from", "DIR", "rocksdb: make --data-dir from this backup, and exit",
+                &O::restore_from),
       SizeField("memory-store-bytes", "most payload that the memory store accepts",
                 &O::memory_store_bytes),
       CountField("max-loads", "loads in flight", &O::max_loads),

@@ -42,6 +42,10 @@ struct ServerOptions {
   bool sync_writes = true;
   // RocksDB: open a store whose log is damaged and lose what follows the damage.
   bool drop_damaged_log = false;
+  // RocksDB: where Backup may make backups; empty: nowhere.
+  std::string backup_dir;
+  // RocksDB: not empty: makes data_dir from this backup and exits.
+  std::string restore_from;
   // Payload that the memory store accepts.
   uint64_t memory_store_bytes = uint64_t{4} << 30;
 

@@ -148,6 +148,9 @@ absl::Status RocksDbChunkStore::Open() {
   if (!opened.ok()) return opened.status();
   db_ = std::move(opened->db);
   families_ = std::move(opened->families);
+  // Opening has written to tables what it found in the logs (avoid_flush_during_recovery is off).
+  settled_sequence_ = db_->GetLatestSequenceNumber();
+  synced_sequence_ = settled_sequence_;
   if (absl::Status status = OpenMeta(); !status.ok()) return status;
   if (keeper_ != nullptr) {
     if (absl::Status status = RestoreIndex(); !status.ok()) return status;
@@ -270,19 +273,34 @@ void RocksDbChunkStore::ForgetInfosOf(const rocksdb::WriteBatch& batch) {
   if (!batch.Iterate(&keys).ok()) infos_.Clear();
 }
 
+LogMark RocksDbChunkStore::Mark() const {
+  return {settled_sequence_, synced_sequence_.load(std::memory_order_acquire)};
+}
+
+rocksdb::WriteBatch RocksDbChunkStore::NewBatch(size_t reserved_bytes) const {
+  return NewMarkedBatch(Mark(), reserved_bytes);
+}
+
 absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const StoreChange& change,
                                       absl::string_view what,
                                       const absl::optional<rocksdb::WriteOptions>& how) {
   if (const rocksdb::Status merged = change.MergeInto(batch, family(kMeta)); !merged.ok()) {
     return FromRocksDb(merged, what);
   }
+  MarkBatch(Mark(), batch);
   MaybeResume();
-  rocksdb::WriteOptions synced;
-  synced.sync = options_.sync_writes;
-  const rocksdb::Status status = Commit(batch, how.value_or(synced));
+  rocksdb::WriteOptions options;
+  options.sync = options_.sync_writes;
+  options = how.value_or(options);
+  const rocksdb::Status status = Commit(batch, options);
   ForgetInfosOf(*batch);
   if (status.ok()) {
     errors_->Clear();
+    if (options.sync) {
+      const uint64_t last = LastSequence(*batch);
+      uint64_t known = synced_sequence_.load(std::memory_order_relaxed);
+      while (known < last && !synced_sequence_.compare_exchange_weak(known, last)) continue;
+    }
   } else if (!status.IsIncomplete()) {
     errors_->Set();
   }
@@ -346,7 +364,7 @@ absl::StatusOr<bool> RocksDbChunkStore::Put(const ChunkId& id, const ChunkInfo& 
 
   const std::string record = rocksdb_format::EncodeChunkRecord(info);
   // Headers, keys and lengths take under 64 bytes an entry.
-  rocksdb::WriteBatch batch(payload_bytes + record.size() + 64 * (segments.size() + 4));
+  rocksdb::WriteBatch batch = NewBatch(payload_bytes + record.size() + 64 * (segments.size() + 4));
   rocksdb::Status status = batch.Put(family(kChunks), ToSlice(IdKey(id)), record);
   for (size_t level = 0; status.ok() && level < segments.size(); ++level) {
     // Copies the segment: RocksDB writes a batch to its log in one piece.
@@ -395,7 +413,7 @@ absl::StatusOr<bool> RocksDbChunkStore::Restore(const ChunkId& id, const ChunkIn
   ChunkInfo restored = stored;
   restored.segment_bytes = info.segment_bytes;
   restored.levels_lost -= static_cast<uint32_t>(segments.size()) - kept;
-  rocksdb::WriteBatch batch;
+  rocksdb::WriteBatch batch = NewBatch(PayloadBytes(restored) - PayloadBytes(stored));
   rocksdb::Status status = BatchRenewal(id, WholeNanos(info.expires), &restored, &batch);
   if (status.ok()) {
     status =
@@ -628,7 +646,7 @@ absl::StatusOr<bool> RocksDbChunkStore::PutProfile(const StoredProfileId& id,
   const absl::StatusOr<bool> exists = Exists(kMeta, list_key, what);
   if (!exists.ok()) return exists.status();
   if (*exists) return false;
-  rocksdb::WriteBatch batch;
+  rocksdb::WriteBatch batch = NewBatch(bytes.size());
   rocksdb::Status status = batch.Put(family(kProfiles), ToSlice(IdKey(id)), ToSlice(bytes));
   if (status.ok()) status = batch.Put(family(kMeta), list_key, rocksdb::Slice());
   if (!status.ok()) return FromRocksDb(status, what);

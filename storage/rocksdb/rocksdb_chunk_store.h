@@ -8,6 +8,7 @@
 #include <rocksdb/write_batch.h>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -36,6 +37,7 @@
 #include "storage/rocksdb/counted_file_system.h"
 #include "storage/rocksdb/id_claims.h"
 #include "storage/rocksdb/info_cache.h"
+#include "storage/rocksdb/log_mark.h"
 #include "storage/rocksdb/rocksdb_options.h"
 #include "storage/rocksdb/rocksdb_tuning.h"
 #include "storage/rocksdb/store_change.h"
@@ -112,6 +114,15 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
   absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override;
   absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override;
+  // Reads tables past the block cache, as far as their blocks are not in it.
+  absl::StatusOr<ScrubbedInfos> ScrubInfos(const absl::optional<ChunkId>& after,
+                                           size_t limit) override;
+  absl::StatusOr<PinnedBytes> ScrubSegment(const ChunkId& id, uint32_t level) override;
+  // Verifies every block of whole tables, from the disk whatever is cached; at least one table.
+  absl::StatusOr<ScrubbedFiles> ScrubFiles(const std::string& after, uint64_t bytes) override;
+  absl::StatusOr<size_t> Discard(absl::Span<const ChunkId> ids) override;
+  // Flushes, and makes hard links where `dir` is on the same file system, else copies.
+  absl::Status Backup(const std::string& dir) override;
   // Counts are exact and cost nothing: every batch carries its change to them. disk_bytes is that
   // of live tables and logs; with a capacity, of all files but RocksDB's text log.
   absl::StatusOr<StoreStats> Stats() override;
@@ -135,6 +146,9 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::StatusOr<absl::optional<ChunkInfo>> GetInfo(const ChunkId& id, absl::string_view what);
   // False if absent.
   absl::StatusOr<bool> Exists(Family in, absl::string_view key, absl::string_view what);
+  // A batch with the log's mark (log_mark.h). Write gives one to any other batch, for a copy of it.
+  rocksdb::WriteBatch NewBatch(size_t reserved_bytes) const;
+  LogMark Mark() const;
   // `change` must be what the batch adds to the stored counters. Without `how` it writes as
   // options_.sync_writes says. UNAVAILABLE for a write that would have to wait and must not.
   absl::Status Write(rocksdb::WriteBatch* batch, const StoreChange& change, absl::string_view what,
@@ -155,6 +169,10 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::optional<absl::StatusOr<PinnedBytes>> Read(const rocksdb::ReadOptions& read,
                                                    const ChunkId& id, uint32_t level);
   absl::StatusOr<size_t> DeleteBatch(absl::Span<const ChunkId> ids);
+  // rocksdb_scrub.cc
+  absl::Status FindChunks(const ChunkId& after, const absl::optional<ChunkId>& before,
+                          ScrubbedInfos* page);
+  absl::StatusOr<bool> DiscardOne(const ChunkId& id);
   // Under the id's claim: a Put of a chunk that is stored.
   absl::Status RenewStored(const ChunkId& id, const ChunkInfo& stored, absl::Time expires);
   // Under the id's claim: writes the levels that `stored` has lost. False if its segments are not
@@ -245,6 +263,9 @@ class RocksDbChunkStore final : public ChunkStore {
   bool resuming_ ABSL_GUARDED_BY(resume_mutex_) = false;
   absl::Time next_resume_ ABSL_GUARDED_BY(resume_mutex_) = absl::InfinitePast();
 
+  // Sequence numbers: what was there when the store was opened, and what is known to be synced.
+  uint64_t settled_sequence_ = 0;
+  std::atomic<uint64_t> synced_sequence_{0};
   std::atomic<uint64_t> expired_{0};
   // Deletions of an earlier run could not be completed: Expire tries again.
   std::atomic<bool> deletions_left_{false};
