@@ -28,10 +28,13 @@ absl::Status IndexError(int rc, absl::string_view what, const std::string& objec
   return RadosError(rc, what);
 }
 
-// The iterator is freed.
-int TakeAll(rados_omap_iter_t iterator, std::vector<std::pair<std::string, std::string>>* out) {
-  int rc = 0;
-  for (;;) {
+// The entries of an iterator, which came with an operation that answered `rc`; frees it, as is ours
+// to do even if the operation failed. One that failed has left the iterator without a position, and
+// looking at it would read wild memory.
+int TakeAll(rados_omap_iter_t iterator, int rc,
+            std::vector<std::pair<std::string, std::string>>* out) {
+  if (iterator == nullptr) return rc;
+  while (rc >= 0) {
     char *key = nullptr, *value = nullptr;
     size_t key_bytes = 0, value_bytes = 0;
     rc = rados_omap_get_next2(iterator, &key, &value, &key_bytes, &value_bytes);
@@ -198,8 +201,7 @@ absl::Status RadosPool::Read(absl::string_view what, std::vector<OmapRead>* read
         OmapRead& read = (*reads)[i];
         std::vector<std::pair<std::string, std::string>> found;
         if (rc >= 0) rc = std::min(codes[i], 0);
-        // The iterator is made with the operation and ours to free even if that failed.
-        if (iterators[i] != nullptr) rc = std::min(rc, TakeAll(iterators[i], &found));
+        rc = TakeAll(iterators[i], rc, &found);
         ops[i].reset();
         if (rc < 0) {
           status.Update(IndexError(rc, what, read.object));
@@ -289,7 +291,7 @@ absl::Status RadosPool::List(absl::string_view what, std::vector<OmapList>* list
         Answer& answer = answers[i];
         list.entries.clear();
         if (rc >= 0) rc = std::min(answer.code, 0);
-        if (answer.iterator != nullptr) rc = std::min(rc, TakeAll(answer.iterator, &list.entries));
+        rc = TakeAll(answer.iterator, rc, &list.entries);
         answer.op.reset();
         list.more = answer.more != 0;
         if (rc < 0) status.Update(IndexError(rc, what, list.object));
