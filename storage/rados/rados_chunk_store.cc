@@ -51,6 +51,25 @@ bool Restore(const DataRecord& stored, DataRecord* given) {
   return true;
 }
 
+bool SameSegment(const DataRecord& a, const DataRecord& b, uint32_t level) {
+  return level < a.hashes.size() && level < b.hashes.size() && a.hashes[level] == b.hashes[level] &&
+         a.info.segment_bytes[level] == b.info.segment_bytes[level];
+}
+
+absl::Status NoSuchLevel(absl::string_view what, uint32_t level, const DataRecord& record) {
+  return absl::NotFoundError(absl::StrCat(what, ": level ", level, " does not exist; it has ",
+                                          record.hashes.size(), " levels"));
+}
+
+SegmentVersion VersionOf(const DataRecord& record, uint32_t level) {
+  return {record.info.segment_bytes[level], record.hashes[level], record.info.tokens,
+          record.info.first_token};
+}
+
+std::string ReadOf(const ChunkId& id) {
+  return absl::StrCat("ReadSegment of chunk ", ShortHex(id));
+}
+
 }  // namespace
 
 absl::Status RadosChunkStoreOptions::Validate() const {
@@ -192,6 +211,7 @@ absl::StatusOr<bool> RadosChunkStore::PutIn(RadosIndex* index, absl::string_view
                                                  absl::FormatDuration(options_.upload_age)));
     }
     const absl::StatusOr<bool> done = index->Commit(what, id, *seen, upload, record);
+    if (index == chunks_.get()) held_.Forget(id);
     if (!done.ok() || *done) return done;
     if (attempt > 0) RadosIndex::BackOff(attempt);
   }
@@ -205,13 +225,25 @@ absl::StatusOr<bool> RadosChunkStore::Put(const ChunkId& id, const ChunkInfo& in
   return PutIn(chunks_.get(), absl::StrCat("Put of chunk ", ShortHex(id)), id, info, segments);
 }
 
+ChunkHold RadosChunkStore::Hold(absl::Span<const ChunkId> ids) {
+  std::vector<ChunkId> kept(ids.begin(), ids.end());
+  held_.Hold(kept);
+  // In a shared place since a function that is copied cannot own what is not.
+  auto inner = std::make_shared<ChunkHold>(holds_.Hold(ids));
+  return ChunkHold([this, kept = std::move(kept), inner = std::move(inner)]() mutable {
+    held_.Release(kept);
+    inner.reset();
+  });
+}
+
 absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> RadosChunkStore::GetInfos(
     absl::Span<const ChunkId> ids) {
   auto found = chunks_->Find("GetInfos", ids, options_.info_max_age);
   if (!found.ok()) return found.status();
   std::vector<absl::optional<ChunkInfo>> infos(ids.size());
   for (size_t i = 0; i < ids.size(); ++i) {
-    if ((*found)[i].has_value()) infos[i] = std::move((*found)[i]->info);
+    absl::optional<DataRecord>& record = (*found)[i];
+    if (record.has_value() && held_.Agree(ids[i], *record)) infos[i] = std::move(record->info);
   }
   return infos;
 }
@@ -223,10 +255,33 @@ absl::StatusOr<size_t> RadosChunkStore::LongestPrefix(absl::Span<const ChunkId> 
     const auto found =
         chunks_->Find("LongestPrefix", ids.subspan(begin, kStep), options_.info_max_age);
     if (!found.ok()) return found.status();
-    const auto gap = std::find(found->begin(), found->end(), absl::nullopt);
-    if (gap != found->end()) return begin + (gap - found->begin());
+    for (size_t i = 0; i < found->size(); ++i) {
+      const absl::optional<DataRecord>& record = (*found)[i];
+      if (!record.has_value() || !held_.Agree(ids[begin + i], *record)) return begin + i;
+    }
   }
   return ids.size();
+}
+
+absl::StatusOr<DataRecord> RadosChunkStore::Record(RadosIndex* index, absl::string_view what,
+                                                   const ChunkId& id, absl::Duration max_age) {
+  auto found = index->Find(what, {id}, max_age);
+  if (!found.ok()) return found.status();
+  if (found->front().has_value()) return *std::move(found->front());
+  return absl::NotFoundError(absl::StrCat(what, ": it is not stored"));
+}
+
+absl::StatusOr<PinnedBytes> RadosChunkStore::ReadLevel(absl::string_view what, const ChunkId& id,
+                                                       const DataRecord& record, uint32_t level) {
+  if (level >= record.hashes.size()) return NoSuchLevel(what, level, record);
+  uint64_t offset = 0;
+  for (uint32_t below = 0; below < level; ++below) offset += record.info.segment_bytes[below];
+  const uint64_t bytes = record.info.segment_bytes[level];
+  absl::StatusOr<PinnedBytes> read =
+      ReadRadosData(*pool_, what, {id, record.generation}, offset, bytes);
+  if (!read.ok() || rados_format::HashBytes(read->bytes()) == record.hashes[level]) return read;
+  return absl::DataLossError(
+      absl::StrCat(what, ": level ", level, ": ", bytes, " bytes fail their checksum"));
 }
 
 absl::StatusOr<PinnedBytes> RadosChunkStore::ReadIn(RadosIndex* index, absl::string_view what,
@@ -234,59 +289,70 @@ absl::StatusOr<PinnedBytes> RadosChunkStore::ReadIn(RadosIndex* index, absl::str
   // A record of any age will do: the data that it names never changes, and while it is there it is
   // the chunk's. Else the record is asked for again.
   absl::Duration max_age = absl::InfiniteDuration();
-  Generation tried = {};
-  uint64_t tried_bytes = 0;
-  for (bool first = true;; first = false) {
-    const auto found = index->Find(what, {id}, max_age);
-    if (!found.ok()) return found.status();
-    if (!found->front().has_value()) {
-      return absl::NotFoundError(absl::StrCat(what, ": it is not stored"));
-    }
-    const DataRecord& record = *found->front();
-    const size_t levels = record.info.segment_bytes.size();
-    if (level >= levels) {
-      // It may have been restored since.
-      if (first) {
-        max_age = absl::ZeroDuration();
-        continue;
+  absl::optional<DataRecord> tried;
+  for (;;) {
+    const absl::StatusOr<DataRecord> record = Record(index, what, id, max_age);
+    if (!record.ok()) return record.status();
+    absl::StatusOr<PinnedBytes> read = ReadLevel(what, id, *record, level);
+    if (!absl::IsNotFound(read.status())) return read;
+    if (max_age == absl::ZeroDuration()) {
+      // Asked a moment ago, so what it names should be there.
+      if (level >= record->hashes.size()) return read;
+      if (tried.has_value() && tried->generation == record->generation &&
+          SameSegment(*tried, *record, level)) {
+        return absl::DataLossError(absl::StrCat(what, ": level ", level,
+                                                ": its object is missing from the pool or short"));
       }
-      return absl::NotFoundError(
-          absl::StrCat(what, ": level ", level, " does not exist; it has ", levels, " levels"));
+      tried = *record;  // replaced in between; or not, as the next turn will tell
     }
-    const uint64_t offset = [&] {
-      uint64_t sum = 0;
-      for (uint32_t below = 0; below < level; ++below) sum += record.info.segment_bytes[below];
-      return sum;
-    }();
-    const uint64_t bytes = record.info.segment_bytes[level];
-    absl::StatusOr<PinnedBytes> read =
-        ReadRadosData(*pool_, what, {id, record.generation}, offset, bytes);
-    if (read.ok()) {
-      if (rados_format::HashBytes(read->bytes()) == record.hashes[level]) return read;
-      return absl::DataLossError(
-          absl::StrCat(what, ": level ", level, ": ", bytes, " bytes fail their checksum"));
-    }
-    if (!absl::IsNotFound(read.status())) return read.status();
-    if (!first && tried == record.generation && tried_bytes == bytes) {
-      return absl::DataLossError(
-          absl::StrCat(what, ": level ", level, ": its object is missing from the pool or short"));
-    }
-    tried = record.generation;
-    tried_bytes = bytes;
     max_age = absl::ZeroDuration();
   }
 }
 
 absl::StatusOr<PinnedBytes> RadosChunkStore::ReadSegment(const ChunkId& id, uint32_t level) {
-  return ReadIn(chunks_.get(), absl::StrCat("ReadSegment of chunk ", ShortHex(id)), id, level);
+  const std::string what = ReadOf(id);
+  const std::shared_ptr<const DataRecord> held = held_.Find(id);
+  if (held == nullptr || level >= held->hashes.size()) {
+    return ReadIn(chunks_.get(), what, id, level);
+  }
+  absl::StatusOr<PinnedBytes> read = ReadLevel(what, id, *held, level);
+  if (!absl::IsNotFound(read.status())) return read;
+  // Its time was over. What is stored now will do if it is the same.
+  const absl::StatusOr<DataRecord> record = Record(chunks_.get(), what, id, absl::ZeroDuration());
+  if (!record.ok()) return record.status();
+  if (record->generation == held->generation) return ReadIn(chunks_.get(), what, id, level);
+  if (!SameSegment(*held, *record, level)) {
+    return absl::NotFoundError(absl::StrCat(what, ": another daemon has replaced it"));
+  }
+  return ReadLevel(what, id, *record, level);
+}
+
+absl::StatusOr<SegmentVersion> RadosChunkStore::Version(const ChunkId& id, uint32_t level) {
+  if (const absl::optional<SegmentVersion> known = TryVersion(id, level)) return *known;
+  const std::string what = ReadOf(id);
+  const absl::StatusOr<DataRecord> record = Record(chunks_.get(), what, id, absl::ZeroDuration());
+  if (!record.ok()) return record.status();
+  if (level >= record->hashes.size()) return NoSuchLevel(what, level, *record);
+  return VersionOf(*record, level);
+}
+
+absl::optional<SegmentVersion> RadosChunkStore::TryVersion(const ChunkId& id, uint32_t level) {
+  if (const std::shared_ptr<const DataRecord> held = held_.Find(id)) {
+    if (level < held->hashes.size()) return VersionOf(*held, level);
+  }
+  const absl::optional<DataRecord> record = chunks_->TryFind(id);
+  if (!record.has_value() || level >= record->hashes.size()) return absl::nullopt;
+  return VersionOf(*record, level);
 }
 
 absl::StatusOr<size_t> RadosChunkStore::Delete(absl::Span<const ChunkId> ids) {
-  return chunks_->Change("Delete", ids, [](const DataRecord& record) {
+  const auto deleted = chunks_->Change("Delete", ids, [](const DataRecord& record) {
     RadosIndexChange change;
     change.retired = {GarbageState::kRetired, 0, PayloadBytes(record.info)};
     return absl::make_optional(change);
   });
+  for (const ChunkId& id : ids) held_.Forget(id);
+  return deleted;
 }
 
 absl::StatusOr<size_t> RadosChunkStore::Trim(absl::Span<const ChunkId> ids, uint32_t keep_levels) {

@@ -21,9 +21,11 @@
 #include "absl/types/span.h"
 #include "storage/chunk_store.h"
 #include "storage/hold_table.h"
+#include "storage/rados/held_records.h"
 #include "storage/rados/rados_index.h"
 #include "storage/rados/rados_pool.h"
 #include "storage/rocksdb/id_claims.h"
+#include "storage/versioned_chunk_store.h"
 
 namespace kvstream {
 
@@ -53,9 +55,11 @@ struct RadosChunkStoreOptions {
 // Thread-safe. Put copies the payload once, ReadSegment none beyond what librados does: pinned
 // bytes are buffers of their own and outlive everything.
 //
-// Holds protect chunks from this process only; what another daemon trims or deletes under a load
-// stays readable for retire_age.
-class RadosChunkStore final : public ChunkStore {
+// Holds keep this process from trimming. What another daemon trims or deletes stays readable for
+// retire_age, and a held chunk is read as it was when its infos were first asked for: should
+// another daemon have replaced it by other bytes since, then it counts as absent until nobody holds
+// it.
+class RadosChunkStore final : public VersionedChunkStore {
  public:
   // Connects; makes the store in an empty namespace. Errors of RadosPool::Connect;
   // FAILED_PRECONDITION for a store of a newer version.
@@ -71,7 +75,7 @@ class RadosChunkStore final : public ChunkStore {
   absl::StatusOr<PinnedBytes> ReadSegment(const ChunkId& id, uint32_t level) override;
   absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<size_t> Trim(absl::Span<const ChunkId> ids, uint32_t keep_levels) override;
-  ChunkHold Hold(absl::Span<const ChunkId> ids) override { return holds_.Hold(ids); }
+  ChunkHold Hold(absl::Span<const ChunkId> ids) override;
   // There is no eviction yet that it could serve.
   void Touch(absl::Span<const ChunkId> ids) override {}
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
@@ -82,6 +86,9 @@ class RadosChunkStore final : public ChunkStore {
   // Exact, over all daemons; asks every shard. disk_bytes is 0: the disks are Ceph's.
   absl::StatusOr<StoreStats> Stats() override;
   absl::string_view driver() const override { return "rados"; }
+
+  absl::StatusOr<SegmentVersion> Version(const ChunkId& id, uint32_t level) override;
+  absl::optional<SegmentVersion> TryVersion(const ChunkId& id, uint32_t level) override;
 
   // Removes data that nothing needs any more, as the sweep does; returns how many pieces. 0 if
   // another daemon is at it.
@@ -95,8 +102,13 @@ class RadosChunkStore final : public ChunkStore {
   // Of chunks and profiles alike.
   absl::StatusOr<bool> PutIn(RadosIndex* index, absl::string_view what, const ChunkId& id,
                              const ChunkInfo& info, absl::Span<const absl::string_view> segments);
+  // Of a stored chunk or profile, at most so old.
+  absl::StatusOr<rados_format::DataRecord> Record(RadosIndex* index, absl::string_view what,
+                                                  const ChunkId& id, absl::Duration max_age);
   absl::StatusOr<PinnedBytes> ReadIn(RadosIndex* index, absl::string_view what, const ChunkId& id,
                                      uint32_t level);
+  absl::StatusOr<PinnedBytes> ReadLevel(absl::string_view what, const ChunkId& id,
+                                        const rados_format::DataRecord& record, uint32_t level);
   void SweepUntilClosed();
   bool closing() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return closing_; }
 
@@ -106,6 +118,7 @@ class RadosChunkStore final : public ChunkStore {
   std::unique_ptr<RadosIndex> profiles_;
   IdClaims writers_;  // of chunks and profiles
   HoldTable holds_;
+  HeldRecords held_;
   std::string lock_cookie_;
   mutable absl::Mutex mutex_;
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;

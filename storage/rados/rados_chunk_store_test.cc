@@ -163,6 +163,46 @@ TEST_F(RadosChunkStoreTest, WhatIsTrimmedStaysReadableForAWhile) {
   EXPECT_EQ(b->Stats()->payload_bytes, PayloadBytes(chunk.info));
 }
 
+TEST_F(RadosChunkStoreTest, ALoadNeverMixesAChunkWithTheOneThatReplacedIt) {
+  const auto a = Open(), b = Open();
+  const TestChunk chunk = Large(1);
+  TestChunk other = chunk;
+  for (std::string& segment : other.segments) segment[0] ^= 1;
+  EXPECT_TRUE(Put(*a, chunk));
+  ChunkHold hold = b->Hold({chunk.id});
+  EXPECT_TRUE(Has(*b, chunk));
+  EXPECT_EQ(Read(*b, chunk.id, 0), chunk.segments[0]);
+  EXPECT_EQ(a->Delete({chunk.id}).value_or(0), 1);
+  EXPECT_TRUE(Put(*a, other));
+  Pass(options_.info_max_age);
+  EXPECT_FALSE(Has(*b, chunk)) << "a new load could not be told apart from the old one";
+  EXPECT_EQ(b->LongestPrefix({chunk.id}).value_or(9), 0);
+  EXPECT_EQ(Read(*b, chunk.id, 2), chunk.segments[2]);
+  EXPECT_EQ(Read(*a, chunk.id, 2), other.segments[2]);
+  Pass(options_.retire_age);
+  EXPECT_EQ(a->CollectGarbage().value_or(9), 1);
+  EXPECT_TRUE(absl::IsNotFound(b->ReadSegment(chunk.id, 1).status()));
+  hold = ChunkHold();
+  EXPECT_TRUE(Has(*b, chunk));
+  EXPECT_EQ(Read(*b, chunk.id, 2), other.segments[2]);
+}
+
+TEST_F(RadosChunkStoreTest, ALoadGoesOnWithTheSameBytesStoredAgain) {
+  const auto a = Open(), b = Open();
+  const TestChunk chunk = Large(1);
+  EXPECT_TRUE(Put(*a, chunk));
+  const ChunkHold hold = b->Hold({chunk.id});
+  EXPECT_TRUE(Has(*b, chunk));
+  EXPECT_EQ(a->Trim({chunk.id}, 1).value_or(0), 1);
+  EXPECT_TRUE(Put(*a, chunk));
+  Pass(options_.retire_age + absl::Seconds(1));
+  EXPECT_EQ(a->CollectGarbage().value_or(9), 2);
+  EXPECT_TRUE(Has(*b, chunk));
+  for (uint32_t level = 0; level < 3; ++level) {
+    EXPECT_EQ(Read(*b, chunk.id, level), chunk.segments[level]);
+  }
+}
+
 TEST_F(RadosChunkStoreTest, OfRacingPutsOfTwoDaemonsOneStores) {
   const auto a = Open(), b = Open();
   constexpr uint64_t kChunks = 30;
