@@ -14,7 +14,7 @@
 
 namespace kvstream {
 
-enum class StoreKind { kRocksDb, kMemory };
+enum class StoreKind { kRocksDb, kMemory, kRados };
 enum class LogFormat { kText, kJson };
 // Which loads are taken to share a link: those to one network (NetworkOfPeer), those to one host,
 // or none.
@@ -41,6 +41,16 @@ struct ServerOptions {
   bool drop_damaged_log = false;
   // Payload that the memory store accepts.
   uint64_t memory_store_bytes = uint64_t{4} << 30;
+  // Ceph: ceph.conf (empty: where librados looks), the user without "client.", the pool, the
+  // namespace of the objects in it.
+  std::string rados_conf;
+  std::string rados_user = "admin";
+  std::string rados_pool = "kvstream";
+  std::string rados_namespace;
+  // Ceph: what is not answered by then fails with UNAVAILABLE.
+  absl::Duration rados_timeout = absl::Seconds(10);
+  // Ceph: how long this daemon may not know what another one deleted or changed.
+  absl::Duration rados_staleness = absl::Seconds(5);
 
   int max_loads = 1024;
   // Chunks of all loads in flight together: bounds what they keep in memory.
