@@ -125,7 +125,7 @@ absl::Status SplitHostPort(absl::string_view text, std::string& host, int& port)
 absl::Status ServerOptions::Validate() const {
   absl::Status status = CheckAddress("listen", listen);
   status.Update(CheckAddress("http-listen", http_listen));
-  if (store == StoreKind::kRocksDb && data_dir.empty()) {
+  if ((store == StoreKind::kRocksDb || store == StoreKind::kTiered) && data_dir.empty()) {
     status.Update(
         absl::InvalidArgumentError("--data-dir is empty; name a directory or take --store memory"));
   }
@@ -136,13 +136,18 @@ absl::Status ServerOptions::Validate() const {
         CheckRange<uint64_t>("capacity-bytes", capacity_bytes, 64 << 20, 1024 * kTerabyte));
   }
   status.Update(CheckRange<uint64_t>("memory-store-bytes", memory_store_bytes, 1, 64 * kTerabyte));
-  if (store == StoreKind::kRados && (rados_pool.empty() || rados_user.empty())) {
+  const bool ceph = store == StoreKind::kRados || store == StoreKind::kTiered;
+  if (ceph && (rados_pool.empty() || rados_user.empty())) {
     status.Update(absl::InvalidArgumentError("--rados-pool and --rados-user must not be empty"));
   }
   if (store == StoreKind::kRados && capacity_bytes != 0) {
     status.Update(absl::InvalidArgumentError(
-        "--capacity-bytes bounds a rocksdb store; with --store rados set a quota on the pool: "
-        "ceph osd pool set-quota POOL max_bytes N"));
+        "--capacity-bytes bounds what lies in --data-dir; with --store rados set a quota on the "
+        "pool: ceph osd pool set-quota POOL max_bytes N"));
+  }
+  if (store == StoreKind::kTiered && capacity_bytes == 0) {
+    status.Update(absl::InvalidArgumentError(
+        "--store tiered needs --capacity-bytes, which bounds the tier in --data-dir"));
   }
   status.Update(CheckRange("rados-timeout", rados_timeout, absl::Seconds(1), absl::Minutes(10)));
   status.Update(
@@ -195,10 +200,12 @@ const std::vector<OptionField>& OptionFields() {
       TextField("http-listen", "HOST:PORT", "HTTP address of /metrics and /health",
                 &O::http_listen),
       TextField("ports-file", "FILE", "write the chosen ports there as JSON", &O::ports_file),
-      ChoiceField<StoreKind>("store", "rocksdb|memory|rados", "where chunks are kept", &O::store,
+      ChoiceField<StoreKind>("store", "rocksdb|memory|rados|tiered", "where chunks are kept",
+                             &O::store,
                              {{"rocksdb", StoreKind::kRocksDb},
                               {"memory", StoreKind::kMemory},
-                              {"rados", StoreKind::kRados}}),
+                              {"rados", StoreKind::kRados},
+                              {"tiered", StoreKind::kTiered}}),
       TextField("data-dir", "DIR", "directory of the rocksdb store; made if it does not exist",
                 &O::data_dir),
       SizeField("block-cache-bytes", "RocksDB's cache of payload in memory", &O::block_cache_bytes),

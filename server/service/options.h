@@ -14,7 +14,8 @@
 
 namespace kvstream {
 
-enum class StoreKind { kRocksDb, kMemory, kRados };
+// Tiered: a RocksDB cache of segments before Ceph.
+enum class StoreKind { kRocksDb, kMemory, kRados, kTiered };
 enum class LogFormat { kText, kJson };
 // Which loads are taken to share a link: those to one network (NetworkOfPeer), those to one host,
 // or none.
@@ -33,7 +34,8 @@ struct ServerOptions {
   uint64_t block_cache_bytes = uint64_t{256} << 20;
   // RocksDB: infos of chunks in memory, some 200 bytes each.
   uint64_t info_cache_bytes = uint64_t{64} << 20;
-  // RocksDB: what all files in data_dir may have; the store evicts to stay below. 0: no bound.
+  // RocksDB: what all files in data_dir may have; the store evicts to stay below. 0: no bound,
+  // which a tier must have.
   uint64_t capacity_bytes = 0;
   // RocksDB: a write is acknowledged once the disk has it.
   bool sync_writes = true;

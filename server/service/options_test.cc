@@ -141,6 +141,9 @@ TEST(OptionsTest, RangesAreChecked) {
   EXPECT_EQ(ErrorOf({"--store=rados", "--data-dir=", "--rados-namespace=kv"}), "");
   EXPECT_NE(ErrorOf({"--store=rados", "--rados-pool="}), "");
   EXPECT_NE(ErrorOf({"--store=rados", "--capacity-bytes=1GiB"}), "") << "not kept, so not taken";
+  EXPECT_EQ(ErrorOf({"--store=tiered", "--capacity-bytes=1GiB"}), "");
+  EXPECT_NE(ErrorOf({"--store=tiered"}), "") << "a cache without a bound";
+  EXPECT_NE(ErrorOf({"--store=tiered", "--capacity-bytes=1GiB", "--data-dir="}), "");
 }
 
 TEST(OptionsTest, PrintedConfigurationReadsBackTheSame) {
