@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
@@ -37,6 +38,13 @@ struct ChunkInfo {
   uint32_t levels_lost = 0;
   // When the chunk may be removed unasked, to the nanosecond; InfiniteFuture: never.
   absl::Time expires = absl::InfiniteFuture();
+};
+
+// Somebody's word that a chunk is to stay for a while.
+struct ChunkPin {
+  ChunkId id = {};
+  std::string owner;  // 1 to 64 bytes
+  absl::Time until;   // to the nanosecond
 };
 
 // Immutable bytes that stay valid for as long as this object lives, wherever it is moved. Releasing
@@ -106,6 +114,11 @@ struct StoreStats {
   uint64_t evicted_segments = 0;
   uint64_t evicted_bytes = 0;
   uint64_t evicted_chunks = 0;
+  // Since the store was opened: chunks that Expire removed.
+  uint64_t expired_chunks = 0;
+  // Pairs of a chunk and an owner, and bytes of the chunks that are pinned, each once.
+  uint64_t pins = 0;
+  uint64_t pinned_bytes = 0;
 };
 
 // Thread-safe. Every method but TryReadSegment blocks; none calls back. Errors common to all:
@@ -117,8 +130,9 @@ class ChunkStore {
 
   // Stores a chunk: atomic, and durable on return. A chunk that exists is left as it is and false
   // is returned (chunks are immutable), except that levels that it has lost are restored: true, if
-  // what is left of it are the same bytes as here. segments.size() must equal
-  // info.segment_bytes.size(), with those sizes (INVALID_ARGUMENT).
+  // what is left of it are the same bytes as here. Either way a chunk that exists is renewed, see
+  // Renew. segments.size() must equal info.segment_bytes.size(), with those sizes
+  // (INVALID_ARGUMENT).
   //
   // A store with a capacity evicts to make room, which may take a while; RESOURCE_EXHAUSTED if
   // there is none to be had.
@@ -143,15 +157,17 @@ class ChunkStore {
     return absl::nullopt;
   }
 
-  // Deletes chunks; returns how many existed. Pinned bytes stay valid.
+  // Deletes chunks but those that somebody has pinned (Pin), which stay; returns how many existed
+  // and are gone. Pinned bytes stay valid. To delete whatever the pins, Unpin first.
   virtual absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) = 0;
 
   // Takes the finest levels of chunks so that at most `keep_levels`, at least 1, are left
-  // (INVALID_ARGUMENT); held chunks stay as they are. Atomic per chunk. Returns how many lost any.
+  // (INVALID_ARGUMENT); held and pinned chunks stay as they are. Atomic per chunk. Returns how many
+  // lost any.
   virtual absl::StatusOr<size_t> Trim(absl::Span<const ChunkId> ids, uint32_t keep_levels) = 0;
 
-  // Until the hold is destroyed these chunks are neither evicted nor trimmed; Delete is not
-  // affected. Take it before asking for their infos. May wait for a removal that is under way,
+  // Until the hold is destroyed these chunks are neither evicted, trimmed nor expired; Delete is
+  // not affected. Take it before asking for their infos. May wait for a removal that is under way,
   // which is short. Ids need not be stored and may repeat.
   virtual ChunkHold Hold(absl::Span<const ChunkId> ids) = 0;
 
@@ -163,6 +179,62 @@ class ChunkStore {
   virtual absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
       const absl::optional<ChunkId>& after, size_t limit) = 0;
 
+  // Lifetimes. A driver may lack them, with what is said here as the default.
+
+  // Removes up to `limit` chunks whose `expires` has come, `now` or before, but for those that are
+  // held or pinned: they go when they are not any more. Until it is called such chunks are stored
+  // like any other. Takes note of pins that have ended. Reads only what is due, and never waits for
+  // a disk that is behind with writes (UNAVAILABLE). What it removed may be back after a power cut.
+  // Returns how many chunks are gone. Default: none.
+  virtual absl::StatusOr<size_t> Expire(absl::Time now, size_t limit) { return 0; }
+
+  // Durably makes the chunks' `expires` the later of their own and this one, and takes DeleteSoon
+  // back. INVALID_ARGUMENT for a time that Put would refuse. Of a failed call some may be renewed.
+  // Returns how many are stored. Default: renews none.
+  virtual absl::StatusOr<size_t> Renew(absl::Span<const ChunkId> ids, absl::Time expires) {
+    return CountStored(ids);
+  }
+
+  // Durably pins chunks until a time, which replaces that of an earlier pin of the same owner: they
+  // are neither evicted, trimmed, expired nor deleted while any owner's pin lasts. Returns how many
+  // are stored, and now pinned. INVALID_ARGUMENT for an owner or a time out of range;
+  // RESOURCE_EXHAUSTED if the chunks that are pinned would be more than the store's bound (half of
+  // what a bounded store holds): of a failed call some chunks may be pinned. Default:
+  // UNIMPLEMENTED.
+  virtual absl::StatusOr<size_t> Pin(absl::Span<const ChunkId> ids, absl::string_view owner,
+                                     absl::Time until) {
+    return absl::UnimplementedError(absl::StrCat("a store of kind ", driver(), " keeps no pins"));
+  }
+  // Durably ends the pins of one owner, or of all where none is given. Returns how many there were.
+  virtual absl::StatusOr<size_t> Unpin(absl::Span<const ChunkId> ids,
+                                       const absl::optional<std::string>& owner) {
+    return 0;
+  }
+  // Pins, also such as have ended and were not taken note of yet, in the order of ids and owners:
+  // up to `limit` that come after `after`, or all of some chunks.
+  virtual absl::StatusOr<std::vector<ChunkPin>> ListPins(const absl::optional<ChunkPin>& after,
+                                                         size_t limit) {
+    return std::vector<ChunkPin>();
+  }
+  virtual absl::StatusOr<std::vector<ChunkPin>> PinsOf(absl::Span<const ChunkId> ids) {
+    return std::vector<ChunkPin>();
+  }
+
+  // For chunks whose deletion was promised while somebody still reads them: durably notes that they
+  // are to go. They stay as they are until Delete, or until the store is opened the next time,
+  // which completes the deletion. Put or Renew of such a chunk takes the promise back. Pinned
+  // chunks are passed over. Returns how many are stored and noted. Default: counts.
+  virtual absl::StatusOr<size_t> DeleteSoon(absl::Span<const ChunkId> ids) {
+    return CountStored(ids);
+  }
+
+  // Up to `limit` stored chunks that name this one, which need not be stored, as their parent, in
+  // the order of ids. Default: UNIMPLEMENTED.
+  virtual absl::StatusOr<std::vector<ChunkId>> Children(const ChunkId& id, size_t limit) {
+    return absl::UnimplementedError(
+        absl::StrCat("a store of kind ", driver(), " does not know the children of a chunk"));
+  }
+
   // Profiles: opaque bytes by id, same durability. Put returns false if it existed.
   virtual absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) = 0;
   // NOT_FOUND if absent.
@@ -172,6 +244,15 @@ class ChunkStore {
   virtual absl::StatusOr<StoreStats> Stats() = 0;
   // "rocksdb", "memory".
   virtual absl::string_view driver() const = 0;
+
+ private:
+  absl::StatusOr<size_t> CountStored(absl::Span<const ChunkId> ids) {
+    const absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> infos = GetInfos(ids);
+    if (!infos.ok()) return infos.status();
+    size_t stored = 0;
+    for (const absl::optional<ChunkInfo>& info : *infos) stored += info.has_value() ? 1 : 0;
+    return stored;
+  }
 };
 
 }  // namespace kvstream

@@ -44,6 +44,33 @@ class ForwardingChunkStore : public ChunkStore {
       const absl::optional<ChunkId>& after, size_t limit) override {
     return inner_->List(after, limit);
   }
+  absl::StatusOr<size_t> Expire(absl::Time now, size_t limit) override {
+    return inner_->Expire(now, limit);
+  }
+  absl::StatusOr<size_t> Renew(absl::Span<const ChunkId> ids, absl::Time expires) override {
+    return inner_->Renew(ids, expires);
+  }
+  absl::StatusOr<size_t> Pin(absl::Span<const ChunkId> ids, absl::string_view owner,
+                             absl::Time until) override {
+    return inner_->Pin(ids, owner, until);
+  }
+  absl::StatusOr<size_t> Unpin(absl::Span<const ChunkId> ids,
+                               const absl::optional<std::string>& owner) override {
+    return inner_->Unpin(ids, owner);
+  }
+  absl::StatusOr<std::vector<ChunkPin>> ListPins(const absl::optional<ChunkPin>& after,
+                                                 size_t limit) override {
+    return inner_->ListPins(after, limit);
+  }
+  absl::StatusOr<std::vector<ChunkPin>> PinsOf(absl::Span<const ChunkId> ids) override {
+    return inner_->PinsOf(ids);
+  }
+  absl::StatusOr<size_t> DeleteSoon(absl::Span<const ChunkId> ids) override {
+    return inner_->DeleteSoon(ids);
+  }
+  absl::StatusOr<std::vector<ChunkId>> Children(const ChunkId& id, size_t limit) override {
+    return inner_->Children(id, limit);
+  }
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override {
     return inner_->PutProfile(id, bytes);
   }

@@ -76,8 +76,9 @@ std::string LevelLabel(size_t level) {
 }
 
 constexpr std::array<const char*, kStoreOperations> kStoreOperationLabels = {
-    "put",  "get_infos",   "longest_prefix", "read_segment",  "delete",
-    "list", "put_profile", "get_profile",    "list_profiles", "stats"};
+    "put",         "get_infos",   "longest_prefix", "read_segment", "delete", "list",
+    "put_profile", "get_profile", "list_profiles",  "stats",        "expire", "renew",
+    "pin"};
 
 }  // namespace
 

@@ -93,8 +93,11 @@ enum class StoreOperation {
   kGetProfile,
   kListProfiles,
   kStats,
+  kExpire,
+  kRenew,
+  kPin,
 };
-inline constexpr int kStoreOperations = 10;
+inline constexpr int kStoreOperations = 13;
 
 // Thread-safe.
 class Metrics {

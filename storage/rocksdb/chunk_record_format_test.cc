@@ -93,7 +93,7 @@ TEST(ChunkRecordFormatTest, GoldenBytesOfVersion2) {
 }
 
 TEST(ChunkRecordFormatTest, GoldenKeysAndMeta) {
-  EXPECT_EQ(kStoreVersion, 2);
+  EXPECT_EQ(kStoreVersion, 3);
   EXPECT_EQ(absl::BytesToHexString(SegmentKey(CountingId(0), 255)),
             "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1fff");
   EXPECT_EQ(ProfileListKey(CountingId('a')), absl::StrCat("profile:", IdKey(CountingId('a'))));

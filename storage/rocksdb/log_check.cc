@@ -145,7 +145,8 @@ class LogWalk {
   LogVerdict verdict_;
 };
 
-// Numbers of the logs, oldest first.
+}  // namespace
+
 absl::StatusOr<std::vector<std::pair<uint64_t, std::string>>> ListLogs(
     rocksdb::Env* env, const std::string& data_dir) {
   std::vector<std::string> names;
@@ -163,8 +164,6 @@ absl::StatusOr<std::vector<std::pair<uint64_t, std::string>>> ListLogs(
   std::sort(logs.begin(), logs.end());
   return logs;
 }
-
-}  // namespace
 
 absl::StatusOr<LogVerdict> CheckLogs(rocksdb::Env* env, const std::string& data_dir) {
   const auto logs = ListLogs(env, data_dir);

@@ -15,6 +15,8 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 
@@ -32,6 +34,10 @@ struct LogVerdict {
   std::string file;
   uint64_t offset = 0;
 };
+
+// Numbers and file names of RocksDB's logs in `data_dir`, oldest first.
+absl::StatusOr<std::vector<std::pair<uint64_t, std::string>>> ListLogs(rocksdb::Env* env,
+                                                                       const std::string& data_dir);
 
 // Reads all of RocksDB's logs in `data_dir`, which no store may have open. Cost: reads them once
 // and computes CRC32C at some 400 MB/s; so it is for after a failed open. UNAVAILABLE or what

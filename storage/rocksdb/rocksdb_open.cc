@@ -3,8 +3,10 @@
 #include <rocksdb/env.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <system_error>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "storage/rocksdb/chunk_record_format.h"
@@ -30,6 +32,24 @@ absl::Status CheckLogsLocked(const rocksdb::DBOptions& db_options,
       what, ": its log ", verdict->file, " is damaged at byte ", verdict->offset,
       " and records follow, so acknowledged writes would be lost: restore the store from a copy, "
       "or set drop_damaged_log once to go on without what was written after the damage"));
+}
+
+// Call after a successful open with the logs that were there before it. The open has flushed what
+// it found in them (avoid_flush_during_recovery is off) and noted in the manifest that it reads
+// them no more, but where they held nothing intact it leaves the files until some later flush. A
+// torn one must not stay: to the next check what is written from now on would look like records
+// behind damage.
+absl::Status DeleteRecoveredLogs(rocksdb::Env* env, const std::string& data_dir,
+                                 const std::vector<std::pair<uint64_t, std::string>>& logs,
+                                 absl::string_view what) {
+  for (const auto& [number, name] : logs) {
+    const std::string path = absl::StrCat(data_dir, "/", name);
+    const rocksdb::Status status = env->DeleteFile(path);
+    if (status.ok() || status.IsNotFound() || status.IsPathNotFound()) continue;
+    if (env->FileExists(path).IsNotFound()) continue;
+    return FromRocksDb(status, absl::StrCat(what, ": deleting ", name));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckFamilies(const rocksdb::DBOptions& db_options,
@@ -101,12 +121,25 @@ absl::StatusOr<OpenedDb> OpenDb(const rocksdb::DBOptions& db_options,
       return status;
     }
   }
+  absl::StatusOr<std::vector<std::pair<uint64_t, std::string>>> logs =
+      std::vector<std::pair<uint64_t, std::string>>();
+  if (db_options.env->FileExists(options.data_dir).ok()) {
+    logs = ListLogs(db_options.env, options.data_dir);
+    if (!logs.ok()) return logs.status();
+  }
   OpenedDb opened;
   rocksdb::DB* db = nullptr;
   const rocksdb::Status status =
       rocksdb::DB::Open(db_options, options.data_dir, families, &opened.families, &db);
   opened.db.reset(db);
   if (!status.ok()) return FromRocksDb(status, what);
+  if (absl::Status deleted = DeleteRecoveredLogs(db_options.env, options.data_dir, *logs, what);
+      !deleted.ok()) {
+    for (rocksdb::ColumnFamilyHandle* handle : opened.families) {
+      opened.db->DestroyColumnFamilyHandle(handle).PermitUncheckedError();
+    }
+    return deleted;
+  }
   return opened;
 }
 
