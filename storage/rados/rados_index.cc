@@ -70,23 +70,41 @@ bool RadosIndex::BackOff(int attempt) {
   return true;
 }
 
-absl::optional<DataRecord> RadosIndex::Cached(const ChunkId& id, absl::Duration max_age,
-                                              uint64_t* ticket) {
-  std::string bytes;
-  if (!cache_.Get(id, &bytes, ticket) || bytes.size() < sizeof(int64_t)) return absl::nullopt;
-  int64_t read_nanos = 0;
-  std::memcpy(&read_nanos, bytes.data(), sizeof(read_nanos));
-  const absl::Duration age = clock_() - absl::FromUnixNanos(read_nanos);
-  if (age >= max_age || age < absl::ZeroDuration()) {
+void RadosIndex::Cached(absl::Span<const ChunkId> ids, absl::Duration max_age,
+                        absl::Span<absl::optional<DataRecord>> found,
+                        std::vector<uint64_t>* tickets) {
+  tickets->assign(ids.size(), 0);
+  const absl::Time now = clock_();
+  std::vector<size_t> old;
+  cache_.Get(
+      ids,
+      [&](size_t i, absl::string_view bytes) {
+        int64_t read_nanos = 0;
+        std::memcpy(&read_nanos, bytes.data(), sizeof(read_nanos));
+        const absl::Duration age = now - absl::FromUnixNanos(read_nanos);
+        if (age >= max_age || age < absl::ZeroDuration()) {
+          old.push_back(i);
+          return;
+        }
+        absl::StatusOr<DataRecord> record =
+            rados_format::DecodeData(bytes.substr(sizeof(read_nanos)));
+        if (record.ok()) found[i] = *std::move(record);
+      },
+      [&](size_t i, uint64_t ticket) { (*tickets)[i] = ticket; });
+  for (size_t i : old) {
     // Makes room for the newer one, for which a new ticket is needed.
-    cache_.Erase(id);
-    cache_.Get(id, &bytes, ticket);
-    return absl::nullopt;
+    cache_.Erase(ids[i]);
+    cache_.Get(
+        ids.subspan(i, 1), [](size_t, absl::string_view) {},
+        [&](size_t, uint64_t ticket) { (*tickets)[i] = ticket; });
   }
-  absl::StatusOr<DataRecord> record =
-      rados_format::DecodeData(absl::string_view(bytes).substr(sizeof(read_nanos)));
-  if (!record.ok()) return absl::nullopt;  // only what was decoded once is kept
-  return *std::move(record);
+}
+
+absl::optional<DataRecord> RadosIndex::TryFind(const ChunkId& id) {
+  absl::optional<DataRecord> found;
+  std::vector<uint64_t> tickets;
+  Cached({id}, absl::InfiniteDuration(), absl::MakeSpan(&found, 1), &tickets);
+  return found;
 }
 
 absl::StatusOr<std::vector<absl::optional<DataRecord>>> RadosIndex::Find(
@@ -94,10 +112,10 @@ absl::StatusOr<std::vector<absl::optional<DataRecord>>> RadosIndex::Find(
   std::vector<absl::optional<DataRecord>> found(ids.size());
   for (size_t begin = 0; begin < ids.size(); begin += kIdsAtATime) {
     std::map<std::string, std::vector<size_t>> missing;  // index object -> positions
-    std::vector<uint64_t> tickets(ids.size() - begin, 0);
-    const size_t end = std::min(ids.size(), begin + kIdsAtATime);
-    for (size_t i = begin; i < end; ++i) {
-      found[i] = Cached(ids[i], max_age, &tickets[i - begin]);
+    std::vector<uint64_t> tickets;
+    const absl::Span<const ChunkId> part = ids.subspan(begin, kIdsAtATime);
+    Cached(part, max_age, absl::MakeSpan(found).subspan(begin, part.size()), &tickets);
+    for (size_t i = begin; i < begin + part.size(); ++i) {
       if (!found[i].has_value()) missing[ObjectOf(ids[i])].push_back(i);
     }
     if (missing.empty()) continue;

@@ -57,10 +57,7 @@ class RadosIndex {
       absl::string_view what, absl::Span<const ChunkId> ids, absl::Duration max_age);
 
   // What this process read last, of any age; never waits.
-  absl::optional<rados_format::DataRecord> TryFind(const ChunkId& id) {
-    uint64_t ticket = 0;
-    return Cached(id, absl::InfiniteDuration(), &ticket);
-  }
+  absl::optional<rados_format::DataRecord> TryFind(const ChunkId& id);
 
   // Upload, in this order: Announce, write the data, Look, Commit. An upload that stops anywhere
   // leaves an announcement, by which its data is found and removed.
@@ -101,8 +98,10 @@ class RadosIndex {
 
  private:
   const std::string& ObjectOf(const ChunkId& id) const;
-  absl::optional<rados_format::DataRecord> Cached(const ChunkId& id, absl::Duration max_age,
-                                                  uint64_t* ticket);
+  // Fills in those of `found` that are known and not too old; tickets for putting the others there.
+  void Cached(absl::Span<const ChunkId> ids, absl::Duration max_age,
+              absl::Span<absl::optional<rados_format::DataRecord>> found,
+              std::vector<uint64_t>* tickets);
   absl::Status CollectOne(absl::string_view what, const std::string& object, const std::string& key,
                           const std::string& value, absl::Time announced_before,
                           absl::Time retired_before, size_t* removed);
