@@ -49,6 +49,7 @@ int Main(int argc, char** argv) {
   AddExplainVerb(app, command);
   AddAdminVerbs(app, command);
   AddLifetimeVerbs(app, command);
+  AddScrubVerbs(app, command);
   AddDescribeVerb(app, command);
   AddRelayVerb(app, command);
   try {

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/service/ids.h"
@@ -24,7 +25,8 @@ constexpr size_t kScanBatch = 1000;
 // Chunks of a chain that Lookup asks for at a time: few first, since a chain that is not stored
 // misses at once.
 constexpr size_t kFirstLookupBatch = 32;
-constexpr size_t kLookupBatch = 1024;
+// What this many infos take the allocator hands out again at once, which it does not of much more.
+constexpr size_t kLookupBatch = 128;
 // A client's word that ends in a counter; bounded so that a lie cannot spoil the counter.
 constexpr uint64_t kMaxContextTokens = uint64_t{1} << 28;
 
@@ -45,28 +47,29 @@ v1::StoredChunk ToStoredChunk(const ChunkId& id, const ChunkInfo& info) {
   return chunk;
 }
 
-// Infos of the longest stored prefix, each read once. Reads little of a chain that is not stored.
-absl::StatusOr<std::vector<ChunkInfo>> PrefixInfos(ChunkStore& store,
-                                                   absl::Span<const ChunkId> ids) {
-  std::vector<ChunkInfo> prefix;
-  prefix.reserve(ids.size());
-  for (size_t batch = kFirstLookupBatch; prefix.size() < ids.size(); batch = kLookupBatch) {
-    absl::Span<const ChunkId> asked = ids.subspan(prefix.size(), batch);
+// Calls `visit` with the index and the info of every chunk of the longest stored prefix, each read
+// once, and ends at the first error. Reads little of a chain that is not stored.
+absl::Status VisitPrefix(ChunkStore& store, absl::Span<const ChunkId> ids,
+                         absl::FunctionRef<absl::Status(size_t, const ChunkInfo&)> visit) {
+  size_t visited = 0;
+  for (size_t batch = kFirstLookupBatch; visited < ids.size(); batch = kLookupBatch) {
+    const absl::Span<const ChunkId> asked = ids.subspan(visited, batch);
     absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> infos = store.GetInfos(asked);
     if (absl::IsDataLoss(infos.status())) {
       // Perhaps of a chunk behind the end of the prefix.
       const absl::StatusOr<size_t> stored = store.LongestPrefix(asked);
       if (!stored.ok()) return stored.status();
-      if (*stored < asked.size()) ids = ids.subspan(0, prefix.size() + *stored);
+      if (*stored < asked.size()) ids = ids.subspan(0, visited + *stored);
       infos = store.GetInfos(asked.subspan(0, *stored));
     }
     if (!infos.ok()) return infos.status();
-    for (absl::optional<ChunkInfo>& info : *infos) {
-      if (!info.has_value()) return prefix;
-      prefix.push_back(*std::move(info));
+    for (const absl::optional<ChunkInfo>& info : *infos) {
+      if (!info.has_value()) return absl::OkStatus();
+      if (absl::Status status = visit(visited, *info); !status.ok()) return status;
+      ++visited;
     }
   }
-  return prefix;
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -77,20 +80,16 @@ absl::Status HandleLookup(const RpcEnvironment& environment, const v1::LookupReq
   if (!profile.ok()) return profile.status();
   const absl::StatusOr<std::vector<ChunkId>> ids = ParseChunkIds(request.chunk_ids());
   if (!ids.ok()) return ids.status();
-  const absl::StatusOr<std::vector<ChunkInfo>> infos =
-      PrefixInfos(*environment.store, absl::MakeConstSpan(*ids));
-  if (!infos.ok()) return infos.status();
-  const size_t visible =
-      environment.leases->VisiblePrefix(absl::MakeConstSpan(*ids).subspan(0, infos->size()));
+  const size_t visible = environment.leases->VisiblePrefix(*ids);
 
   uint64_t tokens = 0;
   uint32_t matched = 0;
   std::vector<uint64_t> level_bytes;
-  for (const ChunkInfo& info : absl::MakeConstSpan(*infos).subspan(0, visible)) {
+  const auto add = [&](size_t index, const ChunkInfo& info) {
     if (info.profile_id != *profile) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("chunk ", matched, " (", IdHex((*ids)[matched]), ") belongs to profile ",
-                       IdHex(info.profile_id)));
+      return absl::FailedPreconditionError(absl::StrCat("chunk ", index, " (", IdHex((*ids)[index]),
+                                                        ") belongs to profile ",
+                                                        IdHex(info.profile_id)));
     }
     level_bytes.resize(std::max(level_bytes.size(), info.segment_bytes.size()));
     uint64_t sum = 0;
@@ -103,6 +102,11 @@ absl::Status HandleLookup(const RpcEnvironment& environment, const v1::LookupReq
     if (info.levels_lost > 0 && response.first_degraded() == 0) {
       response.set_first_degraded(matched);
     }
+    return absl::OkStatus();
+  };
+  const absl::Span<const ChunkId> chain = absl::MakeConstSpan(*ids).subspan(0, visible);
+  if (absl::Status status = VisitPrefix(*environment.store, chain, add); !status.ok()) {
+    return status;
   }
   response.set_matched_chunks(matched);
   response.set_matched_tokens(tokens);

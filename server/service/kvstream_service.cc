@@ -9,6 +9,7 @@
 #include "server/service/lifetime_rpc.h"
 #include "server/service/load_rpc.h"
 #include "server/service/put_rpc.h"
+#include "server/service/scrub_rpc.h"
 #include "server/service/status_conversion.h"
 
 namespace kvstream {
@@ -94,6 +95,22 @@ grpc::ServerUnaryReactor* KvStreamService::Stats(grpc::CallbackServerContext* co
                                                  v1::StatsResponse* response) {
   return Unary("Stats", context, environment_->readers,
                [=] { return HandleStats(*environment_, *request, *response); });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::Scrub(grpc::CallbackServerContext* context,
+                                                 const v1::ScrubRequest* request,
+                                                 v1::ScrubResponse* response) {
+  WorkerPool* const pool =
+      request->delete_damaged() ? environment_->writers : environment_->readers;
+  return Unary("Scrub", context, pool,
+               [=] { return HandleScrub(*environment_, *request, *response); });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::Backup(grpc::CallbackServerContext* context,
+                                                  const v1::BackupRequest* request,
+                                                  v1::BackupResponse* response) {
+  return Unary("Backup", context, environment_->writers,
+               [=] { return HandleBackup(*environment_, *request, *response); });
 }
 
 grpc::ServerUnaryReactor* KvStreamService::Unary(absl::string_view method,

@@ -26,7 +26,9 @@ class KvStreamService final
                               v1::KVStream::WithCallbackMethod_Pin<
                                   v1::KVStream::WithCallbackMethod_Unpin<
                                       v1::KVStream::WithCallbackMethod_ListPins<
-                                          v1::KVStream::Service>>>>>>>>>>>>> {
+                                          v1::KVStream::WithCallbackMethod_Scrub<
+                                              v1::KVStream::WithCallbackMethod_Backup<
+                                                  v1::KVStream::Service>>>>>>>>>>>>>>> {
  public:
   explicit KvStreamService(const RpcEnvironment* environment) : environment_(environment) {}
 
@@ -64,6 +66,12 @@ class KvStreamService final
   grpc::ServerUnaryReactor* Stats(grpc::CallbackServerContext* context,
                                   const v1::StatsRequest* request,
                                   v1::StatsResponse* response) override;
+  grpc::ServerUnaryReactor* Scrub(grpc::CallbackServerContext* context,
+                                  const v1::ScrubRequest* request,
+                                  v1::ScrubResponse* response) override;
+  grpc::ServerUnaryReactor* Backup(grpc::CallbackServerContext* context,
+                                   const v1::BackupRequest* request,
+                                   v1::BackupResponse* response) override;
 
  private:
   // Runs `handler` on `pool` and finishes the call with its status. `method` outlives the call.

@@ -94,6 +94,8 @@ rocksdb::DBOptions TunedDbOptions(const RocksDbChunkStoreOptions& options) {
   // Opens whatever a crash left. What it drops was never acknowledged: OpenDb has made sure of that
   // (log_check.h).
   db.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
+  // After an open no log of before is needed, see OpenDb.
+  db.avoid_flush_during_recovery = false;
   // Its files are written when the options say so, not whenever the kernel likes, so that a flush
   // does not stall reads.
   db.bytes_per_sync = uint64_t{1} << 20;
@@ -123,6 +125,7 @@ std::vector<rocksdb::ColumnFamilyDescriptor> TunedFamilies(
   families[kPins] = {rocksdb_format::kPinsFamily, small};
   families[kDoomed] = {rocksdb_format::kDoomedFamily, small};
   families[kChildren] = {rocksdb_format::kChildrenFamily, small};
+  families[kTenants] = {rocksdb_format::kTenantsFamily, small};
   return families;
 }
 
