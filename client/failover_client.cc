@@ -23,18 +23,19 @@ class FailoverClient final : public Client {
   }
   absl::StatusOr<PutResult> Put(std::shared_ptr<const Profile> profile,
                                 const ContextIdentity& identity, absl::Span<const int32_t> tokens,
-                                const KvView& kv,
-                                const std::function<void(int64_t)>& progress) override {
+                                const KvView& kv, const std::function<void(int64_t)>& progress,
+                                absl::Duration ttl) override {
     return OnAny(
-        [&](Client& client) { return client.Put(profile, identity, tokens, kv, progress); });
+        [&](Client& client) { return client.Put(profile, identity, tokens, kv, progress, ttl); });
   }
   absl::StatusOr<PutResult> PutFromDevice(std::shared_ptr<const Profile> profile,
                                           const ContextIdentity& identity,
                                           absl::Span<const int32_t> tokens,
                                           const DeviceTarget& source,
-                                          const std::function<void(int64_t)>& progress) override {
+                                          const std::function<void(int64_t)>& progress,
+                                          absl::Duration ttl) override {
     return OnAny([&](Client& client) {
-      return client.PutFromDevice(profile, identity, tokens, source, progress);
+      return client.PutFromDevice(profile, identity, tokens, source, progress, ttl);
     });
   }
   absl::StatusOr<LookupResult> Lookup(const Profile& profile, const ContextIdentity& identity,
@@ -73,15 +74,46 @@ class FailoverClient final : public Client {
     }
     return status;
   }
-  absl::StatusOr<uint64_t> Delete(absl::Span<const ChunkId> ids) override {
-    return OnAny([&](Client& client) { return client.Delete(ids); });
+  absl::StatusOr<uint64_t> Delete(absl::Span<const ChunkId> ids, bool force) override {
+    return OnAny([&](Client& client) { return client.Delete(ids, force); });
+  }
+  // A step may go to another daemon than the one before: its token says where to go on.
+  absl::StatusOr<DeleteStep> DeleteMatching(const DeleteWhat& what, const std::string& page_token,
+                                            bool dry_run, bool force) override {
+    return OnAny(
+        [&](Client& client) { return client.DeleteMatching(what, page_token, dry_run, force); });
+  }
+  absl::StatusOr<uint64_t> Renew(absl::Span<const ChunkId> ids, absl::Duration ttl) override {
+    return OnAny([&](Client& client) { return client.Renew(ids, ttl); });
+  }
+  absl::StatusOr<uint64_t> Pin(absl::Span<const ChunkId> ids, const std::string& owner,
+                               absl::Duration ttl) override {
+    return OnAny([&](Client& client) { return client.Pin(ids, owner, ttl); });
+  }
+  absl::StatusOr<uint64_t> Unpin(absl::Span<const ChunkId> ids,
+                                 const absl::optional<std::string>& owner) override {
+    return OnAny([&](Client& client) { return client.Unpin(ids, owner); });
+  }
+  absl::StatusOr<PinPage> ListPins(uint32_t page_size, const std::string& page_token,
+                                   const std::string& owner) override {
+    return OnAny([&](Client& client) { return client.ListPins(page_size, page_token, owner); });
   }
   absl::StatusOr<ListPage> List(uint32_t page_size, const std::string& page_token,
-                                const absl::optional<ProfileId>& profile) override {
-    return OnAny([&](Client& client) { return client.List(page_size, page_token, profile); });
+                                const absl::optional<ProfileId>& profile,
+                                const std::string& model) override {
+    return OnAny(
+        [&](Client& client) { return client.List(page_size, page_token, profile, model); });
   }
   absl::StatusOr<ServerStats> Stats() override {
     return OnAny([](Client& client) { return client.Stats(); });
+  }
+  absl::StatusOr<ScrubPage> Scrub(const std::string& page_token, uint64_t max_bytes,
+                                  bool delete_damaged) override {
+    return OnAny(
+        [&](Client& client) { return client.Scrub(page_token, max_bytes, delete_damaged); });
+  }
+  absl::StatusOr<BackupResult> Backup(const std::string& name) override {
+    return OnAny([&](Client& client) { return client.Backup(name); });
   }
   absl::StatusOr<PingResult> Ping() override {
     return OnAny([](Client& client) { return client.Ping(); });
