@@ -73,8 +73,9 @@ TEST(ExpirySweeperTest, TriesAgainAfterAnError) {
     errors += batch.ok() ? 0 : 1;
     if (batch.value_or(0) == 1) done.Notify();
   };
-  const ExpirySweeper sweeper(&store, options);
+  ExpirySweeper sweeper(&store, options);
   done.WaitForNotification();
+  sweeper.Stop();
   EXPECT_EQ(errors, 1);
 }
 
