@@ -77,6 +77,23 @@ class TenantView final : public ChunkStore {
   // To the view all its chunks are nobody's.
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ListTenant(
       absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) override;
+  // tenant_view_lifetimes.cc. Pins are of the tenant's own chunks, so owners of two tenants never
+  // meet; what may be pinned in all is the inner store's bound. Expire is the whole store's.
+  absl::StatusOr<size_t> Expire(absl::Time now, size_t limit) override {
+    return store_->Expire(now, limit);
+  }
+  absl::StatusOr<size_t> Renew(absl::Span<const ChunkId> ids, absl::Time expires) override;
+  absl::StatusOr<size_t> Pin(absl::Span<const ChunkId> ids, absl::string_view owner,
+                             absl::Time until) override;
+  absl::StatusOr<size_t> Unpin(absl::Span<const ChunkId> ids,
+                               const absl::optional<std::string>& owner) override;
+  // In the order of the stored ids. Looks at all tenants' pins.
+  absl::StatusOr<std::vector<ChunkPin>> ListPins(const absl::optional<ChunkPin>& after,
+                                                 size_t limit) override;
+  absl::StatusOr<std::vector<ChunkPin>> PinsOf(absl::Span<const ChunkId> ids) override;
+  absl::StatusOr<size_t> DeleteSoon(absl::Span<const ChunkId> ids) override;
+  // In the order of the stored ids.
+  absl::StatusOr<std::vector<ChunkId>> Children(const ChunkId& id, size_t limit) override;
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
   absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override;
   absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override;
@@ -99,6 +116,9 @@ class TenantView final : public ChunkStore {
 
   ChunkId Stored(const ChunkId& id) const { return StoredId(options_.tenant, id); }
   std::vector<ChunkId> Stored(absl::Span<const ChunkId> ids) const;
+  // The tenant's ids of stored chunks, in their order, without those of others.
+  absl::StatusOr<std::vector<std::pair<ChunkId, ChunkId>>> OuterIds(
+      absl::Span<const ChunkId> stored_ids);
   // What the tenant sees of a stored info; none if it is not the tenant's.
   absl::optional<ChunkInfo> Outer(ChunkInfo info) const;
   StoredProfileId SlotId(uint32_t number) const;

@@ -82,7 +82,15 @@ INSTANTIATE_TEST_SUITE_P(MemoryView, ChunkStoreConformance,
                          testing::Values(ConformanceParam{
                              "memory", [] { return std::make_unique<MemoryTarget>(); }}),
                          ConformanceParam::Name);
+INSTANTIATE_TEST_SUITE_P(MemoryView, ChunkStoreLifetimes,
+                         testing::Values(ConformanceParam{
+                             "memory", [] { return std::make_unique<MemoryTarget>(); }}),
+                         ConformanceParam::Name);
 INSTANTIATE_TEST_SUITE_P(RocksDbView, ChunkStoreConformance,
+                         testing::Values(ConformanceParam{
+                             "rocksdb", [] { return std::make_unique<RocksDbTarget>(); }}),
+                         ConformanceParam::Name);
+INSTANTIATE_TEST_SUITE_P(RocksDbView, ChunkStoreLifetimes,
                          testing::Values(ConformanceParam{
                              "rocksdb", [] { return std::make_unique<RocksDbTarget>(); }}),
                          ConformanceParam::Name);

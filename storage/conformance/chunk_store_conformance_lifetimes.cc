@@ -1,4 +1,5 @@
 // Chunks that expire, are pinned, are to be deleted, and follow one another.
+#include <algorithm>
 #include <map>
 #include <random>
 #include <set>
@@ -164,8 +165,9 @@ TEST_P(ChunkStoreLifetimes, PinnedChunksStay) {
   EXPECT_EQ(Delete({chunk.id}), 0);
   const auto stats = store().Stats();
   ASSERT_TRUE(stats.ok()) << stats.status();
-  EXPECT_EQ(stats->pins, 1);
-  EXPECT_EQ(stats->pinned_bytes, 9);
+  // Stats of a tenant's view say nothing of pins.
+  EXPECT_EQ(stats->pins, target().of_tenant() ? 0 : 1);
+  EXPECT_EQ(stats->pinned_bytes, target().of_tenant() ? 0 : 9);
   EXPECT_EQ(Expire(In(50)), 1) << "the pin has ended, so the chunk goes";
   ExpectAbsent(chunk);
   EXPECT_TRUE(Owners(chunk.id).empty());
@@ -214,8 +216,9 @@ TEST_P(ChunkStoreLifetimes, PinsAreListedPageByPage) {
     const auto page = store().ListPins(after, 4);
     ASSERT_TRUE(page.ok()) << page.status();
     for (const ChunkPin& pin : *page) {
-      EXPECT_TRUE(found.empty() || *found.rbegin() < std::make_pair(pin.id, pin.owner));
-      found.emplace(pin.id, pin.owner);
+      EXPECT_TRUE(target().of_tenant() || found.empty() ||
+                  *found.rbegin() < std::make_pair(pin.id, pin.owner));
+      EXPECT_TRUE(found.emplace(pin.id, pin.owner).second) << "listed twice";
       EXPECT_EQ(pin.until, pin.id == TestId(0) ? In(8) : In(7));
     }
     if (page->size() < 4) break;
@@ -269,7 +272,9 @@ TEST_P(ChunkStoreLifetimes, ChildrenAreThoseThatAreStored) {
   const auto children = [&](size_t limit) {
     const auto found = store().Children(parent, limit);
     EXPECT_TRUE(found.ok()) << found.status();
-    return found.value_or(std::vector<ChunkId>());
+    std::vector<ChunkId> ids = found.value_or(std::vector<ChunkId>());
+    if (target().of_tenant()) std::sort(ids.begin(), ids.end());
+    return ids;
   };
   EXPECT_EQ(children(100), std::vector<ChunkId>(expected.begin(), expected.end()));
   EXPECT_EQ(children(2).size(), 2);
