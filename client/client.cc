@@ -131,6 +131,9 @@ class ClientImpl final : public RangeClient {
   absl::StatusOr<ListPage> List(uint32_t page_size, const std::string& page_token,
                                 const absl::optional<ProfileId>& profile) override;
   absl::StatusOr<ServerStats> Stats() override;
+  absl::StatusOr<ScrubPage> Scrub(const std::string& page_token, uint64_t max_bytes,
+                                  bool delete_damaged) override;
+  absl::StatusOr<BackupResult> Backup(const std::string& name) override;
   absl::StatusOr<PingResult> Ping() override {
     return RunPing(channel_, options_.server, options_.rpc_timeout);
   }
@@ -488,6 +491,51 @@ absl::StatusOr<ServerStats> ClientImpl::Stats() {
                                response.chunks_by_level().end());
   stats.chunks_recomputed = response.chunks_recomputed();
   return stats;
+}
+
+absl::StatusOr<ScrubPage> ClientImpl::Scrub(const std::string& page_token, uint64_t max_bytes,
+                                            bool delete_damaged) {
+  v1::ScrubRequest request;
+  request.set_page_token(page_token);
+  request.set_max_bytes(max_bytes);
+  request.set_delete_damaged(delete_damaged);
+  v1::ScrubResponse response;
+  if (absl::Status status = Call("scrub", &v1::KVStream::Stub::Scrub, request, &response);
+      !status.ok()) {
+    return status;
+  }
+  ScrubPage page;
+  page.chunks = response.chunks();
+  page.files = response.files();
+  page.bytes = response.bytes();
+  page.next_page_token = response.next_page_token();
+  for (const v1::ScrubDamage& found : response.damage()) {
+    ScrubDamage damage;
+    if (!found.chunk_id().empty()) {
+      damage.chunk_id.emplace();
+      if (absl::Status status = CopyId(found.chunk_id(), "chunk id", &*damage.chunk_id);
+          !status.ok()) {
+        return status;
+      }
+    }
+    damage.file = found.file();
+    if (found.segment() > 0) damage.level = found.segment() - 1;
+    damage.what = found.what();
+    damage.deleted = found.deleted();
+    page.damage.push_back(std::move(damage));
+  }
+  return page;
+}
+
+absl::StatusOr<BackupResult> ClientImpl::Backup(const std::string& name) {
+  v1::BackupRequest request;
+  request.set_name(name);
+  v1::BackupResponse response;
+  if (absl::Status status = Call("backup", &v1::KVStream::Stub::Backup, request, &response);
+      !status.ok()) {
+    return status;
+  }
+  return BackupResult{response.path(), response.chunks(), response.payload_bytes()};
 }
 
 }  // namespace

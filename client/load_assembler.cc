@@ -146,6 +146,8 @@ absl::Status LoadAssembler::LowerPlan(uint32_t chunk, int level) {
                             ", but ", state.complete_levels, " segments have come"));
   }
   state.planned_level = level;
+  // It has arrived as far as it will.
+  state.first_level = std::min(state.first_level, level);
   if (state.segments.size() > static_cast<size_t>(state.complete_levels)) {
     state.segments.pop_back();
   }

@@ -18,6 +18,7 @@
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
+#include "storage/scrub.h"
 
 namespace kvstream {
 
@@ -38,6 +39,17 @@ struct ChunkInfo {
   uint32_t levels_lost = 0;
   // When the chunk may be removed unasked, to the nanosecond; InfiniteFuture: never.
   absl::Time expires = absl::InfiniteFuture();
+  // Whose chunk it is, at most 64 bytes; empty: nobody's. TenantView sets it, and the ids by which
+  // that tenant's clients know the chunk and its parent: none without a tenant.
+  std::string tenant;
+  absl::optional<ChunkId> outer_id;
+  absl::optional<ChunkId> outer_parent;
+};
+
+// What is stored of one tenant. Exact.
+struct TenantUse {
+  uint64_t chunks = 0;
+  uint64_t payload_bytes = 0;  // segments of all its chunks
 };
 
 // Somebody's word that a chunk is to stay for a while.
@@ -102,9 +114,17 @@ class ChunkHold {
   std::function<void()> release_;
 };
 
+// A page of ScrubInfos.
+struct ScrubbedInfos {
+  std::vector<std::pair<ChunkId, ChunkInfo>> chunks;  // in id order
+  std::vector<DamagedInfo> damaged;
+  absl::optional<ChunkId> next;  // `after` of the next page; none: that was all
+};
+
 struct StoreStats {
   uint64_t chunks = 0;         // may be an estimate where counting would scan
   uint64_t payload_bytes = 0;  // segments of all chunks; may be an estimate
+  uint64_t tenant_chunks = 0;  // chunks that have a tenant
   uint64_t disk_bytes = 0;     // 0 for stores without a disk
   // What the store may hold, of the kind that it bounds: disk_bytes of a store with a disk, else
   // payload. 0: no bound.
@@ -235,11 +255,54 @@ class ChunkStore {
         absl::StrCat("a store of kind ", driver(), " does not know the children of a chunk"));
   }
 
+  // As List, of the chunks of one tenant ("": nobody's). By default it looks at all chunks.
+  virtual absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ListTenant(
+      absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit);
+  // What a tenant has, nothing if it is not known; changes with the chunks, atomically, and
+  // survives with them. Never waits for a medium. UNIMPLEMENTED by default: such a store takes no
+  // quotas.
+  virtual absl::StatusOr<TenantUse> GetTenantUse(absl::string_view tenant) {
+    return absl::UnimplementedError("this store does not count what its tenants have");
+  }
+
   // Profiles: opaque bytes by id, same durability. Put returns false if it existed.
   virtual absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) = 0;
   // NOT_FOUND if absent.
   virtual absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) = 0;
   virtual absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() = 0;
+
+  // Looking for damage. By default what the methods above can tell; a store with a disk reads it
+  // rather than its caches, and leaves these as they are.
+  //
+  // As List, but goes on behind damage, as far as the chunks there can be found.
+  virtual absl::StatusOr<ScrubbedInfos> ScrubInfos(const absl::optional<ChunkId>& after,
+                                                   size_t limit) {
+    ScrubbedInfos page;
+    auto listed = List(after, limit);
+    if (!listed.ok()) return listed.status();
+    if (listed->size() == limit && limit > 0) page.next = listed->back().first;
+    page.chunks = *std::move(listed);
+    return page;
+  }
+  // As ReadSegment.
+  virtual absl::StatusOr<PinnedBytes> ScrubSegment(const ChunkId& id, uint32_t level) {
+    return ReadSegment(id, level);
+  }
+  // Checks the store's own files from `after` on (empty: from the first), until `bytes` are read.
+  // Damage to bytes that no chunk uses any more shows here only.
+  virtual absl::StatusOr<ScrubbedFiles> ScrubFiles(const std::string& after, uint64_t bytes) {
+    return ScrubbedFiles();
+  }
+  // As Delete, also of chunks whose info cannot be read; `payload_bytes` of Stats may then be off
+  // by what nobody can read any more. A Put stores them again.
+  virtual absl::StatusOr<size_t> Discard(absl::Span<const ChunkId> ids) { return Delete(ids); }
+
+  // Makes a copy of the store as it is now in the directory `dir`, which must not exist while its
+  // parent does (FAILED_PRECONDITION). Everything acknowledged before the call is in it, and every
+  // chunk whole. UNIMPLEMENTED where there is nothing on a disk.
+  virtual absl::Status Backup(const std::string& dir) {
+    return absl::UnimplementedError("this store has nothing on a disk to back up");
+  }
 
   virtual absl::StatusOr<StoreStats> Stats() = 0;
   // "rocksdb", "memory".
@@ -254,6 +317,24 @@ class ChunkStore {
     return stored;
   }
 };
+
+inline absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ChunkStore::ListTenant(
+    absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) {
+  constexpr size_t kPage = 1000;
+  std::vector<std::pair<ChunkId, ChunkInfo>> listed;
+  absl::optional<ChunkId> from = after;
+  while (listed.size() < limit) {
+    auto page = List(from, kPage);
+    if (!page.ok()) return page.status();
+    if (page->empty()) break;
+    from = page->back().first;
+    for (auto& chunk : *page) {
+      if (listed.size() == limit) break;
+      if (chunk.second.tenant == tenant) listed.push_back(std::move(chunk));
+    }
+  }
+  return listed;
+}
 
 }  // namespace kvstream
 

@@ -66,6 +66,12 @@ absl::optional<absl::StatusOr<PinnedBytes>> MeasuredStore::TryReadSegment(const 
   return absl::StatusOr<PinnedBytes>(Counted(*std::move(*pinned)));
 }
 
+absl::StatusOr<PinnedBytes> MeasuredStore::ScrubSegment(const ChunkId& id, uint32_t level) {
+  absl::StatusOr<PinnedBytes> pinned = store_->ScrubSegment(id, level);
+  if (!pinned.ok()) return pinned.status();
+  return Counted(*std::move(pinned));
+}
+
 PinnedBytes MeasuredStore::Counted(PinnedBytes pinned) {
   {
     absl::MutexLock lock(&mutex_);
@@ -137,6 +143,12 @@ absl::StatusOr<size_t> MeasuredStore::DeleteSoon(absl::Span<const ChunkId> ids) 
 absl::StatusOr<std::vector<ChunkId>> MeasuredStore::Children(const ChunkId& id, size_t limit) {
   const Timer timer(*this, StoreOperation::kList);
   return store_->Children(id, limit);
+}
+
+absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> MeasuredStore::ListTenant(
+    absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) {
+  const Timer timer(*this, StoreOperation::kList);
+  return store_->ListTenant(tenant, after, limit);
 }
 
 absl::StatusOr<bool> MeasuredStore::PutProfile(const StoredProfileId& id, absl::string_view bytes) {

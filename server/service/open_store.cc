@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "storage/memory/memory_chunk_store.h"
 #include "storage/rados/rados_chunk_store.h"
+#include "storage/rocksdb/restore.h"
 #include "storage/rocksdb/rocksdb_chunk_store.h"
 #include "storage/rocksdb/rocksdb_options.h"
 #include "storage/tiered/open_tier.h"
@@ -78,6 +79,18 @@ absl::StatusOr<std::unique_ptr<ChunkStore>> OpenStore(const ServerOptions& optio
       TieredChunkStore::Create(std::move(rados), *std::move(local));
   if (!tiered.ok()) return tiered.status();
   return std::unique_ptr<ChunkStore>(*std::move(tiered));
+}
+
+absl::StatusOr<std::string> RestoreFromBackup(const ServerOptions& options) {
+  const absl::StatusOr<RestoredStore> restored =
+      RestoreStore(options.restore_from, options.data_dir);
+  if (!restored.ok()) {
+    return absl::Status(restored.status().code(),
+                        absl::StrCat("cannot restore: ", restored.status().message()));
+  }
+  return absl::StrCat("restored ", restored->chunks, " chunks, ", restored->payload_bytes,
+                      " bytes of payload, from ", options.restore_from, " to ", options.data_dir,
+                      "\n");
 }
 
 }  // namespace kvstream

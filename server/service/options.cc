@@ -135,6 +135,10 @@ absl::Status ServerOptions::Validate() const {
     status.Update(
         CheckRange<uint64_t>("capacity-bytes", capacity_bytes, 64 << 20, 1024 * kTerabyte));
   }
+  if (store != StoreKind::kRocksDb && !(backup_dir.empty() && restore_from.empty())) {
+    status.Update(
+        absl::InvalidArgumentError("--backup-dir and --restore-from are for --store rocksdb"));
+  }
   status.Update(CheckRange<uint64_t>("memory-store-bytes", memory_store_bytes, 1, 64 * kTerabyte));
   const bool ceph = store == StoreKind::kRados || store == StoreKind::kTiered;
   if (ceph && (rados_pool.empty() || rados_user.empty())) {
@@ -176,6 +180,9 @@ absl::Status ServerOptions::Validate() const {
   status.Update(CheckRange("client-idle-timeout", client_idle_timeout, absl::Milliseconds(10),
                            absl::Hours(24)));
   status.Update(CheckRange("drain-timeout", drain_timeout, absl::ZeroDuration(), absl::Hours(24)));
+  status.Update(CheckRange("default-ttl", default_ttl, absl::ZeroDuration(), kMaxTtl));
+  status.Update(
+      CheckRange("expiry-interval", expiry_interval, absl::Milliseconds(10), absl::Hours(24)));
   if (status.ok() && put_buffer_bytes < max_chunk_bytes) {
     status = absl::InvalidArgumentError(
         absl::StrCat("--put-buffer-bytes is ", FormatByteSize(put_buffer_bytes),
@@ -219,6 +226,10 @@ const std::vector<OptionField>& OptionFields() {
       ChoiceField<bool>("drop-damaged-log", "true|false",
                         "rocksdb: open a damaged store and lose what follows the damage",
                         &O::drop_damaged_log, {{"true", true}, {"false", false}}),
+      TextField("backup-dir", "DIR", "rocksdb: where kvstreamctl backup may make backups",
+                &O::backup_dir),
+      TextField("restore-from", "DIR", "rocksdb: make --data-dir from this backup, and exit",
+                &O::restore_from),
       SizeField("memory-store-bytes", "most payload that the memory store accepts",
                 &O::memory_store_bytes),
       TextField("rados-conf", "FILE", "rados: ceph.conf; empty: where librados looks for it",
@@ -252,6 +263,10 @@ const std::vector<OptionField>& OptionFields() {
       SizeField("max-chunk-bytes", "largest chunk, all levels together", &O::max_chunk_bytes),
       SizeField("max-profile-bytes", "largest profile", &O::max_profile_bytes),
       SizeField("profile-cache-bytes", "parsed profiles kept in memory", &O::profile_cache_bytes),
+      DelayField("default-ttl", "how long chunks are kept whose upload does not say; 0: for ever",
+                 &O::default_ttl),
+      DelayField("expiry-interval", "how often to look for chunks that have expired",
+                 &O::expiry_interval),
       SizeField("frame-bytes", "payload of one message of a load", &O::frame_bytes),
       SizeField("window-bytes-min", "unacknowledged bytes of a load before any estimate",
                 &O::window_bytes_min),

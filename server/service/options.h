@@ -14,6 +14,9 @@
 
 namespace kvstream {
 
+// Longest time that a chunk may be asked to be kept.
+inline constexpr absl::Duration kMaxTtl = absl::Hours(24 * 36525);  // 100 years
+
 // Tiered: a RocksDB cache of segments before Ceph.
 enum class StoreKind { kRocksDb, kMemory, kRados, kTiered };
 enum class LogFormat { kText, kJson };
@@ -41,6 +44,10 @@ struct ServerOptions {
   bool sync_writes = true;
   // RocksDB: open a store whose log is damaged and lose what follows the damage.
   bool drop_damaged_log = false;
+  // RocksDB: where Backup may make backups; empty: nowhere.
+  std::string backup_dir;
+  // RocksDB: not empty: makes data_dir from this backup and exits.
+  std::string restore_from;
   // Payload that the memory store accepts.
   uint64_t memory_store_bytes = uint64_t{4} << 30;
   // Ceph: ceph.conf (empty: where librados looks), the user without "client.", the pool, the
@@ -73,6 +80,11 @@ struct ServerOptions {
   uint64_t max_profile_bytes = uint64_t{1} << 30;
   // Parsed profiles kept for Put and GetProfile. The newest is kept even if it alone is larger.
   uint64_t profile_cache_bytes = uint64_t{1} << 30;
+
+  // How long chunks are kept whose upload does not say; 0: for ever.
+  absl::Duration default_ttl = absl::ZeroDuration();
+  // How often the server looks for chunks that have expired.
+  absl::Duration expiry_interval = absl::Seconds(5);
 
   // Payload of one SegmentData message.
   uint64_t frame_bytes = uint64_t{1} << 20;

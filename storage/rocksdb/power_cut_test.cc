@@ -63,14 +63,14 @@ class PowerCutTest : public testing::Test {
 };
 
 TEST_F(PowerCutTest, NothingAcknowledgedIsLostAndNothingIsPartial) {
-  constexpr int kRounds = 30;
+  const int rounds = TestRounds(30);
   constexpr uint64_t kThreads = 4;
   std::mt19937_64 random(seed_);
   std::map<uint64_t, bool> acknowledged;  // chunk number -> stored (else deleted)
   std::set<uint64_t> undecided;           // its last operation was cut off
   uint64_t next_number = 0;
   int cuts = 0;
-  for (int round = 0; round < kRounds; ++round) {
+  for (int round = 0; round < rounds; ++round) {
     SCOPED_TRACE(round);
     ASSERT_NO_FATAL_FAILURE(Open());
     fs_->CutPowerAfter(random() % 400);
@@ -125,7 +125,7 @@ TEST_F(PowerCutTest, NothingAcknowledgedIsLostAndNothingIsPartial) {
     undecided.clear();
     fs_->Restart(/*keep_some=*/true);
   }
-  EXPECT_GT(cuts, kRounds / 2);
+  EXPECT_GT(cuts, rounds / 2);
   EXPECT_GT(acknowledged.size(), 100);
 }
 

@@ -8,6 +8,7 @@
 #include <rocksdb/write_batch.h>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -36,8 +37,10 @@
 #include "storage/rocksdb/counted_file_system.h"
 #include "storage/rocksdb/id_claims.h"
 #include "storage/rocksdb/info_cache.h"
+#include "storage/rocksdb/log_mark.h"
 #include "storage/rocksdb/rocksdb_options.h"
 #include "storage/rocksdb/rocksdb_tuning.h"
+#include "storage/rocksdb/store_change.h"
 
 namespace kvstream {
 
@@ -102,9 +105,24 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::StatusOr<std::vector<ChunkPin>> PinsOf(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<size_t> DeleteSoon(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<std::vector<ChunkId>> Children(const ChunkId& id, size_t limit) override;
+  // By an index, so that its cost does not depend on other tenants; "" has none.
+  absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ListTenant(
+      absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) override;
+  absl::StatusOr<TenantUse> GetTenantUse(absl::string_view tenant) override {
+    return counters_.tenant(tenant);
+  }
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
   absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override;
   absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override;
+  // Reads tables past the block cache, as far as their blocks are not in it.
+  absl::StatusOr<ScrubbedInfos> ScrubInfos(const absl::optional<ChunkId>& after,
+                                           size_t limit) override;
+  absl::StatusOr<PinnedBytes> ScrubSegment(const ChunkId& id, uint32_t level) override;
+  // Verifies every block of whole tables, from the disk whatever is cached; at least one table.
+  absl::StatusOr<ScrubbedFiles> ScrubFiles(const std::string& after, uint64_t bytes) override;
+  absl::StatusOr<size_t> Discard(absl::Span<const ChunkId> ids) override;
+  // Flushes, and makes hard links where `dir` is on the same file system, else copies.
+  absl::Status Backup(const std::string& dir) override;
   // Counts are exact and cost nothing: every batch carries its change to them. disk_bytes is that
   // of live tables and logs; with a capacity, of all files but RocksDB's text log.
   absl::StatusOr<StoreStats> Stats() override;
@@ -120,7 +138,7 @@ class RocksDbChunkStore final : public ChunkStore {
   // Checks the version, writes it into an empty store or brings an older one up to it, and loads
   // the counters.
   absl::Status OpenMeta();
-  absl::Status LoadCounters(absl::string_view what);
+  absl::Status LoadCounters();
 
   rocksdb::ColumnFamilyHandle* family(Family family) const { return families_[family]; }
 
@@ -128,10 +146,12 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::StatusOr<absl::optional<ChunkInfo>> GetInfo(const ChunkId& id, absl::string_view what);
   // False if absent.
   absl::StatusOr<bool> Exists(Family in, absl::string_view key, absl::string_view what);
+  // A batch with the log's mark (log_mark.h). Write gives one to any other batch, for a copy of it.
+  rocksdb::WriteBatch NewBatch(size_t reserved_bytes) const;
+  LogMark Mark() const;
   // `change` must be what the batch adds to the stored counters. Without `how` it writes as
   // options_.sync_writes says. UNAVAILABLE for a write that would have to wait and must not.
-  absl::Status Write(rocksdb::WriteBatch* batch, const rocksdb_format::Counters& change,
-                     absl::string_view what,
+  absl::Status Write(rocksdb::WriteBatch* batch, const StoreChange& change, absl::string_view what,
                      const absl::optional<rocksdb::WriteOptions>& how = absl::nullopt);
   // The write alone. ThreadSanitizer cannot see how RocksDB, which is not instrumented, hands the
   // batches of several threads to the one that writes them all; its suppressions name this
@@ -149,6 +169,10 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::optional<absl::StatusOr<PinnedBytes>> Read(const rocksdb::ReadOptions& read,
                                                    const ChunkId& id, uint32_t level);
   absl::StatusOr<size_t> DeleteBatch(absl::Span<const ChunkId> ids);
+  // rocksdb_scrub.cc
+  absl::Status FindChunks(const ChunkId& after, const absl::optional<ChunkId>& before,
+                          ScrubbedInfos* page);
+  absl::StatusOr<bool> DiscardOne(const ChunkId& id);
   // Under the id's claim: a Put of a chunk that is stored.
   absl::Status RenewStored(const ChunkId& id, const ChunkInfo& stored, absl::Time expires);
   // Under the id's claim: writes the levels that `stored` has lost. False if its segments are not
@@ -204,7 +228,7 @@ class RocksDbChunkStore final : public ChunkStore {
   // Removes levels from chunks that nobody holds or has pinned; chunks of which no level is kept
   // are deleted. Reports every chunk to the keeper.
   struct RemovedLevels {
-    rocksdb_format::Counters change;
+    StoreChange change;
     size_t segments = 0;
     size_t chunks = 0;  // that lost any
   };
@@ -239,6 +263,9 @@ class RocksDbChunkStore final : public ChunkStore {
   bool resuming_ ABSL_GUARDED_BY(resume_mutex_) = false;
   absl::Time next_resume_ ABSL_GUARDED_BY(resume_mutex_) = absl::InfinitePast();
 
+  // Sequence numbers: what was there when the store was opened, and what is known to be synced.
+  uint64_t settled_sequence_ = 0;
+  std::atomic<uint64_t> synced_sequence_{0};
   std::atomic<uint64_t> expired_{0};
   // Deletions of an earlier run could not be completed: Expire tries again.
   std::atomic<bool> deletions_left_{false};
@@ -248,8 +275,7 @@ class RocksDbChunkStore final : public ChunkStore {
   // No entry of `expiry` is before it.
   absl::Time swept_to_ ABSL_GUARDED_BY(lifetime_mutex_) = absl::InfinitePast();
 
-  absl::Mutex counters_mutex_;
-  rocksdb_format::Counters counters_ ABSL_GUARDED_BY(counters_mutex_);
+  StoreCounters counters_;
 };
 
 }  // namespace kvstream

@@ -5,8 +5,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
+#include <string>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "storage/rocksdb/chunk_record_format.h"
@@ -16,14 +19,44 @@
 namespace kvstream {
 namespace {
 
+// The oldest log that RocksDB still needs, 0 if that cannot be told. Older ones, whose content is
+// in tables, may lie around after a crash, and may never have been synced. Replays the logs.
+uint64_t FirstLogNeeded(rocksdb::DBOptions db_options,
+                        const std::vector<rocksdb::ColumnFamilyDescriptor>& families,
+                        const std::string& data_dir) {
+  std::vector<std::string> names;
+  if (!rocksdb::DB::ListColumnFamilies(db_options, data_dir, &names).ok()) return 0;
+  std::vector<rocksdb::ColumnFamilyDescriptor> present;
+  for (const auto& family : families) {
+    if (std::count(names.begin(), names.end(), family.name) > 0) present.push_back(family);
+  }
+  db_options.listeners.clear();
+  db_options.sst_file_manager.reset();
+  rocksdb::DB* opened = nullptr;
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  if (!rocksdb::DB::OpenForReadOnly(db_options, data_dir, present, &handles, &opened).ok()) {
+    return 0;
+  }
+  const std::unique_ptr<rocksdb::DB> db(opened);
+  uint64_t number = 0;
+  if (!db->GetIntProperty(rocksdb::DB::Properties::kMinLogNumberToKeep, &number)) number = 0;
+  for (auto* handle : handles) db->DestroyColumnFamilyHandle(handle).PermitUncheckedError();
+  return number;
+}
+
 // Holds RocksDB's own lock, so that the logs are not checked while another process writes them.
 absl::Status CheckLogsLocked(const rocksdb::DBOptions& db_options,
+                             const std::vector<rocksdb::ColumnFamilyDescriptor>& families,
                              const RocksDbChunkStoreOptions& options, absl::string_view what) {
   const std::string path = absl::StrCat(options.data_dir, "/LOCK");
   rocksdb::FileLock* lock = nullptr;
   const rocksdb::Status locked = db_options.env->LockFile(path, &lock);
   if (!locked.ok()) return FromRocksDb(locked, what);
-  const absl::StatusOr<LogVerdict> verdict = CheckLogs(db_options.env, options.data_dir);
+  absl::StatusOr<LogVerdict> verdict = CheckLogs(db_options.env, options.data_dir);
+  if (verdict.ok() && verdict->state == LogState::kDamagedBeforeEnd) {
+    verdict = CheckLogs(db_options.env, options.data_dir,
+                        FirstLogNeeded(db_options, families, options.data_dir));
+  }
   const rocksdb::Status unlocked = db_options.env->UnlockFile(lock);
   if (!verdict.ok()) return verdict.status();
   if (!unlocked.ok()) return FromRocksDb(unlocked, what);
@@ -32,24 +65,6 @@ absl::Status CheckLogsLocked(const rocksdb::DBOptions& db_options,
       what, ": its log ", verdict->file, " is damaged at byte ", verdict->offset,
       " and records follow, so acknowledged writes would be lost: restore the store from a copy, "
       "or set drop_damaged_log once to go on without what was written after the damage"));
-}
-
-// Call after a successful open with the logs that were there before it. The open has flushed what
-// it found in them (avoid_flush_during_recovery is off) and noted in the manifest that it reads
-// them no more, but where they held nothing intact it leaves the files until some later flush. A
-// torn one must not stay: to the next check what is written from now on would look like records
-// behind damage.
-absl::Status DeleteRecoveredLogs(rocksdb::Env* env, const std::string& data_dir,
-                                 const std::vector<std::pair<uint64_t, std::string>>& logs,
-                                 absl::string_view what) {
-  for (const auto& [number, name] : logs) {
-    const std::string path = absl::StrCat(data_dir, "/", name);
-    const rocksdb::Status status = env->DeleteFile(path);
-    if (status.ok() || status.IsNotFound() || status.IsPathNotFound()) continue;
-    if (env->FileExists(path).IsNotFound()) continue;
-    return FromRocksDb(status, absl::StrCat(what, ": deleting ", name));
-  }
-  return absl::OkStatus();
 }
 
 absl::Status CheckFamilies(const rocksdb::DBOptions& db_options,
@@ -117,15 +132,9 @@ absl::StatusOr<OpenedDb> OpenDb(const rocksdb::DBOptions& db_options,
   // Without synced writes a crash of the machine may tear the log anywhere; what lies before that
   // is all that there is.
   if (options.sync_writes && !options.drop_damaged_log) {
-    if (absl::Status status = CheckLogsLocked(db_options, options, what); !status.ok()) {
+    if (absl::Status status = CheckLogsLocked(db_options, families, options, what); !status.ok()) {
       return status;
     }
-  }
-  absl::StatusOr<std::vector<std::pair<uint64_t, std::string>>> logs =
-      std::vector<std::pair<uint64_t, std::string>>();
-  if (db_options.env->FileExists(options.data_dir).ok()) {
-    logs = ListLogs(db_options.env, options.data_dir);
-    if (!logs.ok()) return logs.status();
   }
   OpenedDb opened;
   rocksdb::DB* db = nullptr;
@@ -133,13 +142,6 @@ absl::StatusOr<OpenedDb> OpenDb(const rocksdb::DBOptions& db_options,
       rocksdb::DB::Open(db_options, options.data_dir, families, &opened.families, &db);
   opened.db.reset(db);
   if (!status.ok()) return FromRocksDb(status, what);
-  if (absl::Status deleted = DeleteRecoveredLogs(db_options.env, options.data_dir, *logs, what);
-      !deleted.ok()) {
-    for (rocksdb::ColumnFamilyHandle* handle : opened.families) {
-      opened.db->DestroyColumnFamilyHandle(handle).PermitUncheckedError();
-    }
-    return deleted;
-  }
   return opened;
 }
 
