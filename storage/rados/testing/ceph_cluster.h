@@ -41,7 +41,7 @@ class CephCluster {
 
   // SIGKILL; the process is gone on return. The cluster notices within seconds.
   void KillOsd(int osd);
-  // SIGSTOP and SIGCONT: an OSD or monitor that does not answer.
+  // SIGSTOP and SIGCONT: an OSD or monitor that does not answer, from the return on.
   void StopOsd(int osd);
   void ContinueOsd(int osd);
   void StopMonitor();
