@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <random>
+#include <set>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/escaping.h"
@@ -23,7 +24,8 @@ using rados_format::Generation;
 // As many as the index bears before it says that it is too contended.
 constexpr int kPutAttempts = 1000;
 // Whoever sweeps is alone for so long, or until it is done.
-constexpr int kSweepLockSeconds = 300;
+constexpr absl::Duration kSweepLockTime = absl::Minutes(5);
+constexpr absl::Duration kExpiryLockTime = absl::Minutes(1);
 constexpr char kSweepLock[] = "sweep";
 
 // Unguessable is not needed; that no two are ever the same is.
@@ -43,7 +45,7 @@ bool Restore(const DataRecord& stored, DataRecord* given) {
   // The whole chunk is written anew, but the levels that loads have seen must stay what they were.
   if (!std::equal(stored.hashes.begin(), stored.hashes.end(), given->hashes.begin())) return false;
   given->info.created = stored.info.created;
-  given->info.expires = stored.info.expires;
+  given->info.expires = std::max(stored.info.expires, given->info.expires);
   given->info.model = stored.info.model;
   given->info.levels_lost =
       static_cast<uint32_t>(stored.info.levels_lost + stored.info.segment_bytes.size() -
@@ -174,6 +176,8 @@ absl::StatusOr<bool> RadosChunkStore::PutIn(RadosIndex* index, absl::string_view
   DataRecord given;
   given.generation = NewGeneration();
   given.info = info;
+  given.info.created = WholeNanos(info.created);
+  given.info.expires = WholeNanos(info.expires);
   for (absl::string_view segment : segments) {
     given.hashes.push_back(rados_format::HashBytes(segment));
   }
@@ -194,7 +198,12 @@ absl::StatusOr<bool> RadosChunkStore::PutIn(RadosIndex* index, absl::string_view
     DataRecord record = given;
     if (seen->record.has_value() && !Restore(*seen->record, &record)) {
       discard();
-      return false;
+      if (seen->record->info.expires >= info.expires) return false;
+      const absl::StatusOr<size_t> renewed = Renew({id}, info.expires);
+      if (!renewed.ok()) return renewed.status();
+      if (*renewed > 0) return false;
+      upload.clear();  // deleted in between
+      continue;
     }
     if (upload.empty()) {
       absl::StatusOr<std::string> announced =
@@ -346,9 +355,10 @@ absl::optional<SegmentVersion> RadosChunkStore::TryVersion(const ChunkId& id, ui
 }
 
 absl::StatusOr<size_t> RadosChunkStore::Delete(absl::Span<const ChunkId> ids) {
-  const auto deleted = chunks_->Change("Delete", ids, [](const DataRecord& record) {
+  const auto deleted = chunks_->Change("Delete", ids, [](const ChunkId&, const DataRecord& record) {
     RadosIndexChange change;
-    change.retired = {GarbageState::kRetired, 0, PayloadBytes(record.info)};
+    change.retired =
+        rados_format::GarbageRecord{GarbageState::kRetired, 0, PayloadBytes(record.info)};
     return absl::make_optional(change);
   });
   for (const ChunkId& id : ids) held_.Forget(id);
@@ -359,14 +369,15 @@ absl::StatusOr<size_t> RadosChunkStore::Trim(absl::Span<const ChunkId> ids, uint
   if (absl::Status status = ValidateTrim(keep_levels); !status.ok()) return status;
   const std::vector<ChunkId> removable = holds_.BeginRemoval(ids);
   const auto changed = chunks_->Change(
-      "Trim", removable, [&](const DataRecord& record) -> absl::optional<RadosIndexChange> {
+      "Trim", removable,
+      [&](const ChunkId&, const DataRecord& record) -> absl::optional<RadosIndexChange> {
         if (record.info.segment_bytes.size() <= keep_levels) return absl::nullopt;
         RadosIndexChange change;
         change.record = record;
         TrimInfo(&change.record->info, keep_levels);
         change.record->hashes.resize(keep_levels);
-        change.retired = {GarbageState::kRetired, PayloadBytes(change.record->info),
-                          PayloadBytes(record.info)};
+        change.retired = rados_format::GarbageRecord{
+            GarbageState::kRetired, PayloadBytes(change.record->info), PayloadBytes(record.info)};
         return change;
       });
   holds_.EndRemoval(removable);
@@ -414,17 +425,68 @@ absl::StatusOr<StoreStats> RadosChunkStore::Stats() {
   StoreStats stats;
   stats.chunks = counters->chunks;
   stats.payload_bytes = counters->payload_bytes;
+  stats.expired_chunks = expired_chunks_.load();
   return stats;
+}
+
+absl::StatusOr<size_t> RadosChunkStore::Renew(absl::Span<const ChunkId> ids, absl::Time expires) {
+  constexpr absl::string_view kWhat = "Renew";
+  if (absl::Status status = ValidateExpires(kWhat, expires); !status.ok()) return status;
+  expires = WholeNanos(expires);
+  std::set<ChunkId> stored;
+  const auto changed = chunks_->Change(
+      kWhat, ids,
+      [&](const ChunkId& id, const DataRecord& record) -> absl::optional<RadosIndexChange> {
+        stored.insert(id);
+        if (record.info.expires >= expires) return absl::nullopt;
+        RadosIndexChange change;
+        change.record = record;
+        change.record->info.expires = expires;
+        return change;
+      });
+  if (!changed.ok()) return changed.status();
+  return stored.size();
+}
+
+absl::StatusOr<size_t> RadosChunkStore::Expire(absl::Time now, size_t limit) {
+  constexpr absl::string_view kWhat = "Expire";
+  if (limit == 0) return 0;
+  const absl::StatusOr<bool> alone = Lock(kWhat, rados_format::kExpiryLock, kExpiryLockTime);
+  if (!alone.ok()) return alone.status();
+  if (!*alone) return 0;
+  const absl::StatusOr<std::vector<ChunkId>> due = chunks_->Due(kWhat, now, limit);
+  if (!due.ok()) return due.status();
+  const std::vector<ChunkId> removable = holds_.BeginRemoval(*due);
+  const auto expired = chunks_->Change(
+      kWhat, removable,
+      [&](const ChunkId&, const DataRecord& record) -> absl::optional<RadosIndexChange> {
+        if (record.info.expires > now) return absl::nullopt;
+        RadosIndexChange change;
+        change.retired =
+            rados_format::GarbageRecord{GarbageState::kRetired, 0, PayloadBytes(record.info)};
+        return change;
+      });
+  holds_.EndRemoval(removable);
+  if (expired.ok()) expired_chunks_ += *expired;
+  return expired;
+}
+
+absl::StatusOr<bool> RadosChunkStore::Lock(absl::string_view what, const char* lock,
+                                           absl::Duration time) {
+  timeval duration = absl::ToTimeval(time);
+  const int rc =
+      rados_lock_exclusive(pool_->io(), rados_format::kSweepObject, lock, lock_cookie_.c_str(),
+                           "kvstreamd", &duration, LIBRADOS_LOCK_FLAG_MAY_RENEW);
+  if (rc == -EBUSY) return false;
+  if (rc < 0 && rc != -EEXIST) return RadosError(rc, what);
+  return true;
 }
 
 absl::StatusOr<size_t> RadosChunkStore::CollectGarbage() {
   constexpr absl::string_view kWhat = "sweeping the pool";
-  timeval duration = {kSweepLockSeconds, 0};
-  const int rc = rados_lock_exclusive(pool_->io(), rados_format::kSweepObject, kSweepLock,
-                                      lock_cookie_.c_str(), "kvstreamd", &duration,
-                                      LIBRADOS_LOCK_FLAG_MAY_RENEW);
-  if (rc == -EBUSY) return 0;
-  if (rc < 0 && rc != -EEXIST) return RadosError(rc, kWhat);
+  const absl::StatusOr<bool> alone = Lock(kWhat, kSweepLock, kSweepLockTime);
+  if (!alone.ok()) return alone.status();
+  if (!*alone) return 0;
   const absl::Time now = options_.clock();
   size_t removed = 0;
   absl::Status status;

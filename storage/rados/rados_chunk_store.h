@@ -3,6 +3,7 @@
 #ifndef KVSTREAM_STORAGE_RADOS_RADOS_CHUNK_STORE_H_
 #define KVSTREAM_STORAGE_RADOS_RADOS_CHUNK_STORE_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -80,6 +81,10 @@ class RadosChunkStore final : public VersionedChunkStore {
   void Touch(absl::Span<const ChunkId> ids) override {}
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
       const absl::optional<ChunkId>& after, size_t limit) override;
+  // Over all daemons: of those that call this one does it, and the others remove nothing until it
+  // has not for a minute.
+  absl::StatusOr<size_t> Expire(absl::Time now, size_t limit) override;
+  absl::StatusOr<size_t> Renew(absl::Span<const ChunkId> ids, absl::Time expires) override;
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
   absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override;
   absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override;
@@ -109,6 +114,8 @@ class RadosChunkStore final : public VersionedChunkStore {
                                      uint32_t level);
   absl::StatusOr<PinnedBytes> ReadLevel(absl::string_view what, const ChunkId& id,
                                         const rados_format::DataRecord& record, uint32_t level);
+  // Whether this daemon has a lock of the sweeps, from now on for so long.
+  absl::StatusOr<bool> Lock(absl::string_view what, const char* lock, absl::Duration time);
   void SweepUntilClosed();
   bool closing() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return closing_; }
 
@@ -120,6 +127,7 @@ class RadosChunkStore final : public VersionedChunkStore {
   HoldTable holds_;
   HeldRecords held_;
   std::string lock_cookie_;
+  std::atomic<uint64_t> expired_chunks_{0};
   mutable absl::Mutex mutex_;
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread sweeper_;

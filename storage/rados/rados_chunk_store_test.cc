@@ -263,6 +263,43 @@ TEST_F(RadosChunkStoreTest, UploadsOfDaemonsThatDiedAreRemoved) {
   EXPECT_EQ(Read(*store, chunk.id, 1), chunk.segments[1]);
 }
 
+TEST_F(RadosChunkStoreTest, ChunksExpireOverAllDaemons) {
+  const auto a = Open(), b = Open();
+  const absl::Time start = options_.clock();
+  TestChunk soon = MakeTestChunk(1), later = MakeTestChunk(2), never = MakeTestChunk(3),
+            past = MakeTestChunk(4), held = MakeTestChunk(5);
+  soon.info.expires = start + absl::Seconds(10);
+  later.info.expires = start + absl::Seconds(20) + absl::Nanoseconds(1);
+  past.info.expires = absl::FromUnixSeconds(-5);
+  held.info.expires = start;
+  for (const TestChunk& chunk : {soon, later, never, past, held}) EXPECT_TRUE(Put(*b, chunk));
+  ChunkHold hold = a->Hold({held.id});
+  EXPECT_EQ(a->Expire(start + absl::Seconds(1), 10).value_or(9), 1);
+  EXPECT_FALSE(Has(*a, past));
+  EXPECT_TRUE(Has(*a, held));
+  EXPECT_EQ(b->Expire(start + absl::Seconds(10), 10).value_or(9), 0) << "the other one does it";
+  EXPECT_EQ(a->Expire(start + absl::Seconds(10), 10).value_or(9), 1);
+  EXPECT_FALSE(Has(*a, soon));
+  hold = ChunkHold();
+  EXPECT_EQ(a->Expire(start + absl::Seconds(10), 10).value_or(9), 1);
+
+  // Putting again and renewing extend, on any daemon, and never shorten.
+  later.info.expires = start + absl::Seconds(30);
+  EXPECT_FALSE(Put(*b, later));
+  EXPECT_EQ(b->Renew({later.id, TestId(99)}, start + absl::Seconds(25)).value_or(9), 1);
+  EXPECT_EQ(a->Expire(start + absl::Seconds(29), 10).value_or(9), 0);
+  EXPECT_EQ(a->Renew({later.id, never.id}, start + absl::Seconds(40)).value_or(9), 2);
+  EXPECT_EQ(a->Expire(start + absl::Seconds(39), 10).value_or(9), 0);
+  EXPECT_TRUE(Has(*a, later));
+  EXPECT_EQ(a->GetInfos({later.id})->front()->expires, start + absl::Seconds(40));
+  EXPECT_EQ(a->Expire(start + absl::Seconds(40), 0).value_or(9), 0);
+  EXPECT_EQ(a->Expire(start + absl::Seconds(40), 10).value_or(9), 1);
+  EXPECT_TRUE(Has(*a, never));
+  EXPECT_EQ(a->Stats()->chunks, 1);
+  EXPECT_EQ(a->Stats()->expired_chunks, 4);
+  EXPECT_TRUE(absl::IsInvalidArgument(a->Renew({never.id}, absl::InfinitePast()).status()));
+}
+
 TEST_F(RadosChunkStoreTest, OnlyOneDaemonSweepsAtATime) {
   const auto store = Open();
   const TestChunk chunk = MakeTestChunk(1);

@@ -19,6 +19,7 @@ constexpr size_t kHeaderBytes = 12;
 constexpr uint8_t kDataVersion = 1;
 constexpr size_t kDataHeaderBytes = 20;
 constexpr size_t kGarbageBytes = 17;
+constexpr uint64_t kSignBit = uint64_t{1} << 63;
 
 void Append(uint64_t value, size_t bytes, std::string* out) {
   for (size_t i = 0; i < bytes; ++i) out->push_back(static_cast<char>(value >> (8 * i)));
@@ -191,6 +192,23 @@ absl::StatusOr<GarbageKey> DecodeGarbageKey(absl::string_view key) {
                     nanos <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
   if (!good) return Damaged("garbage key", "it is not one");
   decoded.since = absl::FromUnixNanos(static_cast<int64_t>(nanos));
+  return decoded;
+}
+
+std::string EncodeExpiryKey(const ExpiryKey& key) {
+  // Times before 1970 come before the others.
+  const uint64_t nanos = static_cast<uint64_t>(absl::ToUnixNanos(key.expires)) ^ kSignBit;
+  return absl::StrCat(kExpiryPrefix, Hex(nanos), Hex(key.id));
+}
+
+absl::StatusOr<ExpiryKey> DecodeExpiryKey(absl::string_view key) {
+  ExpiryKey decoded;
+  uint64_t nanos = 0;
+  const bool good = key.substr(0, 1) == kExpiryPrefix &&
+                    (key.remove_prefix(1), TakeHexNumber(&key, &nanos)) &&
+                    TakeHex(&key, &decoded.id) && key.empty();
+  if (!good) return Damaged("expiry key", "it is not one");
+  decoded.expires = absl::FromUnixNanos(static_cast<int64_t>(nanos ^ kSignBit));
   return decoded;
 }
 

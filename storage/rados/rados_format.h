@@ -10,6 +10,7 @@
 // Keys of an index object:
 //   c<id>                a stored chunk or profile: DataRecord
 //   n                    Counters of the chunks of this shard (chunk_record_format.h)
+//   e<time><id>          a stored chunk that expires then: "1"
 //   g<time><id><generation><keep bytes>   data that is not, or no longer, needed: GarbageRecord
 // Ids, generations and numbers in names are hexadecimal of fixed width, so that names sort as they
 // do.
@@ -37,6 +38,8 @@ inline constexpr char kProfilesIndex[] = "index.profiles";
 inline constexpr char kCountersKey[] = "n";
 inline constexpr char kDataPrefix[] = "c";
 inline constexpr char kGarbagePrefix[] = "g";
+inline constexpr char kExpiryPrefix[] = "e";
+inline constexpr char kExpiryLock[] = "expiry";  // of kSweepObject: who holds it expires chunks
 
 // A payload is cut into objects of this many bytes, the last shorter: below Ceph's limits for an
 // object and a write, and few enough that most chunks are one object.
@@ -98,6 +101,14 @@ struct GarbageKey {
 };
 std::string EncodeGarbageKey(const GarbageKey& key);
 absl::StatusOr<GarbageKey> DecodeGarbageKey(absl::string_view key);
+
+// Sorts by time, then id. The time is whole nanoseconds of 64 bits.
+struct ExpiryKey {
+  absl::Time expires;
+  ChunkId id;
+};
+std::string EncodeExpiryKey(const ExpiryKey& key);
+absl::StatusOr<ExpiryKey> DecodeExpiryKey(absl::string_view key);
 
 std::string DataKey(const ChunkId& id);
 absl::StatusOr<ChunkId> DecodeDataKey(absl::string_view key);

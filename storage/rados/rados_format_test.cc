@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <random>
 
 #include "absl/strings/escaping.h"
@@ -136,6 +137,22 @@ TEST(RadosFormatTest, GarbageSortsByTimeAndComesBack) {
   EXPECT_FALSE(DecodeGarbage(EncodeGarbage({GarbageState{7}, 3, 10})).ok());
   EXPECT_FALSE(DecodeGarbage(EncodeGarbage({GarbageState::kRetired, 11, 10})).ok());
   EXPECT_FALSE(DecodeGarbage(EncodeGarbage({GarbageState::kRetired, 0, ~uint64_t{0}})).ok());
+}
+
+TEST(RadosFormatTest, ExpirySortsByTimeAlsoBefore1970) {
+  std::string last;
+  for (int64_t nanos : {std::numeric_limits<int64_t>::min() + 1, int64_t{-1}, int64_t{0},
+                        int64_t{7}, std::numeric_limits<int64_t>::max() - 1}) {
+    const std::string key = EncodeExpiryKey({absl::FromUnixNanos(nanos), TestId(3)});
+    EXPECT_LT(last, key);
+    last = key;
+    const auto decoded = DecodeExpiryKey(key);
+    ASSERT_TRUE(decoded.ok()) << decoded.status();
+    EXPECT_EQ(absl::ToUnixNanos(decoded->expires), nanos);
+    EXPECT_EQ(decoded->id, TestId(3));
+    EXPECT_FALSE(DecodeExpiryKey(key.substr(1)).ok());
+    EXPECT_FALSE(DecodeExpiryKey(key + "0").ok());
+  }
 }
 
 TEST(RadosFormatTest, ShardsAreInTheOrderOfIds) {

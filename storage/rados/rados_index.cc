@@ -46,6 +46,21 @@ absl::StatusOr<Counters> DecodeCounters(absl::string_view bytes) {
   return rocksdb_format::DecodeCounters(bytes);
 }
 
+// Keeps the keys beside a record in step with it; null: no record.
+void Reindex(const ChunkId& id, const DataRecord* before, const DataRecord* after,
+             OmapWrite* write) {
+  const auto expires = [](const DataRecord* record) {
+    return record == nullptr ? absl::InfiniteFuture() : record->info.expires;
+  };
+  if (expires(before) == expires(after)) return;
+  if (expires(before) != absl::InfiniteFuture()) {
+    write->remove.push_back(rados_format::EncodeExpiryKey({expires(before), id}));
+  }
+  if (expires(after) != absl::InfiniteFuture()) {
+    write->set.emplace_back(rados_format::EncodeExpiryKey({expires(after), id}), "1");
+  }
+}
+
 absl::Status TooContended(absl::string_view what) {
   return absl::UnavailableError(
       absl::StrCat(what, ": other writers of the same part of the index were faster ", kAttempts,
@@ -211,6 +226,7 @@ absl::StatusOr<bool> RadosIndex::Commit(absl::string_view what, const ChunkId& i
   }
   write.set.emplace_back(rados_format::kCountersKey, rocksdb_format::EncodeCounters(*counters));
   write.set.emplace_back(key, rados_format::EncodeData(record));
+  Reindex(id, seen.record.has_value() ? &*seen.record : nullptr, &record, &write);
   const absl::Status status = pool_->Write(what, &writes);
   cache_.Erase(id);  // also if nobody knows whether it was written
   if (!status.ok()) return status;
@@ -227,7 +243,7 @@ absl::Status RadosIndex::Withdraw(absl::string_view what, const ChunkId& id,
 
 absl::StatusOr<size_t> RadosIndex::Change(
     absl::string_view what, absl::Span<const ChunkId> ids,
-    absl::FunctionRef<absl::optional<RadosIndexChange>(const DataRecord&)> change) {
+    absl::FunctionRef<absl::optional<RadosIndexChange>(const ChunkId&, const DataRecord&)> change) {
   size_t changed = 0;
   std::vector<ChunkId> sorted(ids.begin(), ids.end());
   std::sort(sorted.begin(), sorted.end());
@@ -262,7 +278,7 @@ absl::StatusOr<size_t> RadosIndex::Change(
           const ChunkId& id = in_shard[k - 1];
           const absl::StatusOr<DataRecord> record = Decode(what, id, read.values[k]);
           if (!record.ok()) return record.status();
-          const absl::optional<RadosIndexChange> wanted = change(*record);
+          const absl::optional<RadosIndexChange> wanted = change(id, *record);
           if (!wanted.has_value()) continue;
           ++count;
           write.expected.emplace_back(read.keys[k], read.values[k]);
@@ -273,9 +289,11 @@ absl::StatusOr<size_t> RadosIndex::Change(
           } else {
             write.remove.push_back(read.keys[k]);
           }
+          Reindex(id, &*record, wanted->record.has_value() ? &*wanted->record : nullptr, &write);
+          if (!wanted->retired.has_value()) continue;
           write.set.emplace_back(rados_format::EncodeGarbageKey({clock_(), id, record->generation,
-                                                                 wanted->retired.keep_bytes}),
-                                 rados_format::EncodeGarbage(wanted->retired));
+                                                                 wanted->retired->keep_bytes}),
+                                 rados_format::EncodeGarbage(*wanted->retired));
         }
         if (count == 0) {
           todo.erase(read.object);
@@ -335,6 +353,31 @@ absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RadosIndex::List(
     breadth = listed.size() == before ? std::min<size_t>(2 * breadth, 64) : 1;
   }
   return listed;
+}
+
+absl::StatusOr<std::vector<ChunkId>> RadosIndex::Due(absl::string_view what, absl::Time now,
+                                                     size_t limit) {
+  std::vector<ChunkId> due;
+  std::vector<OmapList> lists;
+  for (const std::string& object : objects_) {
+    lists.push_back({object,
+                     rados_format::kExpiryPrefix,
+                     rados_format::kExpiryPrefix,
+                     std::min(limit, kIdsAtATime),
+                     {},
+                     false});
+  }
+  if (absl::Status status = pool_->List(what, &lists); !status.ok()) return status;
+  for (const OmapList& list : lists) {
+    for (const auto& [name, value] : list.entries) {
+      if (due.size() == limit) return due;
+      const absl::StatusOr<rados_format::ExpiryKey> key = rados_format::DecodeExpiryKey(name);
+      if (!key.ok()) return key.status();
+      if (key->expires > now) break;
+      due.push_back(key->id);
+    }
+  }
+  return due;
 }
 
 absl::StatusOr<Counters> RadosIndex::Count(absl::string_view what) {

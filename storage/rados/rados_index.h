@@ -34,11 +34,11 @@ struct RadosIndexEntry {
   bool upload_alive = false;  // the upload asked for is still announced
 };
 
-// What becomes of a stored record: another one, or none; and of which data nothing, or only the
-// first bytes, are needed from now on.
+// What becomes of a stored record: another one, or none; and whether nothing, or only the first
+// bytes, of its data are needed from now on.
 struct RadosIndexChange {
   absl::optional<rados_format::DataRecord> record;
-  rados_format::GarbageRecord retired;
+  absl::optional<rados_format::GarbageRecord> retired;
 };
 
 // Thread-safe. Methods block for the pool. `what` opens the message of errors.
@@ -79,9 +79,13 @@ class RadosIndex {
 
   // Asks for what becomes of those of `ids` that are stored (each once, maybe again if another
   // writer was first), and does it; returns how many changed. Ids may repeat.
-  absl::StatusOr<size_t> Change(
-      absl::string_view what, absl::Span<const ChunkId> ids,
-      absl::FunctionRef<absl::optional<RadosIndexChange>(const rados_format::DataRecord&)> change);
+  absl::StatusOr<size_t> Change(absl::string_view what, absl::Span<const ChunkId> ids,
+                                absl::FunctionRef<absl::optional<RadosIndexChange>(
+                                    const ChunkId&, const rados_format::DataRecord&)>
+                                    change);
+
+  // Up to `limit` ids of chunks that expire at `now` or before; some of the earliest.
+  absl::StatusOr<std::vector<ChunkId>> Due(absl::string_view what, absl::Time now, size_t limit);
 
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
       absl::string_view what, const absl::optional<ChunkId>& after, size_t limit);

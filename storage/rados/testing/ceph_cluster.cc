@@ -66,6 +66,12 @@ void End(pid_t* pid) {
   *pid = 0;
 }
 
+// The signal is on its way when kill returns; all threads stand still when the parent is told.
+void Stop(pid_t pid) {
+  kill(pid, SIGSTOP);
+  waitpid(pid, nullptr, WUNTRACED);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CephCluster>> CephCluster::Start() {
@@ -288,9 +294,9 @@ RadosPoolOptions CephCluster::Options(const std::string& name_space) const {
 }
 
 void CephCluster::KillOsd(int osd) { End(&osds_[osd]); }
-void CephCluster::StopOsd(int osd) { kill(osds_[osd], SIGSTOP); }
+void CephCluster::StopOsd(int osd) { Stop(osds_[osd]); }
 void CephCluster::ContinueOsd(int osd) { kill(osds_[osd], SIGCONT); }
-void CephCluster::StopMonitor() { kill(monitor_, SIGSTOP); }
+void CephCluster::StopMonitor() { Stop(monitor_); }
 void CephCluster::ContinueMonitor() { kill(monitor_, SIGCONT); }
 
 }  // namespace kvstream

@@ -36,9 +36,12 @@ class CephCluster {
   // Of that pool.
   RadosPoolOptions Options(const std::string& name_space) const;
 
+  // 0 once killed.
+  pid_t osd_pid(int osd) const { return osds_[osd]; }
+
   // SIGKILL; the process is gone on return. The cluster notices within seconds.
   void KillOsd(int osd);
-  // SIGSTOP and SIGCONT: an OSD or monitor that does not answer.
+  // SIGSTOP and SIGCONT: an OSD or monitor that does not answer, from the return on.
   void StopOsd(int osd);
   void ContinueOsd(int osd);
   void StopMonitor();
