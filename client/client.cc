@@ -7,9 +7,11 @@
 #include <grpcpp/support/channel_arguments.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "client/client_factory.h"
 #include "client/cuda_chunk_decoder.h"
@@ -19,6 +21,7 @@
 #include "client/device_decoder_pool.h"
 #include "client/device_encode.h"
 #include "client/encode_pipeline.h"
+#include "client/failover_client.h"
 #include "client/farewell.h"
 #include "client/health_rpc.h"
 #include "client/load_rpc.h"
@@ -55,7 +58,7 @@ absl::Duration FromProto(const google::protobuf::Duration& duration) {
   return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
 }
 
-class ClientImpl final : public Client {
+class ClientImpl final : public RangeClient {
  public:
   ClientImpl(Options options, DeviceChunkDecoderFactory device_decoders,
              DeviceEncoderFactory device_encoders)
@@ -99,7 +102,19 @@ class ClientImpl final : public Client {
 
   absl::StatusOr<LoadResult> Load(std::shared_ptr<const Profile> profile,
                                   const ContextIdentity& identity, absl::Span<const int32_t> tokens,
-                                  const LoadOptions& options, const MutableKvView& out) override;
+                                  const LoadOptions& options, const MutableKvView& out) override {
+    LoadRange whole;
+    whole.began = MonotonicNow();
+    whole.end_chunk = std::numeric_limits<uint32_t>::max();
+    return LoadRangeOf(std::move(profile), identity, tokens, options, out, whole, nullptr);
+  }
+  absl::StatusOr<LoadResult> LoadChunks(std::shared_ptr<const Profile> profile,
+                                        const ContextIdentity& identity,
+                                        absl::Span<const int32_t> tokens,
+                                        const LoadOptions& options, const MutableKvView& out,
+                                        LoadRange* range) override {
+    return LoadRangeOf(std::move(profile), identity, tokens, options, out, *range, &range->kept);
+  }
 
   absl::StatusOr<LoadResult> LoadToDevice(std::shared_ptr<const Profile> profile,
                                           const ContextIdentity& identity,
@@ -144,6 +159,12 @@ class ClientImpl final : public Client {
                                        const ContextIdentity& identity,
                                        absl::Span<const int32_t> tokens, EncodeWork work,
                                        const std::function<void(int64_t)>& progress);
+  absl::StatusOr<LoadResult> LoadRangeOf(std::shared_ptr<const Profile> profile,
+                                         const ContextIdentity& identity,
+                                         absl::Span<const int32_t> tokens,
+                                         const LoadOptions& options, const MutableKvView& out,
+                                         const LoadRange& range,
+                                         std::vector<absl::optional<LoadedChunk>>* kept);
   // What loads of both kinds have in common; the decoding is still to be said.
   LoadCall MakeLoadCall(std::shared_ptr<const Profile> profile, const ContextIdentity& identity,
                         absl::Span<const int32_t> tokens, const LoadOptions& options) const;
@@ -324,16 +345,25 @@ LoadCall ClientImpl::MakeLoadCall(std::shared_ptr<const Profile> profile,
   return call;
 }
 
-absl::StatusOr<LoadResult> ClientImpl::Load(std::shared_ptr<const Profile> profile,
-                                            const ContextIdentity& identity,
-                                            absl::Span<const int32_t> tokens,
-                                            const LoadOptions& options, const MutableKvView& out) {
-  const absl::Duration began = MonotonicNow();
+absl::StatusOr<LoadResult> ClientImpl::LoadRangeOf(std::shared_ptr<const Profile> profile,
+                                                   const ContextIdentity& identity,
+                                                   absl::Span<const int32_t> tokens,
+                                                   const LoadOptions& options,
+                                                   const MutableKvView& out, const LoadRange& range,
+                                                   std::vector<absl::optional<LoadedChunk>>* kept) {
   absl::Status status = ValidateLoad(*profile, tokens.size(), options);
   status.Update(ValidateLoadMemory(*profile, tokens.size(), out));
   if (!status.ok()) return status;
   LoadCall call = MakeLoadCall(profile, identity, tokens, options);
-  call.began = began;
+  call.began = range.began;
+  call.kept = kept;
+  call.first_chunk = range.first_chunk;
+  const size_t end = std::min<size_t>(range.end_chunk, call.chunk_ids.size());
+  const int64_t chunk_tokens = profile->chunk_tokens();
+  call.tokens = std::min(call.tokens, static_cast<int64_t>(end) * chunk_tokens) -
+                int64_t{range.first_chunk} * chunk_tokens;
+  call.chunk_ids = std::vector<ChunkId>(call.chunk_ids.begin() + range.first_chunk,
+                                        call.chunk_ids.begin() + static_cast<ptrdiff_t>(end));
   const int threads =
       std::min<int>(options_.decode_threads, static_cast<int>(call.chunk_ids.size()));
   call.make_executor = [&](std::function<void()> notify) {
@@ -517,10 +547,13 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Create(Options options) {
 absl::StatusOr<std::unique_ptr<Client>> CreateClient(Client::Options options,
                                                      DeviceChunkDecoderFactory device_decoders,
                                                      DeviceEncoderFactory device_encoders) {
-  const size_t colon = options.server.rfind(':');
-  if (colon == std::string::npos || colon == 0 || colon + 1 == options.server.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("server \"", options.server, "\" is not host:port"));
+  const std::vector<std::string> servers = absl::StrSplit(options.server, ',');
+  for (const std::string& server : servers) {
+    const size_t colon = server.rfind(':');
+    if (colon == std::string::npos || colon == 0 || colon + 1 == server.size()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "server \"", options.server, "\" is not host:port, or several separated by commas"));
+    }
   }
   if (options.rpc_timeout <= absl::ZeroDuration()) {
     return absl::InvalidArgumentError("rpc_timeout must be positive");
@@ -531,8 +564,13 @@ absl::StatusOr<std::unique_ptr<Client>> CreateClient(Client::Options options,
           absl::StrCat(threads, " threads is not in 1 to ", kThreadsMax));
     }
   }
-  return std::unique_ptr<Client>(
-      new ClientImpl(std::move(options), std::move(device_decoders), std::move(device_encoders)));
+  std::vector<std::unique_ptr<RangeClient>> clients;
+  for (const std::string& server : servers) {
+    options.server = server;
+    clients.push_back(std::make_unique<ClientImpl>(options, device_decoders, device_encoders));
+  }
+  if (clients.size() == 1) return std::unique_ptr<Client>(std::move(clients.front()));
+  return MakeFailoverClient(std::move(clients));
 }
 
 }  // namespace kvstream

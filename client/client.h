@@ -165,14 +165,15 @@ struct PingResult {
   bool serving = false;       // false: up, but starting or draining
 };
 
-// A connection to one daemon. Thread-safe; calls block and may overlap. Borrowed arguments (KV,
-// tokens, callbacks) are used until the call returns and not after. Errors of the calls are the
-// server's (see proto), or UNAVAILABLE and DEADLINE_EXCEEDED of the transport; messages name the
-// server and, where there is something to do about it, say what.
+// A connection to one daemon, or to several that serve the same chunks (client/failover_client.h
+// says how calls move on from one that is UNAVAILABLE). Thread-safe; calls block and may overlap.
+// Borrowed arguments (KV, tokens, callbacks) are used until the call returns and not after. Errors
+// of the calls are the server's (see proto), or UNAVAILABLE and DEADLINE_EXCEEDED of the transport;
+// messages name the server and, where there is something to do about it, say what.
 class Client {
  public:
   struct Options {
-    std::string server;  // host:port
+    std::string server;  // host:port, or several separated by commas
     // Of the unary calls as a whole; of streams, how long the server may leave the client without
     // any answer or room to send.
     absl::Duration rpc_timeout = absl::Seconds(60);

@@ -48,6 +48,13 @@ absl::Status ValidateChunk(const ChunkId& id, const ChunkInfo& info,
     return invalid("its model name has ", info.model.size(), " bytes; the limit is ",
                    kMaxModelBytes);
   }
+  if (info.tenant.size() > kMaxTenantBytes) {
+    return invalid("its tenant's name has ", info.tenant.size(), " bytes; the limit is ",
+                   kMaxTenantBytes);
+  }
+  if (info.tenant.empty() && (info.outer_id.has_value() || info.outer_parent.has_value())) {
+    return invalid("has a tenant's ids, but no tenant");
+  }
   if (info.levels_lost != 0) return invalid("a chunk has lost no levels when it is put");
   if (!FitsUnixNanos(info.created)) {
     return invalid("its time of creation is outside the years 1678 to 2262");

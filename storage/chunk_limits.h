@@ -19,6 +19,8 @@ inline constexpr size_t kMaxChunkLevels = 256;
 inline constexpr size_t kMaxModelBytes = 512;
 // Bytes of ChunkPin::owner, at least one.
 inline constexpr size_t kMaxPinOwnerBytes = 64;
+// Bytes of ChunkInfo::tenant.
+inline constexpr size_t kMaxTenantBytes = 64;
 // Bytes of all segments of a chunk together, and of a profile.
 inline constexpr uint64_t kMaxChunkBytes = uint64_t{1} << 30;
 inline constexpr uint64_t kMaxProfileBytes = uint64_t{1} << 30;

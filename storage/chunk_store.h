@@ -39,6 +39,17 @@ struct ChunkInfo {
   uint32_t levels_lost = 0;
   // When the chunk may be removed unasked, to the nanosecond; InfiniteFuture: never.
   absl::Time expires = absl::InfiniteFuture();
+  // Whose chunk it is, at most 64 bytes; empty: nobody's. TenantView sets it, and the ids by which
+  // that tenant's clients know the chunk and its parent: none without a tenant.
+  std::string tenant;
+  absl::optional<ChunkId> outer_id;
+  absl::optional<ChunkId> outer_parent;
+};
+
+// What is stored of one tenant. Exact.
+struct TenantUse {
+  uint64_t chunks = 0;
+  uint64_t payload_bytes = 0;  // segments of all its chunks
 };
 
 // Somebody's word that a chunk is to stay for a while.
@@ -113,6 +124,7 @@ struct ScrubbedInfos {
 struct StoreStats {
   uint64_t chunks = 0;         // may be an estimate where counting would scan
   uint64_t payload_bytes = 0;  // segments of all chunks; may be an estimate
+  uint64_t tenant_chunks = 0;  // chunks that have a tenant
   uint64_t disk_bytes = 0;     // 0 for stores without a disk
   // What the store may hold, of the kind that it bounds: disk_bytes of a store with a disk, else
   // payload. 0: no bound.
@@ -243,6 +255,16 @@ class ChunkStore {
         absl::StrCat("a store of kind ", driver(), " does not know the children of a chunk"));
   }
 
+  // As List, of the chunks of one tenant ("": nobody's). By default it looks at all chunks.
+  virtual absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ListTenant(
+      absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit);
+  // What a tenant has, nothing if it is not known; changes with the chunks, atomically, and
+  // survives with them. Never waits for a medium. UNIMPLEMENTED by default: such a store takes no
+  // quotas.
+  virtual absl::StatusOr<TenantUse> GetTenantUse(absl::string_view tenant) {
+    return absl::UnimplementedError("this store does not count what its tenants have");
+  }
+
   // Profiles: opaque bytes by id, same durability. Put returns false if it existed.
   virtual absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) = 0;
   // NOT_FOUND if absent.
@@ -295,6 +317,24 @@ class ChunkStore {
     return stored;
   }
 };
+
+inline absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ChunkStore::ListTenant(
+    absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) {
+  constexpr size_t kPage = 1000;
+  std::vector<std::pair<ChunkId, ChunkInfo>> listed;
+  absl::optional<ChunkId> from = after;
+  while (listed.size() < limit) {
+    auto page = List(from, kPage);
+    if (!page.ok()) return page.status();
+    if (page->empty()) break;
+    from = page->back().first;
+    for (auto& chunk : *page) {
+      if (listed.size() == limit) break;
+      if (chunk.second.tenant == tenant) listed.push_back(std::move(chunk));
+    }
+  }
+  return listed;
+}
 
 }  // namespace kvstream
 

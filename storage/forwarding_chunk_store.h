@@ -71,6 +71,13 @@ class ForwardingChunkStore : public ChunkStore {
   absl::StatusOr<std::vector<ChunkId>> Children(const ChunkId& id, size_t limit) override {
     return inner_->Children(id, limit);
   }
+  absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ListTenant(
+      absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) override {
+    return inner_->ListTenant(tenant, after, limit);
+  }
+  absl::StatusOr<TenantUse> GetTenantUse(absl::string_view tenant) override {
+    return inner_->GetTenantUse(tenant);
+  }
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override {
     return inner_->PutProfile(id, bytes);
   }

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/service/ids.h"
+#include "server/service/ttl.h"
 #include "server/service/version.h"
 
 namespace kvstream {
@@ -39,10 +40,10 @@ v1::StoredChunk ToStoredChunk(const ChunkId& id, const ChunkInfo& info) {
   chunk.set_tokens(info.tokens);
   for (const uint64_t bytes : info.segment_bytes) chunk.add_segment_bytes(bytes);
   chunk.set_levels_lost(info.levels_lost);
-  const int64_t nanos = absl::ToUnixNanos(info.created);
-  constexpr int64_t kNanos = 1000000000;
-  chunk.mutable_created()->set_seconds(absl::ToUnixSeconds(info.created));
-  chunk.mutable_created()->set_nanos(static_cast<int32_t>(((nanos % kNanos) + kNanos) % kNanos));
+  SetTimestamp(info.created, chunk.mutable_created());
+  if (info.expires != absl::InfiniteFuture()) {
+    SetTimestamp(info.expires, chunk.mutable_expires());
+  }
   return chunk;
 }
 
@@ -115,28 +116,6 @@ absl::Status HandleLookup(const RpcEnvironment& environment, const v1::LookupReq
   return absl::OkStatus();
 }
 
-absl::Status HandleDelete(const RpcEnvironment& environment, const v1::DeleteRequest& request,
-                          v1::DeleteResponse& response) {
-  const absl::StatusOr<std::vector<ChunkId>> ids = ParseChunkIds(request.chunk_ids());
-  if (!ids.ok()) return ids.status();
-  const ChunkLeases::DeletePlan plan = environment.leases->BeginDelete(*ids);
-  const absl::StatusOr<size_t> deleted = environment.store->Delete(plan.now);
-  environment.leases->EndDelete(plan.now);
-  if (!deleted.ok()) return deleted.status();
-  uint64_t count = *deleted;
-  if (!plan.deferred.empty()) {
-    const absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> infos =
-        environment.store->GetInfos(plan.deferred);
-    if (!infos.ok()) return infos.status();
-    for (const absl::optional<ChunkInfo>& info : *infos) count += info.has_value() ? 1 : 0;
-  }
-  response.set_chunks_deleted(count);
-  environment.log->Write(
-      LogLevel::kInfo, "chunks deleted",
-      {{"asked", ids->size()}, {"deleted", count}, {"deferred", plan.deferred.size()}});
-  return absl::OkStatus();
-}
-
 absl::Status HandleList(const RpcEnvironment& environment, const v1::ListRequest& request,
                         v1::ListResponse& response) {
   absl::optional<ChunkId> after;
@@ -171,6 +150,7 @@ absl::Status HandleList(const RpcEnvironment& environment, const v1::ListRequest
       ++scanned;
       after = id;
       if (profile.has_value() && info.profile_id != *profile) continue;
+      if (!request.model().empty() && info.model != request.model()) continue;
       if (environment.leases->Hidden(id)) continue;
       v1::StoredChunk chunk = ToStoredChunk(id, info);
       bytes += chunk.ByteSizeLong();
@@ -199,6 +179,9 @@ absl::Status HandleStats(const RpcEnvironment& environment, const v1::StatsReque
   response.set_evicted_segments(stats->evicted_segments);
   response.set_evicted_bytes(stats->evicted_bytes);
   response.set_evicted_chunks(stats->evicted_chunks);
+  response.set_expired_chunks(stats->expired_chunks);
+  response.set_pins(stats->pins);
+  response.set_pinned_bytes(stats->pinned_bytes);
   for (const StoredProfileId& id : *profiles) response.add_profile_ids(IdBytes(id));
   response.set_loads_in_flight(static_cast<uint32_t>(environment.loads->in_flight()));
   response.set_loads_finished(totals.finished);

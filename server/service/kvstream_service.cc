@@ -6,6 +6,7 @@
 #include "grpcpp/server_context.h"
 #include "server/service/admin_rpc.h"
 #include "server/service/get_profile_rpc.h"
+#include "server/service/lifetime_rpc.h"
 #include "server/service/load_rpc.h"
 #include "server/service/put_rpc.h"
 #include "server/service/scrub_rpc.h"
@@ -45,6 +46,41 @@ grpc::ServerUnaryReactor* KvStreamService::Delete(grpc::CallbackServerContext* c
                                                   v1::DeleteResponse* response) {
   return Unary("Delete", context, environment_->writers,
                [=] { return HandleDelete(*environment_, *request, *response); });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::DeleteMatching(grpc::CallbackServerContext* context,
+                                                          const v1::DeleteMatchingRequest* request,
+                                                          v1::DeleteMatchingResponse* response) {
+  return Unary("DeleteMatching", context, environment_->writers,
+               [=] { return HandleDeleteMatching(*environment_, *request, *response); });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::Renew(grpc::CallbackServerContext* context,
+                                                 const v1::RenewRequest* request,
+                                                 v1::RenewResponse* response) {
+  return Unary("Renew", context, environment_->writers,
+               [=] { return HandleRenew(*environment_, *request, *response); });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::Pin(grpc::CallbackServerContext* context,
+                                               const v1::PinRequest* request,
+                                               v1::PinResponse* response) {
+  return Unary("Pin", context, environment_->writers,
+               [=] { return HandlePin(*environment_, *request, *response); });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::Unpin(grpc::CallbackServerContext* context,
+                                                 const v1::UnpinRequest* request,
+                                                 v1::UnpinResponse* response) {
+  return Unary("Unpin", context, environment_->writers,
+               [=] { return HandleUnpin(*environment_, *request, *response); });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::ListPins(grpc::CallbackServerContext* context,
+                                                    const v1::ListPinsRequest* request,
+                                                    v1::ListPinsResponse* response) {
+  return Unary("ListPins", context, environment_->readers,
+               [=] { return HandleListPins(*environment_, *request, *response); });
 }
 
 grpc::ServerUnaryReactor* KvStreamService::List(grpc::CallbackServerContext* context,

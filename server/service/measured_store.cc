@@ -145,6 +145,12 @@ absl::StatusOr<std::vector<ChunkId>> MeasuredStore::Children(const ChunkId& id, 
   return store_->Children(id, limit);
 }
 
+absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> MeasuredStore::ListTenant(
+    absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) {
+  const Timer timer(*this, StoreOperation::kList);
+  return store_->ListTenant(tenant, after, limit);
+}
+
 absl::StatusOr<bool> MeasuredStore::PutProfile(const StoredProfileId& id, absl::string_view bytes) {
   const Timer timer(*this, StoreOperation::kPutProfile);
   return store_->PutProfile(id, bytes);

@@ -53,6 +53,11 @@ class MeasuredStore final : public ChunkStore {
   absl::StatusOr<std::vector<ChunkPin>> PinsOf(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<size_t> DeleteSoon(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<std::vector<ChunkId>> Children(const ChunkId& id, size_t limit) override;
+  absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ListTenant(
+      absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) override;
+  absl::StatusOr<TenantUse> GetTenantUse(absl::string_view tenant) override {
+    return store_->GetTenantUse(tenant);
+  }
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
   absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override;
   absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override;

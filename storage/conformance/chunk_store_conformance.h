@@ -34,6 +34,9 @@ class ConformanceTarget {
   virtual bool persistent() const = 0;
   // Whether Stats().chunks and payload_bytes are exact.
   virtual bool exact_stats() const { return true; }
+  // Whether the store is one tenant's part of another (TenantView): it lists in an order of its
+  // own, and takes no tenants itself.
+  virtual bool of_tenant() const { return false; }
 };
 
 struct ConformanceParam {

@@ -32,6 +32,21 @@ absl::Status MemoryChunkStore::CheckRoom(absl::string_view what, uint64_t bytes)
                    " of at most ", options_.max_bytes, " bytes"));
 }
 
+void MemoryChunkStore::Count(const ChunkInfo& info, uint64_t chunks, uint64_t bytes) {
+  payload_bytes_ += bytes;
+  if (info.tenant.empty()) return;
+  TenantUse& use = tenants_[info.tenant];
+  use.chunks += chunks;
+  use.payload_bytes += bytes;
+  if (use.chunks == 0) tenants_.erase(info.tenant);
+}
+
+absl::StatusOr<TenantUse> MemoryChunkStore::GetTenantUse(absl::string_view tenant) {
+  absl::ReaderMutexLock lock(&mutex_);
+  const auto found = tenants_.find(std::string(tenant));
+  return found == tenants_.end() ? TenantUse() : found->second;
+}
+
 uint64_t MemoryChunkStore::RemoveLevels(const ChunkId& id, uint32_t keep_levels,
                                         std::vector<std::shared_ptr<const StoredChunk>>* dead) {
   const auto found = chunks_.find(id);
@@ -41,7 +56,7 @@ uint64_t MemoryChunkStore::RemoveLevels(const ChunkId& id, uint32_t keep_levels,
   if (levels <= keep_levels) return 0;
   const uint64_t bytes = TrimInfo(&left->info, keep_levels);
   left->segments.resize(keep_levels);
-  payload_bytes_ -= bytes;
+  Count(found->second->info, keep_levels > 0 ? 0 : uint64_t{0} - 1, uint64_t{0} - bytes);
   dead->push_back(std::move(found->second));
   if (keep_levels > 0) {
     found->second = std::move(left);
@@ -107,6 +122,7 @@ absl::StatusOr<bool> MemoryChunkStore::Put(const ChunkId& id, const ChunkInfo& i
   const ChunkHold hold = holds_.Hold({id});
   absl::MutexLock lock(&mutex_);
   uint64_t bytes = PayloadBytes(info);
+  uint64_t chunks = 1;
   if (const auto found = chunks_.find(id); found != chunks_.end()) {
     RenewLocked(id, chunk->info.expires);
     const StoredChunk& stored = *found->second;
@@ -117,9 +133,13 @@ absl::StatusOr<bool> MemoryChunkStore::Put(const ChunkId& id, const ChunkInfo& i
       chunk->segments[level] = stored.segments[level];
     }
     bytes -= PayloadBytes(stored.info);
+    chunks = 0;
     chunk->info.created = stored.info.created;
     chunk->info.expires = stored.info.expires;
     chunk->info.model = stored.info.model;
+    chunk->info.tenant = stored.info.tenant;
+    chunk->info.outer_id = stored.info.outer_id;
+    chunk->info.outer_parent = stored.info.outer_parent;
     chunk->info.levels_lost = static_cast<uint32_t>(
         stored.info.levels_lost + stored.segments.size() - chunk->segments.size());
   }
@@ -128,8 +148,8 @@ absl::StatusOr<bool> MemoryChunkStore::Put(const ChunkId& id, const ChunkInfo& i
   if (options_.evict) index_.Put(id, chunk->info);
   Enlist(id, chunk->info);
   pins_.SetPayloadBytes(id, PayloadBytes(chunk->info));
+  Count(chunk->info, chunks, bytes);
   chunks_[id] = std::move(chunk);
-  payload_bytes_ += bytes;
   return true;
 }
 
@@ -204,8 +224,9 @@ absl::StatusOr<size_t> MemoryChunkStore::Delete(absl::Span<const ChunkId> ids) {
   for (const ChunkId& id : ids) {
     const auto found = chunks_.find(id);
     if (found == chunks_.end() || pins_.Pinned(id, now)) continue;
-    payload_bytes_ -= PayloadBytes(found->second->info);
-    Unlist(id, found->second->info);
+    const ChunkInfo& info = found->second->info;
+    Count(info, uint64_t{0} - 1, uint64_t{0} - PayloadBytes(info));
+    Unlist(id, info);
     deleted.push_back(std::move(found->second));
     chunks_.erase(found);
     index_.Remove(id);
@@ -384,6 +405,7 @@ absl::StatusOr<StoreStats> MemoryChunkStore::Stats() {
   StoreStats stats = evicted_;
   stats.chunks = chunks_.size();
   stats.payload_bytes = payload_bytes_;
+  for (const auto& [tenant, use] : tenants_) stats.tenant_chunks += use.chunks;
   stats.capacity_bytes = options_.max_bytes;
   stats.expired_chunks = expired_;
   stats.pins = pins_.pins();

@@ -87,6 +87,7 @@ class MemoryChunkStore final : public ChunkStore {
   // Nothing outlives the process, so there is nothing to note.
   absl::StatusOr<size_t> DeleteSoon(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<std::vector<ChunkId>> Children(const ChunkId& id, size_t limit) override;
+  absl::StatusOr<TenantUse> GetTenantUse(absl::string_view tenant) override;
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
   absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override;
   absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override;
@@ -126,6 +127,10 @@ class MemoryChunkStore final : public ChunkStore {
   bool RenewLocked(const ChunkId& id, absl::Time expires) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RemovePins(absl::Span<const ChunkPin> pins, absl::Time now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Adds to what is stored, in all and of the chunk's tenant; negative numbers are two's
+  // complement.
+  void Count(const ChunkInfo& info, uint64_t chunks, uint64_t bytes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const MemoryChunkStoreOptions options_;
   HoldTable holds_;
@@ -141,6 +146,8 @@ class MemoryChunkStore final : public ChunkStore {
   EvictionIndex index_ ABSL_GUARDED_BY(mutex_);  // empty unless options_.evict
   StoreStats evicted_ ABSL_GUARDED_BY(mutex_);   // only what eviction counts
   uint64_t payload_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<std::string, TenantUse, std::less<>> tenants_
+      ABSL_GUARDED_BY(mutex_);  // that have chunks
   uint64_t profile_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

@@ -18,7 +18,6 @@
 namespace kvstream {
 namespace {
 
-using rocksdb_format::Counters;
 using rocksdb_format::IdKey;
 
 // Chunks of one batch of Trim.
@@ -79,7 +78,8 @@ absl::StatusOr<RocksDbChunkStore::RemovedLevels> RocksDbChunkStore::RemoveLevels
     if (levels <= victim.keep_levels) continue;
     rocksdb::Status batched;
     if (victim.keep_levels > 0) {
-      removed.change.payload_bytes -= TrimInfo(&info, victim.keep_levels);
+      const uint64_t bytes = TrimInfo(&info, victim.keep_levels);
+      removed.change.Add(info, 0, uint64_t{0} - bytes);
       batched = batch.Put(family(kChunks), ToSlice(IdKey(victim.id)),
                           rocksdb_format::EncodeChunkRecord(info));
       for (size_t level = victim.keep_levels; batched.ok() && level < levels; ++level) {
@@ -87,10 +87,9 @@ absl::StatusOr<RocksDbChunkStore::RemovedLevels> RocksDbChunkStore::RemoveLevels
                                rocksdb_format::SegmentKey(victim.id, static_cast<uint32_t>(level)));
       }
     } else {
-      removed.change.payload_bytes -= PayloadBytes(info);
+      removed.change.Add(info, uint64_t{0} - 1, uint64_t{0} - PayloadBytes(info));
       batched = BatchRemoval(victim.id, info, &batch);
       gone.push_back(victim.id);
-      --removed.change.chunks;
     }
     removed.segments += levels - victim.keep_levels;
     if (!batched.ok()) status.Update(FromRocksDb(batched, what));
@@ -131,7 +130,7 @@ absl::Status RocksDbChunkStore::WriteUsage(
   if (!status.ok()) return FromRocksDb(status, "writing records of use");
   rocksdb::WriteOptions how;
   how.no_slowdown = true;
-  return Write(&batch, Counters(), "writing records of use", how);
+  return Write(&batch, StoreChange(), "writing records of use", how);
 }
 
 uint64_t RocksDbChunkStore::UpperLevelBytes() {
@@ -214,8 +213,8 @@ void RocksDbChunkStore::StartKeeper() {
     how.no_slowdown = true;
     const absl::StatusOr<RemovedLevels> removed = RemoveLevels(victims, how);
     if (!removed.ok()) return removed.status();
-    keeper_->CountEvicted(
-        {removed->segments, -removed->change.payload_bytes, -removed->change.chunks});
+    keeper_->CountEvicted({removed->segments, uint64_t{0} - removed->change.total().payload_bytes,
+                           uint64_t{0} - removed->change.total().chunks});
     return absl::OkStatus();
   };
   hooks.write_usage = [this](absl::Span<const std::pair<ChunkId, EvictionIndex::Usage>> usages,

@@ -179,7 +179,7 @@ absl::Status RocksDbChunkStore::OpenMeta() {
     status = batch.Put(family(kMeta), rocksdb_format::kVersionKey,
                        rocksdb_format::EncodeVersion(rocksdb_format::kStoreVersion));
     if (!status.ok()) return FromRocksDb(status, what);
-    return Write(&batch, Counters(), what);
+    return Write(&batch, StoreChange(), what);
   }
   if (!status.ok()) return FromRocksDb(status, what);
   const absl::StatusOr<uint32_t> version = rocksdb_format::DecodeVersion(bytes);
@@ -193,28 +193,38 @@ absl::Status RocksDbChunkStore::OpenMeta() {
     const absl::Status built = BuildIndexes();
     // Damage ends the reading of infos. The rest is served as ever, and the next opening tries
     // again.
-    if (absl::IsDataLoss(built)) return LoadCounters(what);
+    if (absl::IsDataLoss(built)) return LoadCounters();
     if (!built.ok()) return built;
     rocksdb::WriteBatch batch;
     status = batch.Put(family(kMeta), rocksdb_format::kVersionKey,
                        rocksdb_format::EncodeVersion(rocksdb_format::kStoreVersion));
     if (!status.ok()) return FromRocksDb(status, what);
-    if (absl::Status raised = Write(&batch, Counters(), what); !raised.ok()) return raised;
+    if (absl::Status raised = Write(&batch, StoreChange(), what); !raised.ok()) return raised;
   }
-  return LoadCounters(what);
+  return LoadCounters();
 }
 
-absl::Status RocksDbChunkStore::LoadCounters(absl::string_view what) {
+absl::Status RocksDbChunkStore::LoadCounters() {
+  const std::string what = absl::StrCat("opening the store in ", options_.data_dir);
+  const rocksdb::ReadOptions read;
   std::string bytes;
   const rocksdb::Status status =
-      db_->Get(rocksdb::ReadOptions(), family(kMeta), rocksdb_format::kCountersKey, &bytes);
+      db_->Get(read, family(kMeta), rocksdb_format::kCountersKey, &bytes);
   if (status.IsNotFound()) return absl::OkStatus();  // nothing was ever put
   if (!status.ok()) return FromRocksDb(status, what);
   const absl::StatusOr<Counters> counters = rocksdb_format::DecodeCounters(bytes);
   if (!counters.ok()) return Annotate(counters.status(), what);
-  absl::MutexLock lock(&counters_mutex_);
-  counters_ = *counters;
-  return absl::OkStatus();
+  counters_.SetTotal(*counters);
+  const std::unique_ptr<rocksdb::Iterator> next(db_->NewIterator(read, family(kMeta)));
+  for (next->Seek(rocksdb_format::kTenantCountersPrefix); next->Valid(); next->Next()) {
+    absl::string_view tenant = ToView(next->key());
+    if (!absl::ConsumePrefix(&tenant, rocksdb_format::kTenantCountersPrefix)) break;
+    const absl::StatusOr<Counters> of_tenant =
+        rocksdb_format::DecodeCounters(ToView(next->value()));
+    if (!of_tenant.ok()) return Annotate(of_tenant.status(), what);
+    counters_.SetTenant(tenant, *of_tenant);
+  }
+  return FromRocksDb(next->status(), what);
 }
 
 absl::StatusOr<bool> RocksDbChunkStore::Exists(Family in, absl::string_view key,
@@ -271,13 +281,11 @@ rocksdb::WriteBatch RocksDbChunkStore::NewBatch(size_t reserved_bytes) const {
   return NewMarkedBatch(Mark(), reserved_bytes);
 }
 
-absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const Counters& change,
+absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const StoreChange& change,
                                       absl::string_view what,
                                       const absl::optional<rocksdb::WriteOptions>& how) {
-  if (change.chunks != 0 || change.payload_bytes != 0) {
-    const rocksdb::Status merged = batch->Merge(family(kMeta), rocksdb_format::kCountersKey,
-                                                rocksdb_format::EncodeCounters(change));
-    if (!merged.ok()) return FromRocksDb(merged, what);
+  if (const rocksdb::Status merged = change.MergeInto(batch, family(kMeta)); !merged.ok()) {
+    return FromRocksDb(merged, what);
   }
   MarkBatch(Mark(), batch);
   MaybeResume();
@@ -301,9 +309,7 @@ absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const Counters
                     "the store takes no writes until the process is restarted");
   }
   if (!status.ok()) return FromRocksDb(status, what);
-  absl::MutexLock lock(&counters_mutex_);
-  counters_.chunks += change.chunks;
-  counters_.payload_bytes += change.payload_bytes;
+  counters_.Apply(change);
   return absl::OkStatus();
 }
 
@@ -368,9 +374,9 @@ absl::StatusOr<bool> RocksDbChunkStore::Put(const ChunkId& id, const ChunkInfo& 
   }
   if (status.ok()) status = BatchArrival(id, info, &batch);
   if (!status.ok()) return FromRocksDb(status, what);
-  if (absl::Status written = Write(&batch, Counters{1, payload_bytes}, what); !written.ok()) {
-    return written;
-  }
+  StoreChange change;
+  change.Add(info, 1, payload_bytes);
+  if (absl::Status written = Write(&batch, change, what); !written.ok()) return written;
   ReportStored(id, info);
   return true;
 }
@@ -387,7 +393,7 @@ absl::Status RocksDbChunkStore::RenewStored(const ChunkId& id, const ChunkInfo& 
         batch.Put(family(kChunks), ToSlice(IdKey(id)), rocksdb_format::EncodeChunkRecord(renewed));
   }
   if (!status.ok()) return FromRocksDb(status, what);
-  if (absl::Status written = Write(&batch, Counters(), what); !written.ok()) return written;
+  if (absl::Status written = Write(&batch, StoreChange(), what); !written.ok()) return written;
   SetDoomed(id, false);
   SweepFrom(expires);
   return absl::OkStatus();
@@ -425,7 +431,8 @@ absl::StatusOr<bool> RocksDbChunkStore::Restore(const ChunkId& id, const ChunkIn
                   ToSlice(segments[level]));
   }
   if (!status.ok()) return FromRocksDb(status, what);
-  const Counters change{0, payload_bytes - PayloadBytes(stored)};
+  StoreChange change;
+  change.Add(stored, 0, payload_bytes - PayloadBytes(stored));
   if (absl::Status written = Write(&batch, change, what); !written.ok()) return written;
   SetDoomed(id, false);
   pins_.SetPayloadBytes(id, payload_bytes);
@@ -541,7 +548,7 @@ absl::StatusOr<size_t> RocksDbChunkStore::DeleteBatch(absl::Span<const ChunkId> 
   const IdClaims::Claim claim(&chunk_claims_, ids);
   const Values found = MultiGet(db_.get(), family(kChunks), claim.ids());
   rocksdb::WriteBatch batch;
-  Counters deleted;
+  StoreChange change;
   std::vector<ChunkId> removed;
   const absl::Time now = options_.now();
   for (size_t i = 0; i < claim.ids().size(); ++i) {
@@ -555,16 +562,14 @@ absl::StatusOr<size_t> RocksDbChunkStore::DeleteBatch(absl::Span<const ChunkId> 
     const rocksdb::Status status = BatchRemoval(id, *info, &batch);
     if (!status.ok()) return FromRocksDb(status, what);
     removed.push_back(id);
-    ++deleted.chunks;
-    deleted.payload_bytes += PayloadBytes(*info);
+    change.Add(*info, uint64_t{0} - 1, uint64_t{0} - PayloadBytes(*info));
   }
-  if (deleted.chunks == 0) return 0;
+  if (removed.empty()) return 0;
   const std::string what =
-      absl::StrCat(Naming("Delete", removed.front()), " and ", deleted.chunks - 1, " more");
-  const Counters change{-deleted.chunks, -deleted.payload_bytes};  // two's complement, as stored
+      absl::StrCat(Naming("Delete", removed.front()), " and ", removed.size() - 1, " more");
   if (absl::Status status = Write(&batch, change, what); !status.ok()) return status;
   for (const ChunkId& id : removed) Removed(id);
-  return deleted.chunks;
+  return removed.size();
 }
 
 absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RocksDbChunkStore::List(
@@ -592,6 +597,40 @@ absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RocksDbChunkStore::Li
   return listed;
 }
 
+absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RocksDbChunkStore::ListTenant(
+    absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) {
+  if (tenant.empty()) return ChunkStore::ListTenant(tenant, after, limit);
+  if (tenant.size() > kMaxTenantBytes) return std::vector<std::pair<ChunkId, ChunkInfo>>();
+  const std::string prefix = rocksdb_format::TenantKey(tenant);
+  const std::string begin = after.has_value() ? rocksdb_format::TenantKey(tenant, *after) : prefix;
+  std::vector<std::pair<ChunkId, ChunkInfo>> listed;
+  const std::unique_ptr<rocksdb::Iterator> next(
+      db_->NewIterator(rocksdb::ReadOptions(), family(kTenants)));
+  next->Seek(begin);
+  if (after.has_value() && next->Valid() && ToView(next->key()) == begin) next->Next();
+  while (listed.size() < limit) {
+    std::vector<ChunkId> ids;
+    for (; next->Valid() && ids.size() < std::min(limit - listed.size(), kLastReadBatch);
+         next->Next()) {
+      absl::string_view key = ToView(next->key());
+      if (!absl::ConsumePrefix(&key, prefix)) break;
+      const absl::StatusOr<ChunkId> id = rocksdb_format::DecodeIdKey(key);
+      if (!id.ok()) return Annotate(id.status(), "ListTenant");
+      ids.push_back(*id);
+    }
+    if (!next->status().ok()) return FromRocksDb(next->status(), "ListTenant");
+    if (ids.empty()) break;
+    auto infos = GetInfos(ids);
+    if (!infos.ok()) return infos.status();
+    for (size_t i = 0; i < ids.size(); ++i) {
+      // Gone since the index was read.
+      if (!(*infos)[i].has_value()) continue;
+      listed.emplace_back(ids[i], *std::move((*infos)[i]));
+    }
+  }
+  return listed;
+}
+
 absl::StatusOr<bool> RocksDbChunkStore::PutProfile(const StoredProfileId& id,
                                                    absl::string_view bytes) {
   if (absl::Status status = ValidateProfile(id, bytes); !status.ok()) return status;
@@ -611,7 +650,7 @@ absl::StatusOr<bool> RocksDbChunkStore::PutProfile(const StoredProfileId& id,
   rocksdb::Status status = batch.Put(family(kProfiles), ToSlice(IdKey(id)), ToSlice(bytes));
   if (status.ok()) status = batch.Put(family(kMeta), list_key, rocksdb::Slice());
   if (!status.ok()) return FromRocksDb(status, what);
-  if (absl::Status written = Write(&batch, Counters(), what); !written.ok()) return written;
+  if (absl::Status written = Write(&batch, StoreChange(), what); !written.ok()) return written;
   return true;
 }
 
@@ -667,9 +706,10 @@ absl::StatusOr<StoreStats> RocksDbChunkStore::Stats() {
   stats.expired_chunks = expired_;
   stats.pins = pins_.pins();
   stats.pinned_bytes = pins_.bytes();
-  absl::MutexLock lock(&counters_mutex_);
-  stats.chunks = counters_.chunks;
-  stats.payload_bytes = counters_.payload_bytes;
+  const Counters total = counters_.total();
+  stats.chunks = total.chunks;
+  stats.payload_bytes = total.payload_bytes;
+  stats.tenant_chunks = counters_.tenant_chunks();
   return stats;
 }
 

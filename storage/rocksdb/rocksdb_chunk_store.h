@@ -40,6 +40,7 @@
 #include "storage/rocksdb/log_mark.h"
 #include "storage/rocksdb/rocksdb_options.h"
 #include "storage/rocksdb/rocksdb_tuning.h"
+#include "storage/rocksdb/store_change.h"
 
 namespace kvstream {
 
@@ -104,6 +105,12 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::StatusOr<std::vector<ChunkPin>> PinsOf(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<size_t> DeleteSoon(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<std::vector<ChunkId>> Children(const ChunkId& id, size_t limit) override;
+  // By an index, so that its cost does not depend on other tenants; "" has none.
+  absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ListTenant(
+      absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) override;
+  absl::StatusOr<TenantUse> GetTenantUse(absl::string_view tenant) override {
+    return counters_.tenant(tenant);
+  }
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
   absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override;
   absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override;
@@ -131,7 +138,7 @@ class RocksDbChunkStore final : public ChunkStore {
   // Checks the version, writes it into an empty store or brings an older one up to it, and loads
   // the counters.
   absl::Status OpenMeta();
-  absl::Status LoadCounters(absl::string_view what);
+  absl::Status LoadCounters();
 
   rocksdb::ColumnFamilyHandle* family(Family family) const { return families_[family]; }
 
@@ -144,8 +151,7 @@ class RocksDbChunkStore final : public ChunkStore {
   LogMark Mark() const;
   // `change` must be what the batch adds to the stored counters. Without `how` it writes as
   // options_.sync_writes says. UNAVAILABLE for a write that would have to wait and must not.
-  absl::Status Write(rocksdb::WriteBatch* batch, const rocksdb_format::Counters& change,
-                     absl::string_view what,
+  absl::Status Write(rocksdb::WriteBatch* batch, const StoreChange& change, absl::string_view what,
                      const absl::optional<rocksdb::WriteOptions>& how = absl::nullopt);
   // The write alone. ThreadSanitizer cannot see how RocksDB, which is not instrumented, hands the
   // batches of several threads to the one that writes them all; its suppressions name this
@@ -222,7 +228,7 @@ class RocksDbChunkStore final : public ChunkStore {
   // Removes levels from chunks that nobody holds or has pinned; chunks of which no level is kept
   // are deleted. Reports every chunk to the keeper.
   struct RemovedLevels {
-    rocksdb_format::Counters change;
+    StoreChange change;
     size_t segments = 0;
     size_t chunks = 0;  // that lost any
   };
@@ -269,8 +275,7 @@ class RocksDbChunkStore final : public ChunkStore {
   // No entry of `expiry` is before it.
   absl::Time swept_to_ ABSL_GUARDED_BY(lifetime_mutex_) = absl::InfinitePast();
 
-  absl::Mutex counters_mutex_;
-  rocksdb_format::Counters counters_ ABSL_GUARDED_BY(counters_mutex_);
+  StoreCounters counters_;
 };
 
 }  // namespace kvstream

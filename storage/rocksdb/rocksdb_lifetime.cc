@@ -22,7 +22,6 @@ namespace kvstream {
 namespace {
 
 using rocksdb_format::ChildKey;
-using rocksdb_format::Counters;
 using rocksdb_format::ExpiryKey;
 using rocksdb_format::IdKey;
 
@@ -68,6 +67,9 @@ rocksdb::Status RocksDbChunkStore::BatchArrival(const ChunkId& id, const ChunkIn
   if (status.ok() && info.parent.has_value()) {
     status = batch->Put(family(kChildren), ChildKey(*info.parent, id), rocksdb::Slice());
   }
+  if (status.ok() && !info.tenant.empty()) {
+    status = batch->Put(family(kTenants), rocksdb_format::TenantKey(info.tenant, id), "");
+  }
   return status;
 }
 
@@ -86,6 +88,9 @@ rocksdb::Status RocksDbChunkStore::BatchRemoval(const ChunkId& id, const ChunkIn
   }
   if (status.ok() && info.parent.has_value()) {
     status = batch->Delete(family(kChildren), ChildKey(*info.parent, id));
+  }
+  if (status.ok() && !info.tenant.empty()) {
+    status = batch->Delete(family(kTenants), rocksdb_format::TenantKey(info.tenant, id));
   }
   if (status.ok() && Doomed(id)) status = batch->Delete(family(kDoomed), ToSlice(IdKey(id)));
   // Only such as have ended.
@@ -176,7 +181,7 @@ absl::StatusOr<size_t> RocksDbChunkStore::Renew(absl::Span<const ChunkId> ids, a
       if (!status.ok()) return FromRocksDb(status, "Renew");
     }
     if (batch.Count() == 0) return stored->size();
-    if (absl::Status status = Write(&batch, Counters(), "Renew"); !status.ok()) return status;
+    if (absl::Status status = Write(&batch, StoreChange(), "Renew"); !status.ok()) return status;
     for (const auto& [id, info] : *stored) SetDoomed(id, false);
     SweepFrom(until);
     return stored->size();
@@ -198,7 +203,8 @@ absl::StatusOr<size_t> RocksDbChunkStore::DeleteSoon(absl::Span<const ChunkId> i
       noted.push_back(id);
     }
     if (noted.empty()) return 0;
-    if (absl::Status status = Write(&batch, Counters(), "DeleteSoon"); !status.ok()) return status;
+    if (absl::Status status = Write(&batch, StoreChange(), "DeleteSoon"); !status.ok())
+      return status;
     for (const ChunkId& id : noted) SetDoomed(id, true);
     return noted.size();
   });
@@ -230,7 +236,7 @@ absl::Status RocksDbChunkStore::CompleteDeletions() {
           if (!status.ok()) return FromRocksDb(status, what);
         }
         if (batch.Count() == 0) return 0;
-        if (absl::Status status = Write(&batch, Counters(), what); !status.ok()) return status;
+        if (absl::Status status = Write(&batch, StoreChange(), what); !status.ok()) return status;
         for (const ChunkId& id : batch_ids) SetDoomed(id, false);
         return 0;
       });
@@ -256,7 +262,7 @@ absl::StatusOr<size_t> RocksDbChunkStore::Pin(absl::Span<const ChunkId> ids,
     }
     PinTable::Before before;
     if (absl::Status status = pins_.Set(items, owner, end, &before); !status.ok()) return status;
-    if (absl::Status status = Write(&batch, Counters(), "Pin"); !status.ok()) {
+    if (absl::Status status = Write(&batch, StoreChange(), "Pin"); !status.ok()) {
       pins_.Undo(items, owner, before);
       return status;
     }
@@ -296,7 +302,7 @@ absl::StatusOr<size_t> RocksDbChunkStore::EndPins(
       first = std::min(first, info.expires);
     }
     if (!status.ok()) return FromRocksDb(status, what);
-    if (absl::Status s = Write(&batch, Counters(), what, how); !s.ok()) return s;
+    if (absl::Status s = Write(&batch, StoreChange(), what, how); !s.ok()) return s;
     SweepFrom(first);
     for (const ChunkPin& pin : ended) {
       pins_.Remove(pin.id, pin.owner);
@@ -391,7 +397,7 @@ absl::StatusOr<size_t> RocksDbChunkStore::ExpireBatch(absl::Span<const Due> due,
 
   rocksdb::WriteBatch batch;
   rocksdb::Status status;
-  Counters change;
+  StoreChange change;
   std::vector<ChunkId> removed;
   for (const Due& entry : due) {
     if (!status.ok()) break;
@@ -414,8 +420,7 @@ absl::StatusOr<size_t> RocksDbChunkStore::ExpireBatch(absl::Span<const Due> due,
       continue;
     }
     status = BatchRemoval(entry.id, info->second, &batch);
-    --change.chunks;
-    change.payload_bytes -= PayloadBytes(info->second);
+    change.Add(info->second, uint64_t{0} - 1, uint64_t{0} - PayloadBytes(info->second));
     removed.push_back(entry.id);
     infos.erase(info);
   }
@@ -491,11 +496,11 @@ absl::Status RocksDbChunkStore::BuildIndexes() {
     const rocksdb::Status status = BatchArrival(*id, *info, &batch);
     if (!status.ok()) return FromRocksDb(status, what);
     if (batch.Count() < 4 * kLifetimeBatch) continue;
-    if (absl::Status s = Write(&batch, Counters(), what, how); !s.ok()) return s;
+    if (absl::Status s = Write(&batch, StoreChange(), what, how); !s.ok()) return s;
     batch.Clear();
   }
   if (!next->status().ok()) return FromRocksDb(next->status(), what);
-  return batch.Count() == 0 ? absl::OkStatus() : Write(&batch, Counters(), what, how);
+  return batch.Count() == 0 ? absl::OkStatus() : Write(&batch, StoreChange(), what, how);
 }
 
 }  // namespace kvstream

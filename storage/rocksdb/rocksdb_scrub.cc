@@ -19,7 +19,6 @@
 namespace kvstream {
 namespace {
 
-using rocksdb_format::Counters;
 using rocksdb_format::IdKey;
 
 rocksdb::Slice ToSlice(absl::string_view bytes) { return {bytes.data(), bytes.size()}; }
@@ -207,7 +206,8 @@ absl::StatusOr<bool> RocksDbChunkStore::DiscardOne(const ChunkId& id) {
   rocksdb::WriteBatch batch;
   const rocksdb::Status status = BatchRemoval(id, removed, &batch);
   if (!status.ok()) return FromRocksDb(status, what);
-  const Counters change{uint64_t{0} - 1, uint64_t{0} - PayloadBytes(removed)};
+  StoreChange change;
+  change.Add(removed, uint64_t{0} - 1, uint64_t{0} - PayloadBytes(removed));
   if (absl::Status written = Write(&batch, change, what); !written.ok()) return written;
   Removed(id);
   return true;

@@ -125,6 +125,7 @@ std::vector<rocksdb::ColumnFamilyDescriptor> TunedFamilies(
   families[kPins] = {rocksdb_format::kPinsFamily, small};
   families[kDoomed] = {rocksdb_format::kDoomedFamily, small};
   families[kChildren] = {rocksdb_format::kChildrenFamily, small};
+  families[kTenants] = {rocksdb_format::kTenantsFamily, small};
   return families;
 }
 

@@ -27,6 +27,7 @@ enum Family : int {
   kProfiles,
   kMeta,
   kUsage,
+  kTenants,
   kExpiry,
   kPins,
   kDoomed,

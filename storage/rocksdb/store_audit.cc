@@ -27,15 +27,26 @@ using Sizes = std::map<ChunkId, std::vector<uint64_t>>;
 using Infos = std::map<ChunkId, ChunkInfo>;
 using Keys = std::set<std::string>;
 
+// By tenant's name.
+struct Tenants {
+  std::map<std::string, std::set<ChunkId>> chunks;
+  std::map<std::string, uint64_t> payload_bytes;
+};
+
 absl::string_view View(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
 
-absl::Status ReadChunks(rocksdb::DB* db, rocksdb::ColumnFamilyHandle* family, Infos* infos) {
+absl::Status ReadChunks(rocksdb::DB* db, rocksdb::ColumnFamilyHandle* family, Infos* infos,
+                        Tenants* tenants) {
   const std::unique_ptr<rocksdb::Iterator> it(db->NewIterator({}, family));
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
     const auto id = rocksdb_format::DecodeIdKey(View(it->key()));
     if (!id.ok()) return id.status();
     const auto info = rocksdb_format::DecodeChunkRecord(View(it->value()));
     if (!info.ok()) return info.status();
+    if (!info->tenant.empty()) {
+      tenants->chunks[info->tenant].insert(*id);
+      tenants->payload_bytes[info->tenant] += PayloadBytes(*info);
+    }
     (*infos)[*id] = *info;
   }
   return FromRocksDb(it->status(), "reading infos");
@@ -57,6 +68,37 @@ absl::Status ReadSegments(rocksdb::DB* db, rocksdb::ColumnFamilyHandle* family, 
     of_chunk.push_back(it->value().size());
   }
   return FromRocksDb(it->status(), "reading segments");
+}
+
+// That the index of tenants' chunks and their counters are those of the records.
+absl::Status CheckTenants(rocksdb::DB* db, rocksdb::ColumnFamilyHandle* index,
+                          rocksdb::ColumnFamilyHandle* meta, const Tenants& tenants) {
+  std::set<std::string> expected, found;
+  for (const auto& [tenant, ids] : tenants.chunks) {
+    for (const ChunkId& id : ids) expected.insert(rocksdb_format::TenantKey(tenant, id));
+    std::string bytes;
+    const rocksdb::Status read =
+        db->Get({}, meta, rocksdb_format::TenantCountersKey(tenant), &bytes);
+    if (!read.ok()) return FromRocksDb(read, "reading a tenant's counters");
+    const auto counters = rocksdb_format::DecodeCounters(bytes);
+    if (!counters.ok()) return counters.status();
+    const uint64_t payload_bytes = tenants.payload_bytes.at(tenant);
+    if (counters->chunks != ids.size() || counters->payload_bytes != payload_bytes) {
+      return absl::InternalError(absl::StrCat("the counters of tenant ", tenant, " say ",
+                                              counters->chunks, " chunks, ",
+                                              counters->payload_bytes, " bytes; there are ",
+                                              ids.size(), " chunks, ", payload_bytes, " bytes"));
+    }
+  }
+  const std::unique_ptr<rocksdb::Iterator> it(db->NewIterator({}, index));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) found.insert(it->key().ToString());
+  if (!it->status().ok()) return FromRocksDb(it->status(), "reading the index of tenants");
+  if (found != expected) {
+    return absl::InternalError(absl::StrCat("the index of tenants has ", found.size(),
+                                            " chunks, not the ", expected.size(),
+                                            " that have a tenant"));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::set<ChunkId>> Compare(const Sizes& announced, const Sizes& found) {
@@ -144,7 +186,10 @@ absl::StatusOr<std::set<ChunkId>> AuditStore(const RocksDbChunkStoreOptions& opt
     for (auto* family : families) db->DestroyColumnFamilyHandle(family).PermitUncheckedError();
   });
   Infos infos;
-  if (absl::Status s = ReadChunks(db.get(), families[kChunks], &infos); !s.ok()) return s;
+  Tenants tenants;
+  if (absl::Status s = ReadChunks(db.get(), families[kChunks], &infos, &tenants); !s.ok()) {
+    return s;
+  }
   std::map<Family, Keys> keys;
   for (const Family family : {kExpiry, kPins, kDoomed, kChildren}) {
     absl::StatusOr<Keys> read = ReadKeys(db.get(), families[family]);
@@ -159,6 +204,10 @@ absl::StatusOr<std::set<ChunkId>> AuditStore(const RocksDbChunkStoreOptions& opt
   if (absl::Status s = ReadSegments(db.get(), families[kSegments], &found); !s.ok()) return s;
   absl::StatusOr<std::set<ChunkId>> ids = Compare(announced, found);
   if (!ids.ok()) return ids;
+  if (absl::Status s = CheckTenants(db.get(), families[kTenants], families[kMeta], tenants);
+      !s.ok()) {
+    return s;
+  }
 
   rocksdb_format::Counters stored;
   std::string bytes;
