@@ -63,9 +63,10 @@ class InfoCache {
     mutable absl::Mutex mutex;
     uint64_t erasures ABSL_GUARDED_BY(mutex) = 0;
     uint64_t record_bytes ABSL_GUARDED_BY(mutex) = 0;
-    std::unique_ptr<Slot[]> slots ABSL_PT_GUARDED_BY(mutex);
-    std::unique_ptr<uint8_t[]> tags ABSL_PT_GUARDED_BY(mutex);   // by slot; 0: empty
-    std::unique_ptr<uint8_t[]> hands ABSL_PT_GUARDED_BY(mutex);  // by set
+    // The elements are guarded by the mutex, which Clang cannot be told of arrays.
+    std::unique_ptr<Slot[]> slots;
+    std::unique_ptr<uint8_t[]> tags;   // by slot; 0: empty
+    std::unique_ptr<uint8_t[]> hands;  // by set
   };
   struct Place {
     size_t shard;
