@@ -57,26 +57,31 @@ class Scrubber {
 
  private:
   bool Full() const {
-    return response_->bytes() >= bytes_max_ || response_->chunks() >= kMaxChunks;
+    return response_->bytes() >= bytes_max_ ||
+           response_->chunks() + static_cast<uint64_t>(response_->damage_size()) >= kMaxChunks;
   }
 
   absl::Status Chunks(absl::optional<ChunkId> after) {
     while (true) {
       const absl::StatusOr<ScrubbedInfos> page = environment_.store->ScrubInfos(after, kBatch);
       if (!page.ok()) return page.status();
+      // Both in the order of ids, since the page may end anywhere.
+      auto chunk = page->chunks.begin();
       auto damaged = page->damaged.begin();
-      for (const auto& [id, info] : page->chunks) {
-        // In the order of ids, since the page may end here.
-        for (; damaged != page->damaged.end() && damaged->id < id; ++damaged) {
-          Damaged(damaged->id, 0, damaged->why, true);
+      while (chunk != page->chunks.end() || damaged != page->damaged.end()) {
+        const bool is_damaged = chunk == page->chunks.end() ||
+                                (damaged != page->damaged.end() && damaged->id < chunk->first);
+        const ChunkId id = is_damaged ? damaged->id : chunk->first;
+        if (is_damaged) {
+          Damaged(id, 0, damaged->why, true);
+          ++damaged;
+        } else {
+          if (absl::Status status = Chunk(id, chunk->second); !status.ok()) return status;
+          ++chunk;
         }
-        if (absl::Status status = Chunk(id, info); !status.ok()) return status;
         if (!Full()) continue;
         response_->set_next_page_token(absl::StrCat(kChunkToken, IdBytes(id)));
         return absl::OkStatus();
-      }
-      for (; damaged != page->damaged.end(); ++damaged) {
-        Damaged(damaged->id, 0, damaged->why, true);
       }
       if (!page->next.has_value()) break;
       after = page->next;

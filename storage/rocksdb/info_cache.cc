@@ -88,14 +88,16 @@ void InfoCache::Get(absl::Span<const ChunkId> ids,
     }
     const Place& place = places[i % kWindow];
     Shard& shard = shards_[place.shard];
-    absl::ReleasableMutexLock lock(&shard.mutex);
-    if (Slot* const slot = Find(shard, place, ids[i]); slot != nullptr) {
-      slot->used = true;
-      found(i, absl::string_view(slot->record.get(), slot->record_bytes));
-      continue;
+    uint64_t ticket = 0;
+    {
+      absl::MutexLock lock(&shard.mutex);
+      if (Slot* const slot = Find(shard, place, ids[i]); slot != nullptr) {
+        slot->used = true;
+        found(i, absl::string_view(slot->record.get(), slot->record_bytes));
+        continue;
+      }
+      ticket = shard.erasures;
     }
-    const uint64_t ticket = shard.erasures;
-    lock.Release();
     missing(i, ticket);
   }
 }

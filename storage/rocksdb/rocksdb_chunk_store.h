@@ -170,7 +170,7 @@ class RocksDbChunkStore final : public ChunkStore {
                                                    const ChunkId& id, uint32_t level);
   absl::StatusOr<size_t> DeleteBatch(absl::Span<const ChunkId> ids);
   // rocksdb_scrub.cc
-  absl::Status FindChunks(const ChunkId& after, const absl::optional<ChunkId>& before,
+  absl::Status FindChunks(const ChunkId& after, const absl::optional<ChunkId>& before, size_t limit,
                           ScrubbedInfos* page);
   absl::StatusOr<bool> DiscardOne(const ChunkId& id);
   // Under the id's claim: a Put of a chunk that is stored.

@@ -51,6 +51,7 @@ std::string LeastKey(uint64_t prefix) {
 // keys in between may pass for one. Some 130 seeks at most.
 bool SkipDamage(absl::string_view last, rocksdb::Iterator* it) {
   const uint64_t begin = Prefix(last);
+  if (begin == UINT64_MAX) return false;
   const auto readable = [&](uint64_t prefix) {
     it->Seek(LeastKey(prefix));
     return it->status().ok();
@@ -96,8 +97,10 @@ absl::StatusOr<ScrubbedInfos> RocksDbChunkStore::ScrubInfos(const absl::optional
         if (!id.ok()) return id.status();
         before = *id;
       }
-      if (absl::Status found = FindChunks(last, before, &page); !found.ok()) return found;
-      if (!more) return page;
+      const absl::Status found = FindChunks(last, before, limit, &page);
+      if (!found.ok()) return found;
+      if (page.next.has_value() || !more) return page;
+      continue;
     }
     const absl::StatusOr<ChunkId> id = rocksdb_format::DecodeIdKey(ToView(it->key()));
     if (!id.ok()) return id.status();
@@ -114,9 +117,10 @@ absl::StatusOr<ScrubbedInfos> RocksDbChunkStore::ScrubInfos(const absl::optional
   return page;
 }
 
-// The chunks between two ids whose infos an iterator cannot reach, by their segments.
+// The chunks between two ids whose infos an iterator cannot reach, by their segments. Sets
+// page->next if there are more than fit.
 absl::Status RocksDbChunkStore::FindChunks(const ChunkId& after,
-                                           const absl::optional<ChunkId>& before,
+                                           const absl::optional<ChunkId>& before, size_t limit,
                                            ScrubbedInfos* page) {
   const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(PastTheCache(), family(kSegments)));
   std::string last = rocksdb_format::SegmentKey(after, kMaxChunkLevels - 1);
@@ -138,6 +142,10 @@ absl::Status RocksDbChunkStore::FindChunks(const ChunkId& after,
         page->damaged.push_back({*id, info.status()});
       } else if (info->has_value()) {
         page->chunks.emplace_back(*id, **std::move(info));
+      }
+      if (page->chunks.size() + page->damaged.size() >= limit) {
+        page->next = *id;
+        return absl::OkStatus();
       }
     }
     last = rocksdb_format::SegmentKey(*id, kMaxChunkLevels - 1);

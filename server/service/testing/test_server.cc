@@ -156,11 +156,13 @@ ServerOptions TestServer::Options() {
   return options;
 }
 
-TestServer::TestServer(ServerOptions options, LoadSessionFactory sessions) {
+TestServer::TestServer(ServerOptions options, LoadSessionFactory sessions,
+                       std::unique_ptr<ChunkStore> store) {
   options.listen = "127.0.0.1:0";
   options.http_listen = "127.0.0.1:0";
   KvStreamServer::Parts parts;
-  parts.store = std::make_unique<FaultyStore>(*MemoryChunkStore::Create(), faults_);
+  if (store == nullptr) store = *MemoryChunkStore::Create();
+  parts.store = std::make_unique<FaultyStore>(std::move(store), faults_);
   parts.parse_profile = FakeProfileParser();
   parts.create_session = sessions ? std::move(sessions) : &LoadSession::Create;
   parts.log = std::make_unique<Log>(options.log_level, LogFormat::kText);

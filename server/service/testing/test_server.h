@@ -39,9 +39,10 @@ struct TestContext {
 
 class TestServer {
  public:
-  // Ports 0, memory store, quiet log, the real load sessions unless `sessions` is given. Fails the
-  // test if it cannot start.
-  explicit TestServer(ServerOptions options = {}, LoadSessionFactory sessions = nullptr);
+  // Ports 0, quiet log, the real load sessions unless `sessions` is given, a memory store unless
+  // `store` is. Fails the test if it cannot start.
+  explicit TestServer(ServerOptions options = {}, LoadSessionFactory sessions = nullptr,
+                      std::unique_ptr<ChunkStore> store = nullptr);
   // Stops at once if the test did not.
   ~TestServer();
 
