@@ -14,7 +14,7 @@ namespace {
 // by nine: what a level gains over the one below, where nobody says better.
 constexpr double kDamagePerLevel = 9;
 // Parts of a deadline that a window may hold, and its least queue.
-constexpr double kQueueParts = 8;
+constexpr double kQueueParts = 16;
 constexpr double kQueueSecondsMin = 0.025;
 // Without reports a plan that may still turn to recompute is looked at so often.
 constexpr absl::Duration kReplanPeriod = absl::Milliseconds(50);

@@ -8,10 +8,10 @@ namespace {
 // Recomputing must be expected to be this much faster than streaming the rest.
 constexpr double kStreamingBonus = 0.97;
 // The finest level must be promised in this share of the time, or chunks are recomputed.
-constexpr double kDoubt = 1.5;
+constexpr double kDoubt = 2;
 // What the client may come to itself waits while the link could bring it in this share of the time,
 // and some more for reports.
-constexpr double kPatience = 3;
+constexpr double kPatience = 2;
 constexpr double kPatienceSeconds = 0.05;
 
 // Seconds until the chunks [begin, end), which include the one that is partly sent, are received,

@@ -82,12 +82,16 @@ struct SplitInput {
 Split SplitForSpeed(const SplitInput& input);
 
 // The split for the best quality before the deadline:
-// 0. where recompute of all that has not arrived would be in time: all of it streamed, insured;
-// 1. else all of it streamed at the finest level, if that is promised in time;
-// 2. else as much recomputed (exact KV) as the deadline allows, so that the fewest chunks share
-//    the link's time for refinement;
-// 3. else, where no split is in time, SplitForSpeed: late, but as little as possible.
-// Cost as SplitForSpeed.
+// 1. where recompute of all that has not arrived would be in time: all of it streamed, insured; for
+//    kForward, if the link does not promise the finest level of all, SplitForSpeed at that level;
+// 2. else all of it streamed, if the finest level is promised in time (kBackward: in half of it);
+// 3. else kBackward: as much recomputed (exact KV) as the deadline allows, so that the fewest
+// chunks
+//    share the link's time for refinement; a little more while the link could bring that in half
+//    of the time. kForward: the cut with the highest expected mean level, of those promised in
+//    time. What is before it can only be decoded again when the suffix is done;
+// 4. else, where no split is in time, SplitForSpeed: late, but as little as possible.
+// kForward looks at some 40 cuts, O(1), but for SplitForSpeed; kBackward is O(log open chunks).
 Split SplitForQuality(const SplitInput& input);
 
 // Whether `bytes` more for a chunk of `tokens`, sent now, are promised to be received, decoded and

@@ -96,11 +96,11 @@ TEST_F(LevelPlannerTest, RecomputesAsMuchAsTheDeadlineAllows) {
   EXPECT_TRUE(SplitForQuality(in_).in_time);
   // From the front: 2 m <= 12.5.
   in_.order = BaseOrder::kBackward;
-  in_.view.rate_hoped = 0.8 * in_.view.rate;
+  in_.view.rate_hoped = 0.6 * in_.view.rate;
   EXPECT_EQ(SplitForQuality(in_).boundary, 6u);
   EXPECT_TRUE(SplitForQuality(in_).in_time);
   // If it is as fast as expected it comes further; what it would come to can wait where the link
-  // could bring it in a third of the time.
+  // could bring it in half of the time.
   in_.view.rate_hoped = in_.view.rate;
   EXPECT_EQ(SplitForQuality(in_).boundary, 7u);
 }
@@ -133,7 +133,7 @@ TEST_F(LevelPlannerTest, ChunksGoWholeWhereRecomputeInsuresThem) {
   EXPECT_FALSE(SplitForQuality(in_).finest);
   in_.insurance_s = 15.1;
   EXPECT_FALSE(SplitForQuality(in_).insured);
-  in_.view.time_left_s = 31;
+  in_.view.time_left_s = 41;
   EXPECT_TRUE(SplitForQuality(in_).insured);
   EXPECT_TRUE(SplitForQuality(in_).finest);
 }

@@ -15,17 +15,19 @@ constexpr double kWindowQueueSeconds = 0.075;
 // Round trip assumed before the first acknowledgement.
 constexpr double kUnknownRttSeconds = 0.040;
 
-// Unacknowledged bytes allowed. What is in the buffers of kernel and gRPC can neither be taken back
-// nor be seen moving: at 5 Mbit/s a socket buffer of 4 MB would be a decision six seconds old.
-// Hence, between window_bytes_min and window_bytes_max,
-//     window = rate * (rtt_min + kWindowQueueSeconds):
+// Unacknowledged bytes allowed. queue_s: kWindowQueueSeconds, or less where what waits before the
+// link would be a large part of the time that there is. What is in the buffers of kernel and gRPC
+// can neither be taken back nor be seen moving: at 5 Mbit/s a socket buffer of 4 MB would be a
+// decision six seconds old. Hence, between window_bytes_min and window_bytes_max,
+//     window = rate * (rtt_min + queue_s):
 // enough to keep the link busy through a report's delay and a bad estimate (the queue lets the
 // estimator see the link itself), not more. While all samples are lower bounds
 //     window = max(window_bytes_min + 3 * acked bytes, rate * (1.25 * rtt_min + 10 ms),
-//                  hint * (rtt_min, or 40 ms before it is known, + kWindowQueueSeconds)):
+//                  hint * (rtt_min, or kUnknownRttSeconds, less by as much as queue_s is, before
+//                          it is known, + queue_s)):
 // it grows fourfold a round trip, and just enough beyond the estimate for a queue to show that the
 // link is full. A hint is believed from the first byte: where it is too high by some factor, what
-// is in flight waits that many times kWindowQueueSeconds.
+// is in flight waits that many times queue_s.
 uint64_t WindowBytes(const BandwidthEstimate& estimate, absl::Duration rtt_min,
                      uint64_t acked_bytes, const LoadSessionOptions& options,
                      double queue_s = kWindowQueueSeconds);

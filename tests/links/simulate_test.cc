@@ -47,8 +47,8 @@ TEST(TracesTest, EveryFamilyIsThere) {
   EXPECT_EQ(final, 49);
 }
 
-// The margins are those of these few loads (one context a trace): in brackets what they reached when
-// this was written.
+// The margins are those of these few loads (one context a trace): in brackets what they reached
+// when this was written.
 TEST(SimulateTest, StreamingAloneIsAsFastAsTheClairvoyant) {
   for (Prior prior : {Prior::kNone, Prior::kRecord}) {
     const Score score = FinalScore(RecomputeAbility::kNone, prior, 7);
