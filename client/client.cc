@@ -7,9 +7,11 @@
 #include <grpcpp/support/channel_arguments.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "client/client_factory.h"
 #include "client/cuda_chunk_decoder.h"
@@ -19,11 +21,13 @@
 #include "client/device_decoder_pool.h"
 #include "client/device_encode.h"
 #include "client/encode_pipeline.h"
+#include "client/failover_client.h"
 #include "client/farewell.h"
 #include "client/health_rpc.h"
 #include "client/load_rpc.h"
 #include "client/monotonic_clock.h"
 #include "client/profile_rpc.h"
+#include "client/proto_time.h"
 #include "client/put_rpc.h"
 #include "client/rpc_status.h"
 #include "client/warm_up.h"
@@ -36,6 +40,7 @@ constexpr int kThreadsMax = 64;
 constexpr size_t kIdsMax = 65536;  // of a Lookup, Delete or Load, as in the proto
 // After the stored prefix, Put asks again for so many chunks at once.
 constexpr size_t kAskedTogether = 32;
+constexpr absl::Duration kTtlMax = absl::Hours(24 * 36525);
 constexpr int kMessageBytesMax = 16 << 20;  // a page of List is the largest
 constexpr int kReconnectMsMin = 100;
 constexpr int kReconnectMsMax = 2000;
@@ -51,11 +56,13 @@ absl::Status CopyId(const std::string& bytes, absl::string_view what, std::array
   return absl::OkStatus();
 }
 
-absl::Duration FromProto(const google::protobuf::Duration& duration) {
-  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
+absl::Status CheckTtl(absl::Duration ttl) {
+  if (ttl >= absl::ZeroDuration() && ttl <= kTtlMax) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("a ttl of ", absl::FormatDuration(ttl), " is not from 0 to 100 years"));
 }
 
-class ClientImpl final : public Client {
+class ClientImpl final : public RangeClient {
  public:
   ClientImpl(Options options, DeviceChunkDecoderFactory device_decoders,
              DeviceEncoderFactory device_encoders)
@@ -85,21 +92,34 @@ class ClientImpl final : public Client {
 
   absl::StatusOr<PutResult> Put(std::shared_ptr<const Profile> profile,
                                 const ContextIdentity& identity, absl::Span<const int32_t> tokens,
-                                const KvView& kv,
-                                const std::function<void(int64_t)>& progress) override;
+                                const KvView& kv, const std::function<void(int64_t)>& progress,
+                                absl::Duration ttl) override;
 
   absl::StatusOr<PutResult> PutFromDevice(std::shared_ptr<const Profile> profile,
                                           const ContextIdentity& identity,
                                           absl::Span<const int32_t> tokens,
                                           const DeviceTarget& source,
-                                          const std::function<void(int64_t)>& progress) override;
+                                          const std::function<void(int64_t)>& progress,
+                                          absl::Duration ttl) override;
 
   absl::StatusOr<LookupResult> Lookup(const Profile& profile, const ContextIdentity& identity,
                                       absl::Span<const int32_t> tokens) override;
 
   absl::StatusOr<LoadResult> Load(std::shared_ptr<const Profile> profile,
                                   const ContextIdentity& identity, absl::Span<const int32_t> tokens,
-                                  const LoadOptions& options, const MutableKvView& out) override;
+                                  const LoadOptions& options, const MutableKvView& out) override {
+    LoadRange whole;
+    whole.began = MonotonicNow();
+    whole.end_chunk = std::numeric_limits<uint32_t>::max();
+    return LoadRangeOf(std::move(profile), identity, tokens, options, out, whole, nullptr);
+  }
+  absl::StatusOr<LoadResult> LoadChunks(std::shared_ptr<const Profile> profile,
+                                        const ContextIdentity& identity,
+                                        absl::Span<const int32_t> tokens,
+                                        const LoadOptions& options, const MutableKvView& out,
+                                        LoadRange* range) override {
+    return LoadRangeOf(std::move(profile), identity, tokens, options, out, *range, &range->kept);
+  }
 
   absl::StatusOr<LoadResult> LoadToDevice(std::shared_ptr<const Profile> profile,
                                           const ContextIdentity& identity,
@@ -112,10 +132,23 @@ class ClientImpl final : public Client {
   }
   absl::Status WarmUpDevice(std::shared_ptr<const Profile> profile, int device_ordinal,
                             const DeviceShard& shard) override;
-  absl::StatusOr<uint64_t> Delete(absl::Span<const ChunkId> ids) override;
+  absl::StatusOr<uint64_t> Delete(absl::Span<const ChunkId> ids, bool force) override;
+  absl::StatusOr<DeleteStep> DeleteMatching(const DeleteWhat& what, const std::string& page_token,
+                                            bool dry_run, bool force) override;
+  absl::StatusOr<uint64_t> Renew(absl::Span<const ChunkId> ids, absl::Duration ttl) override;
+  absl::StatusOr<uint64_t> Pin(absl::Span<const ChunkId> ids, const std::string& owner,
+                               absl::Duration ttl) override;
+  absl::StatusOr<uint64_t> Unpin(absl::Span<const ChunkId> ids,
+                                 const absl::optional<std::string>& owner) override;
+  absl::StatusOr<PinPage> ListPins(uint32_t page_size, const std::string& page_token,
+                                   const std::string& owner) override;
   absl::StatusOr<ListPage> List(uint32_t page_size, const std::string& page_token,
-                                const absl::optional<ProfileId>& profile) override;
+                                const absl::optional<ProfileId>& profile,
+                                const std::string& model) override;
   absl::StatusOr<ServerStats> Stats() override;
+  absl::StatusOr<ScrubPage> Scrub(const std::string& page_token, uint64_t max_bytes,
+                                  bool delete_damaged) override;
+  absl::StatusOr<BackupResult> Backup(const std::string& name) override;
   absl::StatusOr<PingResult> Ping() override {
     return RunPing(channel_, options_.server, options_.rpc_timeout);
   }
@@ -140,7 +173,17 @@ class ClientImpl final : public Client {
   absl::StatusOr<PutResult> PutEncoded(std::shared_ptr<const Profile> profile,
                                        const ContextIdentity& identity,
                                        absl::Span<const int32_t> tokens, EncodeWork work,
-                                       const std::function<void(int64_t)>& progress);
+                                       const std::function<void(int64_t)>& progress,
+                                       absl::Duration ttl);
+  // Of the chunks that Put need not send.
+  absl::Status RenewStored(const std::vector<ChunkId>& ids, const std::vector<uint32_t>& missing,
+                           absl::Duration ttl);
+  absl::StatusOr<LoadResult> LoadRangeOf(std::shared_ptr<const Profile> profile,
+                                         const ContextIdentity& identity,
+                                         absl::Span<const int32_t> tokens,
+                                         const LoadOptions& options, const MutableKvView& out,
+                                         const LoadRange& range,
+                                         std::vector<absl::optional<LoadedChunk>>* kept);
   // What loads of both kinds have in common; the decoding is still to be said.
   LoadCall MakeLoadCall(std::shared_ptr<const Profile> profile, const ContextIdentity& identity,
                         absl::Span<const int32_t> tokens, const LoadOptions& options) const;
@@ -254,20 +297,22 @@ absl::StatusOr<std::vector<uint32_t>> ClientImpl::PreparePut(const Profile& prof
 absl::StatusOr<PutResult> ClientImpl::Put(std::shared_ptr<const Profile> profile,
                                           const ContextIdentity& identity,
                                           absl::Span<const int32_t> tokens, const KvView& kv,
-                                          const std::function<void(int64_t)>& progress) {
+                                          const std::function<void(int64_t)>& progress,
+                                          absl::Duration ttl) {
   if (kv.tokens != static_cast<int64_t>(tokens.size())) {
     return absl::InvalidArgumentError(
         absl::StrCat("put: KV of ", kv.tokens, " tokens for ", tokens.size(), " tokens"));
   }
   EncodeWork work = EncodeFromHost(profile, kv, options_.encode_threads);
-  return PutEncoded(std::move(profile), identity, tokens, std::move(work), progress);
+  return PutEncoded(std::move(profile), identity, tokens, std::move(work), progress, ttl);
 }
 
 absl::StatusOr<PutResult> ClientImpl::PutFromDevice(std::shared_ptr<const Profile> profile,
                                                     const ContextIdentity& identity,
                                                     absl::Span<const int32_t> tokens,
                                                     const DeviceTarget& source,
-                                                    const std::function<void(int64_t)>& progress) {
+                                                    const std::function<void(int64_t)>& progress,
+                                                    absl::Duration ttl) {
   if (tokens.empty()) return absl::InvalidArgumentError("put: no tokens");
   absl::Status status = ValidateDeviceTarget(profile->geometry(), tokens.size(), source);
   if (status.ok()) status = ValidateDeviceSource(*profile, source);
@@ -275,13 +320,32 @@ absl::StatusOr<PutResult> ClientImpl::PutFromDevice(std::shared_ptr<const Profil
   absl::StatusOr<DeviceEncodeFn> encode = device_encoders_(profile, source.device_ordinal);
   if (!encode.ok()) return encode.status();
   return PutEncoded(std::move(profile), identity, tokens,
-                    EncodeFromDevice(*std::move(encode), source), progress);
+                    EncodeFromDevice(*std::move(encode), source), progress, ttl);
+}
+
+absl::Status ClientImpl::RenewStored(const std::vector<ChunkId>& ids,
+                                     const std::vector<uint32_t>& missing, absl::Duration ttl) {
+  std::vector<ChunkId> stored;
+  stored.reserve(ids.size() - missing.size());
+  auto next = missing.begin();
+  for (uint32_t i = 0; i < ids.size(); ++i) {
+    if (next != missing.end() && *next == i) {
+      ++next;
+    } else {
+      stored.push_back(ids[i]);
+    }
+  }
+  const absl::Status status = Renew(stored, ttl).status();
+  // A server that is older keeps everything for ever.
+  return absl::IsUnimplemented(status) && ttl == absl::ZeroDuration() ? absl::OkStatus() : status;
 }
 
 absl::StatusOr<PutResult> ClientImpl::PutEncoded(std::shared_ptr<const Profile> profile,
                                                  const ContextIdentity& identity,
                                                  absl::Span<const int32_t> tokens, EncodeWork work,
-                                                 const std::function<void(int64_t)>& progress) {
+                                                 const std::function<void(int64_t)>& progress,
+                                                 absl::Duration ttl) {
+  if (absl::Status status = CheckTtl(ttl); !status.ok()) return status;
   PutCall call;
   call.stub = stub_.get();
   call.server = options_.server;
@@ -289,6 +353,9 @@ absl::StatusOr<PutResult> ClientImpl::PutEncoded(std::shared_ptr<const Profile> 
   call.chunk_ids = ContextChunkIds(identity, profile->id(), profile->chunk_tokens(), tokens);
   absl::StatusOr<std::vector<uint32_t>> missing = PreparePut(*profile, call.chunk_ids);
   if (!missing.ok()) return missing.status();
+  if (absl::Status status = RenewStored(call.chunk_ids, *missing, ttl); !status.ok()) {
+    return status;
+  }
   const uint64_t existing = call.chunk_ids.size() - missing->size();
   if (progress) {
     const int64_t stored_chunks =
@@ -297,6 +364,7 @@ absl::StatusOr<PutResult> ClientImpl::PutEncoded(std::shared_ptr<const Profile> 
   }
   call.profile = std::move(profile);
   call.model = ModelLabel(identity);
+  call.ttl = ttl;
   call.missing = *std::move(missing);
   call.encode = std::move(work);
   call.stall_max = options_.rpc_timeout;
@@ -321,16 +389,25 @@ LoadCall ClientImpl::MakeLoadCall(std::shared_ptr<const Profile> profile,
   return call;
 }
 
-absl::StatusOr<LoadResult> ClientImpl::Load(std::shared_ptr<const Profile> profile,
-                                            const ContextIdentity& identity,
-                                            absl::Span<const int32_t> tokens,
-                                            const LoadOptions& options, const MutableKvView& out) {
-  const absl::Duration began = MonotonicNow();
+absl::StatusOr<LoadResult> ClientImpl::LoadRangeOf(std::shared_ptr<const Profile> profile,
+                                                   const ContextIdentity& identity,
+                                                   absl::Span<const int32_t> tokens,
+                                                   const LoadOptions& options,
+                                                   const MutableKvView& out, const LoadRange& range,
+                                                   std::vector<absl::optional<LoadedChunk>>* kept) {
   absl::Status status = ValidateLoad(*profile, tokens.size(), options);
   status.Update(ValidateLoadMemory(*profile, tokens.size(), out));
   if (!status.ok()) return status;
   LoadCall call = MakeLoadCall(profile, identity, tokens, options);
-  call.began = began;
+  call.began = range.began;
+  call.kept = kept;
+  call.first_chunk = range.first_chunk;
+  const size_t end = std::min<size_t>(range.end_chunk, call.chunk_ids.size());
+  const int64_t chunk_tokens = profile->chunk_tokens();
+  call.tokens = std::min(call.tokens, static_cast<int64_t>(end) * chunk_tokens) -
+                int64_t{range.first_chunk} * chunk_tokens;
+  call.chunk_ids = std::vector<ChunkId>(call.chunk_ids.begin() + range.first_chunk,
+                                        call.chunk_ids.begin() + static_cast<ptrdiff_t>(end));
   const int threads =
       std::min<int>(options_.decode_threads, static_cast<int>(call.chunk_ids.size()));
   call.make_executor = [&](std::function<void()> notify) {
@@ -378,11 +455,12 @@ absl::Status ClientImpl::WarmUpDevice(std::shared_ptr<const Profile> profile, in
   return absl::OkStatus();
 }
 
-absl::StatusOr<uint64_t> ClientImpl::Delete(absl::Span<const ChunkId> ids) {
+absl::StatusOr<uint64_t> ClientImpl::Delete(absl::Span<const ChunkId> ids, bool force) {
   uint64_t deleted = 0;
   for (size_t first = 0; first < ids.size(); first += kIdsMax) {
     v1::DeleteRequest request;
     for (const ChunkId& id : ids.subspan(first, kIdsMax)) request.add_chunk_ids(AsBytes(id));
+    request.set_force(force);
     v1::DeleteResponse response;
     absl::Status status = Call("delete", &v1::KVStream::Stub::Delete, request, &response);
     if (!status.ok()) return status;
@@ -391,9 +469,101 @@ absl::StatusOr<uint64_t> ClientImpl::Delete(absl::Span<const ChunkId> ids) {
   return deleted;
 }
 
+absl::StatusOr<DeleteStep> ClientImpl::DeleteMatching(const DeleteWhat& what,
+                                                      const std::string& page_token, bool dry_run,
+                                                      bool force) {
+  v1::DeleteMatchingRequest request;
+  if (what.context_end.has_value()) {
+    request.set_context_end(AsBytes(*what.context_end));
+  } else {
+    request.set_model(what.model);
+  }
+  request.set_page_token(page_token);
+  request.set_dry_run(dry_run);
+  request.set_force(force);
+  v1::DeleteMatchingResponse response;
+  const absl::Status status =
+      Call("delete matching", &v1::KVStream::Stub::DeleteMatching, request, &response);
+  if (!status.ok()) return status;
+  return DeleteStep{response.chunks(), response.payload_bytes(), response.chunks_pinned(),
+                    response.next_page_token()};
+}
+
+absl::StatusOr<uint64_t> ClientImpl::Renew(absl::Span<const ChunkId> ids, absl::Duration ttl) {
+  if (absl::Status status = CheckTtl(ttl); !status.ok()) return status;
+  uint64_t renewed = 0;
+  for (size_t first = 0; first < ids.size(); first += kIdsMax) {
+    v1::RenewRequest request;
+    for (const ChunkId& id : ids.subspan(first, kIdsMax)) request.add_chunk_ids(AsBytes(id));
+    ToProto(ttl, request.mutable_ttl());
+    v1::RenewResponse response;
+    absl::Status status = Call("renew", &v1::KVStream::Stub::Renew, request, &response);
+    if (!status.ok()) return status;
+    renewed += response.chunks();
+  }
+  return renewed;
+}
+
+absl::StatusOr<uint64_t> ClientImpl::Pin(absl::Span<const ChunkId> ids, const std::string& owner,
+                                         absl::Duration ttl) {
+  if (absl::Status status = CheckTtl(ttl); !status.ok()) return status;
+  uint64_t pinned = 0;
+  for (size_t first = 0; first < ids.size(); first += kIdsMax) {
+    v1::PinRequest request;
+    for (const ChunkId& id : ids.subspan(first, kIdsMax)) request.add_chunk_ids(AsBytes(id));
+    request.set_owner(owner);
+    ToProto(ttl, request.mutable_ttl());
+    v1::PinResponse response;
+    absl::Status status = Call("pin", &v1::KVStream::Stub::Pin, request, &response);
+    if (!status.ok()) return status;
+    pinned += response.chunks();
+  }
+  return pinned;
+}
+
+absl::StatusOr<uint64_t> ClientImpl::Unpin(absl::Span<const ChunkId> ids,
+                                           const absl::optional<std::string>& owner) {
+  uint64_t ended = 0;
+  for (size_t first = 0; first < ids.size(); first += kIdsMax) {
+    v1::UnpinRequest request;
+    for (const ChunkId& id : ids.subspan(first, kIdsMax)) request.add_chunk_ids(AsBytes(id));
+    request.set_owner(owner.value_or(""));
+    request.set_all_owners(!owner.has_value());
+    v1::UnpinResponse response;
+    absl::Status status = Call("unpin", &v1::KVStream::Stub::Unpin, request, &response);
+    if (!status.ok()) return status;
+    ended += response.pins();
+  }
+  return ended;
+}
+
+absl::StatusOr<PinPage> ClientImpl::ListPins(uint32_t page_size, const std::string& page_token,
+                                             const std::string& owner) {
+  v1::ListPinsRequest request;
+  request.set_page_size(page_size);
+  request.set_page_token(page_token);
+  request.set_owner(owner);
+  v1::ListPinsResponse response;
+  absl::Status status = Call("list pins", &v1::KVStream::Stub::ListPins, request, &response);
+  if (!status.ok()) return status;
+  PinPage page;
+  page.next_page_token = response.next_page_token();
+  for (const v1::ChunkPin& listed : response.pins()) {
+    ChunkPin pin;
+    status = CopyId(listed.chunk_id(), "chunk id", &pin.id);
+    if (!status.ok()) return status;
+    pin.owner = listed.owner();
+    pin.until = FromProto(listed.until());
+    page.pins.push_back(std::move(pin));
+  }
+  return page;
+}
+
 absl::StatusOr<ListPage> ClientImpl::List(uint32_t page_size, const std::string& page_token,
-                                          const absl::optional<ProfileId>& profile) {
+                                          const absl::optional<ProfileId>& profile,
+                                          const std::string& model) {
   v1::ListRequest request;
+  request.set_model(model);
   request.set_page_size(page_size);
   request.set_page_token(page_token);
   if (profile.has_value()) request.set_profile_id(AsBytes(*profile));
@@ -418,8 +588,8 @@ absl::StatusOr<ListPage> ClientImpl::List(uint32_t page_size, const std::string&
     chunk.info.tokens = stored.tokens();
     chunk.info.segment_bytes.assign(stored.segment_bytes().begin(), stored.segment_bytes().end());
     chunk.info.levels_lost = stored.levels_lost();
-    chunk.info.created = absl::UnixEpoch() + absl::Seconds(stored.created().seconds()) +
-                         absl::Nanoseconds(stored.created().nanos());
+    chunk.info.created = FromProto(stored.created());
+    if (stored.has_expires()) chunk.info.expires = FromProto(stored.expires());
     page.chunks.push_back(std::move(chunk));
   }
   return page;
@@ -443,6 +613,9 @@ absl::StatusOr<ServerStats> ClientImpl::Stats() {
   stats.evicted_segments = response.evicted_segments();
   stats.evicted_bytes = response.evicted_bytes();
   stats.evicted_chunks = response.evicted_chunks();
+  stats.expired_chunks = response.expired_chunks();
+  stats.pins = response.pins();
+  stats.pinned_bytes = response.pinned_bytes();
   for (const std::string& bytes : response.profile_ids()) {
     stats.profile_ids.emplace_back();
     if (absl::Status status = CopyId(bytes, "profile id", &stats.profile_ids.back());
@@ -460,6 +633,51 @@ absl::StatusOr<ServerStats> ClientImpl::Stats() {
   return stats;
 }
 
+absl::StatusOr<ScrubPage> ClientImpl::Scrub(const std::string& page_token, uint64_t max_bytes,
+                                            bool delete_damaged) {
+  v1::ScrubRequest request;
+  request.set_page_token(page_token);
+  request.set_max_bytes(max_bytes);
+  request.set_delete_damaged(delete_damaged);
+  v1::ScrubResponse response;
+  if (absl::Status status = Call("scrub", &v1::KVStream::Stub::Scrub, request, &response);
+      !status.ok()) {
+    return status;
+  }
+  ScrubPage page;
+  page.chunks = response.chunks();
+  page.files = response.files();
+  page.bytes = response.bytes();
+  page.next_page_token = response.next_page_token();
+  for (const v1::ScrubDamage& found : response.damage()) {
+    ScrubDamage damage;
+    if (!found.chunk_id().empty()) {
+      damage.chunk_id.emplace();
+      if (absl::Status status = CopyId(found.chunk_id(), "chunk id", &*damage.chunk_id);
+          !status.ok()) {
+        return status;
+      }
+    }
+    damage.file = found.file();
+    if (found.segment() > 0) damage.level = found.segment() - 1;
+    damage.what = found.what();
+    damage.deleted = found.deleted();
+    page.damage.push_back(std::move(damage));
+  }
+  return page;
+}
+
+absl::StatusOr<BackupResult> ClientImpl::Backup(const std::string& name) {
+  v1::BackupRequest request;
+  request.set_name(name);
+  v1::BackupResponse response;
+  if (absl::Status status = Call("backup", &v1::KVStream::Stub::Backup, request, &response);
+      !status.ok()) {
+    return status;
+  }
+  return BackupResult{response.path(), response.chunks(), response.payload_bytes()};
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Create(Options options) {
@@ -469,10 +687,13 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Create(Options options) {
 absl::StatusOr<std::unique_ptr<Client>> CreateClient(Client::Options options,
                                                      DeviceChunkDecoderFactory device_decoders,
                                                      DeviceEncoderFactory device_encoders) {
-  const size_t colon = options.server.rfind(':');
-  if (colon == std::string::npos || colon == 0 || colon + 1 == options.server.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("server \"", options.server, "\" is not host:port"));
+  const std::vector<std::string> servers = absl::StrSplit(options.server, ',');
+  for (const std::string& server : servers) {
+    const size_t colon = server.rfind(':');
+    if (colon == std::string::npos || colon == 0 || colon + 1 == server.size()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "server \"", options.server, "\" is not host:port, or several separated by commas"));
+    }
   }
   if (options.rpc_timeout <= absl::ZeroDuration()) {
     return absl::InvalidArgumentError("rpc_timeout must be positive");
@@ -483,8 +704,13 @@ absl::StatusOr<std::unique_ptr<Client>> CreateClient(Client::Options options,
           absl::StrCat(threads, " threads is not in 1 to ", kThreadsMax));
     }
   }
-  return std::unique_ptr<Client>(
-      new ClientImpl(std::move(options), std::move(device_decoders), std::move(device_encoders)));
+  std::vector<std::unique_ptr<RangeClient>> clients;
+  for (const std::string& server : servers) {
+    options.server = server;
+    clients.push_back(std::make_unique<ClientImpl>(options, device_decoders, device_encoders));
+  }
+  if (clients.size() == 1) return std::unique_ptr<Client>(std::move(clients.front()));
+  return MakeFailoverClient(std::move(clients));
 }
 
 }  // namespace kvstream

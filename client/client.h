@@ -126,6 +126,9 @@ struct ServerStats {
   uint64_t evicted_segments = 0;
   uint64_t evicted_bytes = 0;
   uint64_t evicted_chunks = 0;  // of which nothing is left
+  uint64_t expired_chunks = 0;
+  uint64_t pins = 0;
+  uint64_t pinned_bytes = 0;
   std::vector<ProfileId> profile_ids;
   uint32_t loads_in_flight = 0;
   uint64_t loads_finished = 0;
@@ -135,19 +138,66 @@ struct ServerStats {
   uint64_t chunks_recomputed = 0;
 };
 
+struct PinPage {
+  std::vector<ChunkPin> pins;
+  std::string next_page_token;  // empty: this was the last page
+};
+
+// What DeleteMatching is to delete: all that was put with a model's label
+// (ListedChunk::info.model), or, if `context_end` is given, a context from this last chunk back to
+// where another context shares it.
+struct DeleteWhat {
+  absl::optional<ChunkId> context_end;
+  std::string model;
+};
+
+// One step of it.
+struct DeleteStep {
+  uint64_t chunks = 0;  // gone, or that would go
+  uint64_t payload_bytes = 0;
+  uint64_t chunks_pinned = 0;   // that stay therefore
+  std::string next_page_token;  // empty: this was the last step
+};
+
+// As proto ScrubDamage.
+struct ScrubDamage {
+  absl::optional<ChunkId> chunk_id;  // none: `file` is damaged
+  std::string file;
+  absl::optional<uint32_t> level;  // none: what is known of the chunk, or its profile
+  std::string what;
+  bool deleted = false;
+};
+
+// As proto ScrubResponse.
+struct ScrubPage {
+  uint64_t chunks = 0;
+  uint64_t files = 0;
+  uint64_t bytes = 0;
+  std::vector<ScrubDamage> damage;
+  std::string next_page_token;  // empty: this was the last page
+};
+
+// As proto BackupResponse.
+struct BackupResult {
+  std::string path;  // on the server's machine
+  uint64_t chunks = 0;
+  uint64_t payload_bytes = 0;
+};
+
 struct PingResult {
   absl::Duration round_trip;  // of the call, on a connection that is up
   bool serving = false;       // false: up, but starting or draining
 };
 
-// A connection to one daemon. Thread-safe; calls block and may overlap. Borrowed arguments (KV,
-// tokens, callbacks) are used until the call returns and not after. Errors of the calls are the
-// server's (see proto), or UNAVAILABLE and DEADLINE_EXCEEDED of the transport; messages name the
-// server and, where there is something to do about it, say what.
+// A connection to one daemon, or to several that serve the same chunks (client/failover_client.h
+// says how calls move on from one that is UNAVAILABLE). Thread-safe; calls block and may overlap.
+// Borrowed arguments (KV, tokens, callbacks) are used until the call returns and not after. Errors
+// of the calls are the server's (see proto), or UNAVAILABLE and DEADLINE_EXCEEDED of the transport;
+// messages name the server and, where there is something to do about it, say what.
 class Client {
  public:
   struct Options {
-    std::string server;  // host:port
+    std::string server;  // host:port, or several separated by commas
     // Of the unary calls as a whole; of streams, how long the server may leave the client without
     // any answer or room to send.
     absl::Duration rpc_timeout = absl::Seconds(60);
@@ -170,10 +220,14 @@ class Client {
   // begins: on an error, chunks acknowledged before it stay stored, and calling again goes on from
   // there. `progress` (optional) is told, on the calling thread, the tokens stored so far; it
   // grows, and ends at tokens.size(). Memory: about encode_threads + 2 encoded chunks.
+  //
+  // `ttl`: how long the chunks are kept at least, 0 to 100 years; 0: as the server's default says.
+  // Chunks that are stored already are renewed before anything is sent, and never shortened.
   virtual absl::StatusOr<PutResult> Put(std::shared_ptr<const Profile> profile,
                                         const ContextIdentity& identity,
                                         absl::Span<const int32_t> tokens, const KvView& kv,
-                                        const std::function<void(int64_t)>& progress = nullptr) = 0;
+                                        const std::function<void(int64_t)>& progress = nullptr,
+                                        absl::Duration ttl = absl::ZeroDuration()) = 0;
 
   // As Put, from device memory: encoded there, in batches, behind what source.stream holds when the
   // call is made; the KV must not change until it returns. The source must be the whole model's,
@@ -182,7 +236,8 @@ class Client {
   virtual absl::StatusOr<PutResult> PutFromDevice(
       std::shared_ptr<const Profile> profile, const ContextIdentity& identity,
       absl::Span<const int32_t> tokens, const DeviceTarget& source,
-      const std::function<void(int64_t)>& progress = nullptr) = 0;
+      const std::function<void(int64_t)>& progress = nullptr,
+      absl::Duration ttl = absl::ZeroDuration()) = 0;
 
   // The longest stored prefix. A profile that the server lacks is no match, not an error.
   virtual absl::StatusOr<LookupResult> Lookup(const Profile& profile,
@@ -236,14 +291,41 @@ class Client {
   virtual absl::Status WarmUpDevice(std::shared_ptr<const Profile> profile, int device_ordinal,
                                     const DeviceShard& shard) = 0;
 
-  // Returns how many of them existed.
-  virtual absl::StatusOr<uint64_t> Delete(absl::Span<const ChunkId> ids) = 0;
+  // Returns how many of them existed. FAILED_PRECONDITION, and nothing of a batch of 65,536 is
+  // deleted, if any of it is pinned, unless `force` ends all their pins.
+  virtual absl::StatusOr<uint64_t> Delete(absl::Span<const ChunkId> ids, bool force = false) = 0;
+  // One step, which may be repeated; page_token: empty, or next_page_token of the step before.
+  // dry_run: deletes nothing. force: ends the pins of what is to go.
+  virtual absl::StatusOr<DeleteStep> DeleteMatching(const DeleteWhat& what,
+                                                    const std::string& page_token, bool dry_run,
+                                                    bool force) = 0;
+
+  // Keeps stored chunks for at least `ttl` from now on, as Put; returns how many are stored.
+  virtual absl::StatusOr<uint64_t> Renew(absl::Span<const ChunkId> ids, absl::Duration ttl) = 0;
+  // Keeps stored chunks from being evicted, expired or deleted for `ttl`, which replaces the time
+  // of an earlier pin of the owner (1 to 64 bytes); returns how many are stored and now pinned.
+  // RESOURCE_EXHAUSTED if the server's bound on pinned chunks is reached; some may be pinned then.
+  virtual absl::StatusOr<uint64_t> Pin(absl::Span<const ChunkId> ids, const std::string& owner,
+                                       absl::Duration ttl) = 0;
+  // Ends the pins of an owner, or of all where none is given; returns how many there were.
+  virtual absl::StatusOr<uint64_t> Unpin(absl::Span<const ChunkId> ids,
+                                         const absl::optional<std::string>& owner) = 0;
+  // Pins in the order of the chunks' ids, of one owner or (empty) of all. Else as List.
+  virtual absl::StatusOr<PinPage> ListPins(uint32_t page_size, const std::string& page_token,
+                                           const std::string& owner) = 0;
 
   // Stored chunks in the order of their ids. page_size 0: the server's default. page_token: empty,
-  // or next_page_token of the page before.
+  // or next_page_token of the page before. model: only chunks with this label; empty: all.
   virtual absl::StatusOr<ListPage> List(uint32_t page_size, const std::string& page_token,
-                                        const absl::optional<ProfileId>& profile) = 0;
+                                        const absl::optional<ProfileId>& profile,
+                                        const std::string& model = "") = 0;
   virtual absl::StatusOr<ServerStats> Stats() = 0;
+  // Checks the next max_bytes (0: the server's default) of what is stored. page_token: empty, or
+  // next_page_token of the page before.
+  virtual absl::StatusOr<ScrubPage> Scrub(const std::string& page_token, uint64_t max_bytes,
+                                          bool delete_damaged) = 0;
+  // Has the server copy its store to `name` within its --backup-dir. May take minutes.
+  virtual absl::StatusOr<BackupResult> Backup(const std::string& name) = 0;
   // Asks the standard gRPC health service. UNAVAILABLE if nobody answers.
   virtual absl::StatusOr<PingResult> Ping() = 0;
 };

@@ -8,6 +8,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "client/proto_time.h"
 #include "client/rpc_status.h"
 #include "client/stream_watchdog.h"
 
@@ -31,6 +32,9 @@ class PutStep {
     v1::PutRequest request;
     request.mutable_start()->set_profile_id(AsBytes(call.profile->id()));
     request.mutable_start()->set_model(call.model);
+    if (call.ttl > absl::ZeroDuration()) {
+      ToProto(call.ttl, request.mutable_start()->mutable_ttl());
+    }
     Write(request);
   }
 

@@ -25,6 +25,7 @@ struct PutCall {
   std::vector<ChunkId> chunk_ids;          // of the whole context
   std::vector<uint32_t> missing;           // indices of those to encode and send, ascending
   int64_t tokens = 0;                      // of the whole context
+  absl::Duration ttl;                      // 0: the server's default
   EncodeWork encode;
   absl::Duration stall_max;  // of one write or of the server's answer
   // Told the tokens up to which all chunks are stored, after every step.

@@ -48,6 +48,13 @@ absl::Status ValidateChunk(const ChunkId& id, const ChunkInfo& info,
     return invalid("its model name has ", info.model.size(), " bytes; the limit is ",
                    kMaxModelBytes);
   }
+  if (info.tenant.size() > kMaxTenantBytes) {
+    return invalid("its tenant's name has ", info.tenant.size(), " bytes; the limit is ",
+                   kMaxTenantBytes);
+  }
+  if (info.tenant.empty() && (info.outer_id.has_value() || info.outer_parent.has_value())) {
+    return invalid("has a tenant's ids, but no tenant");
+  }
   if (info.levels_lost != 0) return invalid("a chunk has lost no levels when it is put");
   if (!FitsUnixNanos(info.created)) {
     return invalid("its time of creation is outside the years 1678 to 2262");
@@ -78,6 +85,26 @@ bool RestoresLevels(const ChunkInfo& stored, const ChunkInfo& given) {
 absl::Status ValidateTrim(uint32_t keep_levels) {
   if (keep_levels > 0) return absl::OkStatus();
   return absl::InvalidArgumentError("Trim: at least one level must be kept; Delete removes chunks");
+}
+
+absl::Status ValidateExpires(absl::string_view what, absl::Time expires) {
+  if (expires == absl::InfiniteFuture() || FitsUnixNanos(expires)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(what, ": the time of expiry is outside the years 1678 to 2262"));
+}
+
+absl::Status ValidatePin(absl::string_view owner, absl::Time until) {
+  if (owner.empty() || owner.size() > kMaxPinOwnerBytes) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "Pin: the owner has ", owner.size(), " bytes; it must have 1 to ", kMaxPinOwnerBytes));
+  }
+  if (FitsUnixNanos(until)) return absl::OkStatus();
+  return absl::InvalidArgumentError("Pin: its end is outside the years 1678 to 2262");
+}
+
+absl::Time WholeNanos(absl::Time time) {
+  if (time == absl::InfiniteFuture()) return time;
+  return absl::FromUnixNanos(absl::ToUnixNanos(time));
 }
 
 uint64_t TrimInfo(ChunkInfo* info, uint32_t keep_levels) {

@@ -1,4 +1,4 @@
-// kvstreamctl stats, list, delete, ping
+// kvstreamctl stats, list, ping
 #include <algorithm>
 #include <iterator>
 #include <memory>
@@ -13,14 +13,10 @@
 #include "absl/time/time.h"
 #include "client/cli/command.h"
 #include "client/cli/status_macros.h"
-#include "client/kv_file.h"
 #include "client/units.h"
 
 namespace kvstream::cli {
 namespace {
-
-// The server's limit of one Delete call.
-constexpr size_t kDeleteBatch = 65536;
 
 absl::Status Stats(const ServerOptions& options, Format format) {
   CLI_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client, Connect(options));
@@ -36,12 +32,16 @@ absl::Status Stats(const ServerOptions& options, Format format) {
     absl::StrAppend(&levels, level == 0 ? "" : ", ", stats.chunks_by_level[level], " at level ",
                     level);
   }
-  const std::string capacity =
+  std::string capacity =
       stats.capacity_bytes == 0
           ? ""
           : absl::StrFormat("room       %s; %d segments evicted (%s), %d chunks whole\n",
                             FormatBytes(stats.capacity_bytes), stats.evicted_segments,
                             FormatBytes(stats.evicted_bytes), stats.evicted_chunks);
+  if (stats.expired_chunks > 0 || stats.pins > 0) {
+    absl::StrAppendFormat(&capacity, "lifetimes  %d chunks expired; %d pins, on %s\n",
+                          stats.expired_chunks, stats.pins, FormatBytes(stats.pinned_bytes));
+  }
   return Print(format,
                {{"version", stats.version},
                 {"uptime_seconds", absl::ToDoubleSeconds(stats.uptime)},
@@ -53,6 +53,9 @@ absl::Status Stats(const ServerOptions& options, Format format) {
                 {"evicted_segments", stats.evicted_segments},
                 {"evicted_bytes", stats.evicted_bytes},
                 {"evicted_chunks", stats.evicted_chunks},
+                {"expired_chunks", stats.expired_chunks},
+                {"pins", stats.pins},
+                {"pinned_bytes", stats.pinned_bytes},
                 {"profile_ids", std::move(profiles)},
                 {"loads_in_flight", stats.loads_in_flight},
                 {"loads_finished", stats.loads_finished},
@@ -75,6 +78,7 @@ absl::Status Stats(const ServerOptions& options, Format format) {
 struct ListOptions {
   ServerOptions server;
   std::string profile;
+  std::string model;
   std::string page_token;
   uint64_t limit = 1000;
 };
@@ -94,6 +98,10 @@ Json ChunkJson(const ListedChunk& chunk) {
       {"levels_lost", chunk.info.levels_lost},
       {"created", absl::FormatTime(absl::RFC3339_sec, chunk.info.created, absl::UTCTimeZone())}};
   if (chunk.info.parent.has_value()) json["parent"] = HexOf(*chunk.info.parent);
+  json["expires"] = nullptr;
+  if (chunk.info.expires != absl::InfiniteFuture()) {
+    json["expires"] = absl::FormatTime(absl::RFC3339_sec, chunk.info.expires, absl::UTCTimeZone());
+  }
   return json;
 }
 
@@ -116,7 +124,7 @@ absl::Status List(const ListOptions& options, Format format) {
   do {
     const uint32_t page_size =
         static_cast<uint32_t>(std::min<uint64_t>(options.limit - chunks.size(), 1000));
-    CLI_ASSIGN_OR_RETURN(ListPage page, client->List(page_size, token, profile_id));
+    CLI_ASSIGN_OR_RETURN(ListPage page, client->List(page_size, token, profile_id, options.model));
     std::move(page.chunks.begin(), page.chunks.end(), std::back_inserter(chunks));
     token = std::move(page.next_page_token);
   } while (!token.empty() && chunks.size() < options.limit);
@@ -138,49 +146,6 @@ absl::Status List(const ListOptions& options, Format format) {
   return Print(format,
                {{"chunks", std::move(json)}, {"next_page_token", absl::BytesToHexString(token)}},
                text);
-}
-
-struct DeleteOptions {
-  ServerOptions server;
-  ContextIdentity identity;
-  std::vector<std::string> ids;
-  std::string profile;
-  std::string tokens_from;
-};
-
-absl::StatusOr<std::vector<ChunkId>> IdsToDelete(const DeleteOptions& options) {
-  std::vector<ChunkId> ids;
-  if (!options.ids.empty()) {
-    if (!options.tokens_from.empty()) {
-      return absl::InvalidArgumentError("give either --id or --tokens-from, not both");
-    }
-    for (const std::string& text : options.ids) {
-      CLI_ASSIGN_OR_RETURN(const ChunkId id, ParseHexId(text));
-      ids.push_back(id);
-    }
-    return ids;
-  }
-  if (options.tokens_from.empty() || options.profile.empty()) {
-    return absl::InvalidArgumentError(
-        "say what to delete: --id HEX..., or --tokens-from FILE with --profile FILE");
-  }
-  CLI_ASSIGN_OR_RETURN(const std::shared_ptr<const Profile> profile, ReadProfile(options.profile));
-  CLI_ASSIGN_OR_RETURN(const std::vector<int32_t> tokens, ReadTokens(options.tokens_from));
-  return ContextChunkIds(options.identity, profile->id(), profile->chunk_tokens(), tokens);
-}
-
-absl::Status Delete(const DeleteOptions& options, Format format) {
-  CLI_ASSIGN_OR_RETURN(const std::vector<ChunkId> ids, IdsToDelete(options));
-  CLI_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client, Connect(options.server));
-  uint64_t deleted = 0;
-  for (size_t first = 0; first < ids.size(); first += kDeleteBatch) {
-    CLI_ASSIGN_OR_RETURN(const uint64_t of_batch,
-                         client->Delete(absl::MakeConstSpan(ids).subspan(first, kDeleteBatch)));
-    deleted += of_batch;
-  }
-  return Print(
-      format, {{"chunks_deleted", deleted}, {"chunks_named", ids.size()}},
-      absl::StrFormat("%d of %d chunks were stored and are deleted\n", deleted, ids.size()));
 }
 
 absl::Status Ping(const ServerOptions& options, Format format) {
@@ -212,22 +177,11 @@ void AddAdminVerbs(CLI::App& app, Command& command) {
                            [list_options](Format format) { return List(*list_options, format); });
   AddServerOptions(*list, list_options->server);
   list->add_option("--profile", list_options->profile, "only chunks of this profile");
+  list->add_option("--model", list_options->model, "only chunks that list shows with this model");
   list->add_option("--limit", list_options->limit, "at most so many chunks")
       ->check(CLI::Range(uint64_t{1}, uint64_t{1000000}))
       ->capture_default_str();
   list->add_option("--page-token", list_options->page_token, "next_page_token of an earlier list");
-
-  const auto delete_options = std::make_shared<DeleteOptions>();
-  CLI::App* remove =
-      AddVerb(app, command, "delete", "Delete chunks by id, or those of a context",
-              [delete_options](Format format) { return Delete(*delete_options, format); });
-  AddServerOptions(*remove, delete_options->server);
-  remove->add_option("--id", delete_options->ids, "chunk ids, as list prints them");
-  remove->add_option("--tokens-from", delete_options->tokens_from,
-                     "delete the chunks of these tokens");
-  remove->add_option("--profile", delete_options->profile,
-                     "the model's profile, with --tokens-from");
-  AddIdentityOptions(*remove, delete_options->identity);
 
   const auto ping_options = std::make_shared<ServerOptions>();
   AddServerOptions(

@@ -48,6 +48,8 @@ int Main(int argc, char** argv) {
   AddLoadVerb(app, command);
   AddExplainVerb(app, command);
   AddAdminVerbs(app, command);
+  AddLifetimeVerbs(app, command);
+  AddScrubVerbs(app, command);
   AddDescribeVerb(app, command);
   AddRelayVerb(app, command);
   try {

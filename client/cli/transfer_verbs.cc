@@ -19,6 +19,7 @@ struct PutOptions {
   ContextIdentity identity;
   std::string profile;
   std::string in;
+  std::string ttl = "0";
   int threads = DefaultThreads();
 };
 
@@ -32,12 +33,14 @@ absl::Status Put(const PutOptions& options, Format format) {
   }
   CLI_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
                        Connect(options.server, options.threads));
+  CLI_ASSIGN_OR_RETURN(const absl::Duration ttl, ParseDuration(options.ttl));
   const absl::Time start = absl::Now();
   absl::StatusOr<PutResult> put;
   {
     ProgressBar bar(format, "storing", file->kv().tokens);
-    put = client->Put(profile, options.identity, file->tokens(), file->kv(),
-                      [&bar](int64_t tokens) { bar.Update(tokens); });
+    put = client->Put(
+        profile, options.identity, file->tokens(), file->kv(),
+        [&bar](int64_t tokens) { bar.Update(tokens); }, ttl);
   }
   if (!put.ok()) return put.status();
   const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
@@ -93,6 +96,9 @@ void AddTransferVerbs(CLI::App& app, Command& command) {
   AddServerOptions(*put, put_options->server);
   put->add_option("--profile", put_options->profile, "the model's profile")->required();
   put->add_option("--in", put_options->in, "KV cache with tokens (safetensors)")->required();
+  put->add_option("--ttl", put_options->ttl,
+                  "keep the chunks so long, such as 24h; 0: as the server's --default-ttl says")
+      ->capture_default_str();
   AddIdentityOptions(*put, put_options->identity);
   AddThreadsOption(*put, put_options->threads);
 

@@ -316,6 +316,41 @@ class BindingsTest(unittest.TestCase):
         self.assertEqual(self.client.delete(ids), 2)
         self.assertEqual(self.client.delete(ids), 0)
 
+    def test_lifetimes(self):
+        tokens = np.arange(2000, 2040)
+        before = time.time()
+        self.client.put(self.profile, tokens, random_kv(3, 40), model="short@1", ttl_seconds=3600)
+        ids = kvstream.chunk_ids(self.profile, tokens, model="short@1")
+        listed, token = self.client.list_chunks(model="short@1")
+        self.assertEqual({chunk["id"] for chunk in listed}, set(ids))
+        for chunk in listed:
+            self.assertGreater(chunk["expires"], before + 3599)
+            self.assertLess(chunk["expires"], time.time() + 3601)
+        # What is stored is not sent again, but kept longer.
+        self.client.put(self.profile, tokens, random_kv(3, 40), model="short@1", ttl_seconds=7200)
+        self.assertEqual(self.client.renew(ids + [b"u" * 32], 60), 2)
+        for chunk in self.client.list_chunks(model="short@1")[0]:
+            self.assertGreater(chunk["expires"], before + 7199)
+
+        self.assertEqual(self.client.pin(ids[:1], owner="test", ttl_seconds=600), 1)
+        pins, token = self.client.list_pins(owner="test")
+        self.assertEqual([(pin["id"], pin["owner"]) for pin in pins], [(ids[0], "test")])
+        self.assertGreater(pins[0]["until"], before + 599)
+        with self.assertRaises(kvstream.KVStreamError) as caught:
+            self.client.delete(ids)
+        self.assertEqual(caught.exception.code, "FAILED_PRECONDITION")
+        self.assertEqual(self.client.delete_matching(context_end=ids[1], dry_run=True)[0], 1)
+        self.assertEqual(self.client.delete_matching(context_end=ids[1])[::2], (1, 1))
+        self.assertEqual(self.client.unpin(ids, owner="nobody"), 0)
+        self.assertEqual(self.client.unpin(ids, owner=None), 1)
+        self.assertEqual(self.client.delete_matching(model="short@1")[0], 1)
+        self.assertEqual(self.client.delete(ids), 0)
+        for ttl in (-1, float("inf"), float("nan"), 1e12):
+            with self.assertRaises(kvstream.KVStreamError):
+                self.client.renew(ids, ttl)
+        with self.assertRaises(ValueError):
+            self.client.delete_matching()
+
 
 if __name__ == "__main__":
     unittest.main(argv=sys.argv[:1])

@@ -43,6 +43,13 @@ std::array<uint8_t, 32> ToId(const std::string& bytes) {
   return id;
 }
 
+std::vector<ChunkId> ToIds(const std::vector<std::string>& ids) {
+  std::vector<ChunkId> chunk_ids;
+  chunk_ids.reserve(ids.size());
+  for (const std::string& id : ids) chunk_ids.push_back(ToId(id));
+  return chunk_ids;
+}
+
 ContextIdentity Identity(const std::string& model, const std::string& adapter,
                          const py::bytes& tenant_salt, const std::vector<py::bytes>& extra_keys) {
   ContextIdentity identity;
@@ -142,8 +149,10 @@ class PyClient {
   PutResult Put(const std::shared_ptr<Profile>& profile, const py::object& tokens,
                 const py::object& kv, const std::string& model, const std::string& adapter,
                 const py::bytes& tenant_salt, const std::vector<py::bytes>& extra_keys,
-                const py::object& progress, const py::object& stream, const py::object& device) {
+                const py::object& progress, const py::object& stream, const py::object& device,
+                double ttl_seconds) {
     const std::vector<int32_t> ids = TokenIds(tokens);
+    const absl::Duration ttl = absl::Seconds(ttl_seconds);
     const DeviceArguments arguments{stream, device, py::none(), py::none()};
     const bool on_device = IsDeviceKv(kv);
     CheckHostArguments(on_device, arguments);
@@ -164,8 +173,8 @@ class PyClient {
       };
     }
     absl::StatusOr<PutResult> result = Call([&](Client& client) {
-      return on_device ? client.PutFromDevice(profile, identity, ids, source.target, report)
-                       : client.Put(profile, identity, ids, host.view, report);
+      return on_device ? client.PutFromDevice(profile, identity, ids, source.target, report, ttl)
+                       : client.Put(profile, identity, ids, host.view, report, ttl);
     });
     raised.Rethrow();
     return ValueOrThrow(std::move(result));
@@ -342,6 +351,9 @@ py::dict StatsDict(const ServerStats& stats) {
   out["evicted_segments"] = stats.evicted_segments;
   out["evicted_bytes"] = stats.evicted_bytes;
   out["evicted_chunks"] = stats.evicted_chunks;
+  out["expired_chunks"] = stats.expired_chunks;
+  out["pins"] = stats.pins;
+  out["pinned_bytes"] = stats.pinned_bytes;
   py::list profiles;
   for (const ProfileId& id : stats.profile_ids) profiles.append(IdBytes(id));
   out["profile_ids"] = profiles;
@@ -367,6 +379,10 @@ py::tuple ListPageTuple(const ListPage& page) {
     chunk["tokens"] = listed.info.tokens;
     chunk["segment_bytes"] = listed.info.segment_bytes;
     chunk["created"] = absl::ToDoubleSeconds(listed.info.created - absl::UnixEpoch());
+    chunk["expires"] = py::none();
+    if (listed.info.expires != absl::InfiniteFuture()) {
+      chunk["expires"] = absl::ToDoubleSeconds(listed.info.expires - absl::UnixEpoch());
+    }
     chunks.append(chunk);
   }
   return py::make_tuple(chunks, py::bytes(page.next_page_token));
@@ -437,9 +453,10 @@ void RegisterClient(py::module_& module) {
            py::kw_only(), py::arg("model"), py::arg("adapter") = "",
            py::arg("tenant_salt") = no_salt, py::arg("extra_keys") = no_keys,
            py::arg("progress") = py::none(), py::arg("stream") = py::none(),
-           py::arg("device") = py::none(),
+           py::arg("device") = py::none(), py::arg("ttl_seconds") = 0.0,
            "Encodes and stores the KV of a whole context; chunks that the server has are skipped. "
-           "KV in GPU memory is encoded there, on `stream`.")
+           "KV in GPU memory is encoded there, on `stream`. The chunks are kept for at least "
+           "ttl_seconds; 0: as the server's default says.")
       .def("lookup", &PyClient::Lookup, py::arg("profile"), py::arg("tokens"), py::kw_only(),
            py::arg("model"), py::arg("adapter") = "", py::arg("tenant_salt") = no_salt,
            py::arg("extra_keys") = no_keys, "Finds the longest stored prefix.")
@@ -482,25 +499,107 @@ void RegisterClient(py::module_& module) {
           "that fails.")
       .def(
           "delete",
-          [](PyClient& self, const std::vector<std::string>& ids) {
-            std::vector<ChunkId> chunk_ids;
-            chunk_ids.reserve(ids.size());
-            for (const std::string& id : ids) chunk_ids.push_back(ToId(id));
+          [](PyClient& self, const std::vector<std::string>& ids, bool force) {
+            const std::vector<ChunkId> chunk_ids = ToIds(ids);
             return ValueOrThrow(
-                self.Call([&](Client& client) { return client.Delete(chunk_ids); }));
+                self.Call([&](Client& client) { return client.Delete(chunk_ids, force); }));
           },
-          py::arg("chunk_ids"), "Deletes chunks; returns how many existed.")
+          py::arg("chunk_ids"), py::kw_only(), py::arg("force") = false,
+          "Deletes chunks; returns how many existed. Fails, and deletes none, if any is pinned, "
+          "unless force ends their pins.")
+      .def(
+          "delete_matching",
+          [](PyClient& self, const py::object& context_end, const std::string& model, bool dry_run,
+             bool force) {
+            if (context_end.is_none() == model.empty()) {
+              throw py::value_error("give either context_end or model");
+            }
+            DeleteWhat what;
+            if (!context_end.is_none()) what.context_end = ToId(context_end.cast<std::string>());
+            what.model = model;
+            DeleteStep sum;
+            do {
+              // One call a step, so that Ctrl-C ends it between two.
+              const DeleteStep step = ValueOrThrow(self.Call([&](Client& client) {
+                return client.DeleteMatching(what, sum.next_page_token, dry_run, force);
+              }));
+              if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+              sum.chunks += step.chunks;
+              sum.payload_bytes += step.payload_bytes;
+              sum.chunks_pinned += step.chunks_pinned;
+              sum.next_page_token = step.next_page_token;
+            } while (!sum.next_page_token.empty());
+            return py::make_tuple(sum.chunks, sum.payload_bytes, sum.chunks_pinned);
+          },
+          py::kw_only(), py::arg("context_end") = py::none(), py::arg("model") = "",
+          py::arg("dry_run") = false, py::arg("force") = false,
+          "Deletes a context, from its last chunk back to where others share it, or all that "
+          "list_chunks shows with a model. Returns the chunks and bytes that are gone, or with "
+          "dry_run would go, and the chunks that stay because they are pinned.")
+      .def(
+          "renew",
+          [](PyClient& self, const std::vector<std::string>& ids, double ttl_seconds) {
+            const std::vector<ChunkId> chunk_ids = ToIds(ids);
+            return ValueOrThrow(self.Call([&](Client& client) {
+              return client.Renew(chunk_ids, absl::Seconds(ttl_seconds));
+            }));
+          },
+          py::arg("chunk_ids"), py::arg("ttl_seconds"),
+          "Keeps stored chunks for at least so long from now on; returns how many are stored.")
+      .def(
+          "pin",
+          [](PyClient& self, const std::vector<std::string>& ids, const std::string& owner,
+             double ttl_seconds) {
+            const std::vector<ChunkId> chunk_ids = ToIds(ids);
+            return ValueOrThrow(self.Call([&](Client& client) {
+              return client.Pin(chunk_ids, owner, absl::Seconds(ttl_seconds));
+            }));
+          },
+          py::arg("chunk_ids"), py::kw_only(), py::arg("owner"), py::arg("ttl_seconds"),
+          "Keeps stored chunks from being evicted, expired or deleted for a time; returns how many "
+          "are stored and now pinned.")
+      .def(
+          "unpin",
+          [](PyClient& self, const std::vector<std::string>& ids, const py::object& owner) {
+            const std::vector<ChunkId> chunk_ids = ToIds(ids);
+            absl::optional<std::string> of;
+            if (!owner.is_none()) of = owner.cast<std::string>();
+            return ValueOrThrow(
+                self.Call([&](Client& client) { return client.Unpin(chunk_ids, of); }));
+          },
+          py::arg("chunk_ids"), py::kw_only(), py::arg("owner"),
+          "Ends the pins of an owner, or with None those of all; returns how many there were.")
+      .def(
+          "list_pins",
+          [](PyClient& self, uint32_t page_size, const std::string& page_token,
+             const std::string& owner) {
+            const PinPage page = ValueOrThrow(self.Call(
+                [&](Client& client) { return client.ListPins(page_size, page_token, owner); }));
+            py::list pins;
+            for (const ChunkPin& listed : page.pins) {
+              py::dict pin;
+              pin["id"] = IdBytes(listed.id);
+              pin["owner"] = listed.owner;
+              pin["until"] = absl::ToDoubleSeconds(listed.until - absl::UnixEpoch());
+              pins.append(pin);
+            }
+            return py::make_tuple(pins, py::bytes(page.next_page_token));
+          },
+          py::arg("page_size") = 0, py::arg("page_token") = py::bytes(""), py::kw_only(),
+          py::arg("owner") = "",
+          "A page of pins, and the token of the next page (empty: this was the last).")
       .def(
           "list_chunks",
           [](PyClient& self, uint32_t page_size, const std::string& page_token,
-             const py::object& profile_id) {
+             const py::object& profile_id, const std::string& model) {
             absl::optional<ProfileId> wanted;
             if (!profile_id.is_none()) wanted = ToId(profile_id.cast<std::string>());
-            return ListPageTuple(ValueOrThrow(self.Call(
-                [&](Client& client) { return client.List(page_size, page_token, wanted); })));
+            return ListPageTuple(ValueOrThrow(self.Call([&](Client& client) {
+              return client.List(page_size, page_token, wanted, model);
+            })));
           },
           py::arg("page_size") = 0, py::arg("page_token") = py::bytes(""),
-          py::arg("profile_id") = py::none(),
+          py::arg("profile_id") = py::none(), py::arg("model") = "",
           "A page of stored chunks, and the token of the next page (empty: this was the last).")
       .def(
           "stats",

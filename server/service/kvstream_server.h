@@ -13,6 +13,7 @@
 #include "grpcpp/server.h"
 #include "server/load/link_groups.h"
 #include "server/load/link_record.h"
+#include "server/service/expiry_sweeper.h"
 #include "server/service/http_server.h"
 #include "server/service/kvstream_service.h"
 #include "server/service/load_admission.h"
@@ -74,6 +75,7 @@ class KvStreamServer {
   absl::Status WritePortsFile() const;
   // Deletes chunks whose last load has ended.
   void DeleteLater(std::vector<ChunkId> ids);
+  void StartSweeper();
   // False at the timeout or when hurried.
   bool AwaitCalls(absl::Duration timeout);
 
@@ -94,6 +96,7 @@ class KvStreamServer {
   std::unique_ptr<WorkerPool> writers_;
   ChunkLeases leases_;
   std::unique_ptr<WorkerPool> readers_;
+  std::unique_ptr<ExpirySweeper> sweeper_;
   RpcEnvironment environment_;
   KvStreamService service_;
   std::unique_ptr<grpc::Server> grpc_;

@@ -6,8 +6,10 @@
 #include "grpcpp/server_context.h"
 #include "server/service/admin_rpc.h"
 #include "server/service/get_profile_rpc.h"
+#include "server/service/lifetime_rpc.h"
 #include "server/service/load_rpc.h"
 #include "server/service/put_rpc.h"
+#include "server/service/scrub_rpc.h"
 #include "server/service/status_conversion.h"
 
 namespace kvstream {
@@ -46,6 +48,41 @@ grpc::ServerUnaryReactor* KvStreamService::Delete(grpc::CallbackServerContext* c
                [=] { return HandleDelete(*environment_, *request, *response); });
 }
 
+grpc::ServerUnaryReactor* KvStreamService::DeleteMatching(grpc::CallbackServerContext* context,
+                                                          const v1::DeleteMatchingRequest* request,
+                                                          v1::DeleteMatchingResponse* response) {
+  return Unary("DeleteMatching", context, environment_->writers,
+               [=] { return HandleDeleteMatching(*environment_, *request, *response); });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::Renew(grpc::CallbackServerContext* context,
+                                                 const v1::RenewRequest* request,
+                                                 v1::RenewResponse* response) {
+  return Unary("Renew", context, environment_->writers,
+               [=] { return HandleRenew(*environment_, *request, *response); });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::Pin(grpc::CallbackServerContext* context,
+                                               const v1::PinRequest* request,
+                                               v1::PinResponse* response) {
+  return Unary("Pin", context, environment_->writers,
+               [=] { return HandlePin(*environment_, *request, *response); });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::Unpin(grpc::CallbackServerContext* context,
+                                                 const v1::UnpinRequest* request,
+                                                 v1::UnpinResponse* response) {
+  return Unary("Unpin", context, environment_->writers,
+               [=] { return HandleUnpin(*environment_, *request, *response); });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::ListPins(grpc::CallbackServerContext* context,
+                                                    const v1::ListPinsRequest* request,
+                                                    v1::ListPinsResponse* response) {
+  return Unary("ListPins", context, environment_->readers,
+               [=] { return HandleListPins(*environment_, *request, *response); });
+}
+
 grpc::ServerUnaryReactor* KvStreamService::List(grpc::CallbackServerContext* context,
                                                 const v1::ListRequest* request,
                                                 v1::ListResponse* response) {
@@ -58,6 +95,22 @@ grpc::ServerUnaryReactor* KvStreamService::Stats(grpc::CallbackServerContext* co
                                                  v1::StatsResponse* response) {
   return Unary("Stats", context, environment_->readers,
                [=] { return HandleStats(*environment_, *request, *response); });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::Scrub(grpc::CallbackServerContext* context,
+                                                 const v1::ScrubRequest* request,
+                                                 v1::ScrubResponse* response) {
+  WorkerPool* const pool =
+      request->delete_damaged() ? environment_->writers : environment_->readers;
+  return Unary("Scrub", context, pool,
+               [=] { return HandleScrub(*environment_, *request, *response); });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::Backup(grpc::CallbackServerContext* context,
+                                                  const v1::BackupRequest* request,
+                                                  v1::BackupResponse* response) {
+  return Unary("Backup", context, environment_->writers,
+               [=] { return HandleBackup(*environment_, *request, *response); });
 }
 
 grpc::ServerUnaryReactor* KvStreamService::Unary(absl::string_view method,

@@ -80,6 +80,8 @@ struct GaugeValues {
   uint64_t store_chunks = 0;
   uint64_t store_payload_bytes = 0;
   uint64_t store_disk_bytes = 0;
+  uint64_t store_pins = 0;
+  uint64_t store_pinned_bytes = 0;
 };
 
 enum class StoreOperation {
@@ -93,8 +95,11 @@ enum class StoreOperation {
   kGetProfile,
   kListProfiles,
   kStats,
+  kExpire,
+  kRenew,
+  kPin,
 };
-inline constexpr int kStoreOperations = 10;
+inline constexpr int kStoreOperations = 13;
 
 // Thread-safe.
 class Metrics {
@@ -110,6 +115,7 @@ class Metrics {
   void ObserveLookup(uint64_t hit_tokens, uint64_t miss_tokens);
   void ObserveStore(StoreOperation operation, absl::Duration time);
   void CountPutBytes(uint64_t bytes);
+  void CountExpired(uint64_t chunks);
   // `method` is one of the service's: "Load". OK is not counted.
   void CountError(absl::string_view method, absl::StatusCode code);
   void SetGauges(const GaugeValues& values);
@@ -146,6 +152,9 @@ class Metrics {
   prometheus::Gauge& store_chunks_;
   prometheus::Gauge& store_payload_bytes_;
   prometheus::Gauge& store_disk_bytes_;
+  prometheus::Gauge& store_pins_;
+  prometheus::Gauge& store_pinned_bytes_;
+  prometheus::Counter& expired_chunks_;
   std::vector<prometheus::Histogram*> store_operations_;  // index: StoreOperation
 
   mutable absl::Mutex mutex_;

@@ -66,7 +66,8 @@ bool SameInfo(const ChunkInfo& a, const ChunkInfo& b) {
   return a.parent == b.parent && a.profile_id == b.profile_id && a.model == b.model &&
          a.first_token == b.first_token && a.tokens == b.tokens &&
          a.segment_bytes == b.segment_bytes && a.created == b.created &&
-         a.levels_lost == b.levels_lost && a.expires == b.expires;
+         a.levels_lost == b.levels_lost && a.expires == b.expires && a.tenant == b.tenant &&
+         a.outer_id == b.outer_id && a.outer_parent == b.outer_parent;
 }
 
 uint64_t TestSeed() {
@@ -75,6 +76,12 @@ uint64_t TestSeed() {
   if (given == nullptr || !absl::SimpleAtoi(given, &seed)) seed = std::random_device()();
   std::cout << "KVSTREAM_TEST_SEED=" << seed << std::endl;
   return seed;
+}
+
+int TestRounds(int rounds) {
+  int given = 0;
+  const char* text = std::getenv("KVSTREAM_TEST_ROUNDS");
+  return text != nullptr && absl::SimpleAtoi(text, &given) && given > 0 ? given : rounds;
 }
 
 }  // namespace kvstream

@@ -16,6 +16,10 @@ namespace kvstream::rocksdb_format {
 namespace {
 
 constexpr uint8_t kHasParent = 1;
+constexpr uint8_t kHasFields = 2;
+
+enum FieldTag : uint8_t { kTenant = 1, kOuterId = 2, kOuterParent = 3 };
+constexpr size_t kFieldHeaderBytes = 3;
 
 template <typename T>
 void Append(T value, std::string* out) {
@@ -51,14 +55,63 @@ absl::Status Damaged(const What&... what) {
   return absl::DataLossError(absl::StrCat("chunk record: ", what...));
 }
 
+void AppendField(FieldTag tag, absl::string_view bytes, std::string* out) {
+  Append<uint8_t>(tag, out);
+  Append(static_cast<uint16_t>(bytes.size()), out);
+  out->append(bytes.data(), bytes.size());
+}
+
+absl::Status TakeId(FieldTag tag, absl::string_view bytes, absl::optional<ChunkId>* id) {
+  if (bytes.size() != kIdBytes) {
+    return Damaged("has a field ", static_cast<int>(tag), " of ", bytes.size(), " bytes");
+  }
+  id->emplace();
+  std::copy_n(bytes.begin(), kIdBytes, (*id)->begin());
+  return absl::OkStatus();
+}
+
+absl::Status TakeFields(absl::string_view bytes, ChunkInfo* info) {
+  int last_tag = 0;
+  do {
+    if (bytes.size() < kFieldHeaderBytes) return Damaged("ends amid a field");
+    const auto tag = Take<uint8_t>(&bytes);
+    const auto size = Take<uint16_t>(&bytes);
+    if (size > bytes.size()) return Damaged("ends amid field ", tag);
+    if (tag <= last_tag) return Damaged("has field ", tag, " after field ", last_tag);
+    last_tag = tag;
+    const absl::string_view value = bytes.substr(0, size);
+    bytes.remove_prefix(size);
+    absl::Status status;
+    if (tag == kTenant) {
+      if (value.empty() || value.size() > kMaxTenantBytes) {
+        return Damaged("has a tenant of ", value.size(), " bytes");
+      }
+      info->tenant = std::string(value);
+    } else if (tag == kOuterId) {
+      status = TakeId(kOuterId, value, &info->outer_id);
+    } else if (tag == kOuterParent) {
+      status = TakeId(kOuterParent, value, &info->outer_parent);
+    } else {
+      return absl::FailedPreconditionError(
+          absl::StrCat("chunk record: has a field ", tag,
+                       ", which this program does not know: use a newer one"));
+    }
+    if (!status.ok()) return status;
+    if (info->tenant.empty()) return Damaged("has field ", tag, " but no tenant");
+  } while (!bytes.empty());
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::string EncodeChunkRecord(const ChunkInfo& info) {
+  const bool has_fields = !info.tenant.empty();
   std::string record;
-  record.reserve(kChunkRecordHeaderBytes + kIdBytes + 8 * info.segment_bytes.size() +
-                 info.model.size());
-  Append<uint8_t>(kChunkRecordVersion, &record);
-  Append<uint8_t>(info.parent.has_value() ? kHasParent : 0, &record);
+  record.reserve(kChunkRecordHeaderBytes + 3 * (kIdBytes + kFieldHeaderBytes) +
+                 8 * info.segment_bytes.size() + info.model.size() + info.tenant.size());
+  Append<uint8_t>(has_fields ? kChunkRecordVersion : kChunkRecordVersionWithoutFields, &record);
+  Append<uint8_t>((info.parent.has_value() ? kHasParent : 0) | (has_fields ? kHasFields : 0),
+                  &record);
   Append(static_cast<uint16_t>(info.model.size()), &record);
   Append<uint32_t>(info.tokens, &record);
   Append<uint64_t>(info.first_token, &record);
@@ -70,6 +123,10 @@ std::string EncodeChunkRecord(const ChunkInfo& info) {
   if (info.parent.has_value()) Append(*info.parent, &record);
   for (uint64_t bytes : info.segment_bytes) Append(bytes, &record);
   record.append(info.model);
+  if (!has_fields) return record;
+  AppendField(kTenant, info.tenant, &record);
+  if (info.outer_id.has_value()) AppendField(kOuterId, IdKey(*info.outer_id), &record);
+  if (info.outer_parent.has_value()) AppendField(kOuterParent, IdKey(*info.outer_parent), &record);
   return record;
 }
 
@@ -90,7 +147,10 @@ absl::StatusOr<ChunkInfo> DecodeChunkRecord(absl::string_view bytes) {
   ChunkInfo info;
   Take<uint8_t>(&bytes);
   const auto flags = Take<uint8_t>(&bytes);
-  if ((flags & ~kHasParent) != 0) return Damaged("has unknown flags ", flags);
+  if ((flags & ~(kHasParent | kHasFields)) != 0) return Damaged("has unknown flags ", flags);
+  if (((flags & kHasFields) != 0) != (version >= 3)) {
+    return Damaged("of version ", version, " has flags ", flags);
+  }
   const auto model_bytes = Take<uint16_t>(&bytes);
   if (model_bytes > kMaxModelBytes) return Damaged("announces a model of ", model_bytes, " bytes");
   info.tokens = Take<uint32_t>(&bytes);
@@ -110,7 +170,8 @@ absl::StatusOr<ChunkInfo> DecodeChunkRecord(absl::string_view bytes) {
 
   const size_t parent_bytes = (flags & kHasParent) != 0 ? kIdBytes : 0;
   const size_t expected_bytes = header_bytes + parent_bytes + size_t{8} * levels + model_bytes;
-  if (total_bytes != expected_bytes) {
+  // Fields say themselves where they end.
+  if (version >= 3 ? total_bytes < expected_bytes : total_bytes != expected_bytes) {
     return Damaged("has ", total_bytes, " bytes; its header announces ", expected_bytes);
   }
   if (parent_bytes > 0) info.parent = TakeId(&bytes);
@@ -124,7 +185,11 @@ absl::StatusOr<ChunkInfo> DecodeChunkRecord(absl::string_view bytes) {
     }
     info.segment_bytes.push_back(segment_bytes);
   }
-  info.model = std::string(bytes);
+  info.model = std::string(bytes.substr(0, model_bytes));
+  bytes.remove_prefix(model_bytes);
+  if (version >= 3) {
+    if (absl::Status status = TakeFields(bytes, &info); !status.ok()) return status;
+  }
   return info;
 }
 
@@ -149,6 +214,24 @@ absl::string_view IdKey(const ChunkId& id) {
 
 std::string ProfileListKey(const StoredProfileId& id) {
   return absl::StrCat(kProfileListPrefix, IdKey(id));
+}
+
+std::string TenantKey(absl::string_view tenant) {
+  std::string key;
+  key.reserve(1 + tenant.size() + kIdBytes);
+  Append(static_cast<uint8_t>(tenant.size()), &key);
+  key.append(tenant.data(), tenant.size());
+  return key;
+}
+
+std::string TenantKey(absl::string_view tenant, const ChunkId& id) {
+  std::string key = TenantKey(tenant);
+  Append(id, &key);
+  return key;
+}
+
+std::string TenantCountersKey(absl::string_view tenant) {
+  return absl::StrCat(kTenantCountersPrefix, tenant);
 }
 
 std::string EncodeVersion(uint32_t version) {

@@ -41,6 +41,24 @@ ChunkInfo GoldenInfo2() {
   return info;
 }
 
+ChunkInfo GoldenInfo3() {
+  ChunkInfo info = GoldenInfo2();
+  info.tenant = "team";
+  info.outer_id = CountingId(0);
+  info.outer_parent = CountingId(0xc0);
+  return info;
+}
+
+// As MakeTestChunk, every other one of a tenant.
+ChunkInfo MakeTestInfo(uint64_t number) {
+  ChunkInfo info = MakeTestChunk(number).info;
+  if (number % 2 == 0) return info;
+  info.tenant = TestBytes(number, 1 + number % kMaxTenantBytes);
+  if (number % 4 == 1) info.outer_id = TestId(number + 1);
+  if (number % 8 < 4) info.outer_parent = TestId(number + 2);
+  return info;
+}
+
 // These bytes are in users' stores: this test changes only together with kChunkRecordVersion, and
 // then the older versions stay.
 constexpr absl::string_view kGoldenVersion1 =
@@ -75,6 +93,52 @@ constexpr absl::string_view kGoldenVersion2 =
     "0000010000000000"
     "6d4072";
 
+constexpr absl::string_view kGoldenFields3 =
+    "010400"
+    "7465616d"
+    "022000"
+    "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+    "032000"
+    "c0c1c2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcdddedf";
+
+TEST(ChunkRecordFormatTest, GoldenBytesOfVersion3) {
+  const std::string golden = absl::StrCat("0303", kGoldenVersion2.substr(4), kGoldenFields3);
+  EXPECT_EQ(absl::BytesToHexString(EncodeChunkRecord(GoldenInfo3())), golden);
+  const auto decoded = DecodeChunkRecord(absl::HexStringToBytes(golden));
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  EXPECT_TRUE(SameInfo(*decoded, GoldenInfo3()));
+}
+
+TEST(ChunkRecordFormatTest, RejectsDamagedFields) {
+  const std::string record = EncodeChunkRecord(GoldenInfo3());
+  const std::string start = record.substr(0, record.size() - kGoldenFields3.size() / 2);
+  const auto expect = [&](absl::string_view hex, absl::string_view why) {
+    const auto decoded = DecodeChunkRecord(start + absl::HexStringToBytes(hex));
+    EXPECT_TRUE(absl::IsDataLoss(decoded.status())) << decoded.status();
+    EXPECT_TRUE(absl::StrContains(decoded.status().message(), why)) << decoded.status();
+  };
+  expect("", "ends amid a field");
+  expect("0104", "ends amid a field");
+  expect("010400746561", "ends amid field 1");
+  expect("01ffff", "ends amid field 1");
+  expect("010000", "a tenant of 0 bytes");
+  expect(absl::StrCat("014100", absl::BytesToHexString(std::string(65, 't'))), "of 65 bytes");
+  expect("0101007401010074", "field 1 after field 1");
+  expect(absl::StrCat("022000", absl::BytesToHexString(std::string(32, 'i'))), "but no tenant");
+  expect("0101007402010000", "a field 2 of 1 bytes");
+  expect("0101007403010000", "a field 3 of 1 bytes");
+  expect("000000", "field 0 after field 0");
+  const auto newer = DecodeChunkRecord(start + absl::HexStringToBytes("01010074040000"));
+  EXPECT_EQ(newer.status().code(), absl::StatusCode::kFailedPrecondition) << newer.status();
+  for (size_t length = 0; length < record.size(); ++length) {
+    const auto decoded = DecodeChunkRecord(absl::string_view(record).substr(0, length));
+    // Whole fields may be missing.
+    EXPECT_TRUE(absl::IsDataLoss(decoded.status()) ||
+                EncodeChunkRecord(*decoded) == record.substr(0, length))
+        << length << ": " << decoded.status();
+  }
+}
+
 TEST(ChunkRecordFormatTest, GoldenBytesOfVersion1) {
   const auto decoded = DecodeChunkRecord(absl::HexStringToBytes(kGoldenVersion1));
   ASSERT_TRUE(decoded.ok()) << decoded.status();
@@ -93,17 +157,21 @@ TEST(ChunkRecordFormatTest, GoldenBytesOfVersion2) {
 }
 
 TEST(ChunkRecordFormatTest, GoldenKeysAndMeta) {
-  EXPECT_EQ(kStoreVersion, 2);
+  EXPECT_EQ(kStoreVersion, 3);
   EXPECT_EQ(absl::BytesToHexString(SegmentKey(CountingId(0), 255)),
             "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1fff");
+  EXPECT_EQ(TenantCountersKey("team"), "tenant:team");
+  EXPECT_EQ(absl::BytesToHexString(TenantKey("team")), "047465616d");
+  EXPECT_EQ(absl::BytesToHexString(TenantKey("team", CountingId(0))),
+            "047465616d000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f");
   EXPECT_EQ(ProfileListKey(CountingId('a')), absl::StrCat("profile:", IdKey(CountingId('a'))));
   EXPECT_EQ(absl::BytesToHexString(EncodeVersion(1)), "01000000");
   EXPECT_EQ(absl::BytesToHexString(EncodeCounters({258, 3})), "02010000000000000300000000000000");
   EXPECT_EQ(absl::BytesToHexString(EncodeUsage({1.5, 258})), "000000000000f83f02010000");
   EXPECT_EQ(absl::BytesToHexString(EncodeClock(1.5)), "000000000000f83f");
   EXPECT_EQ(std::string(kChunksFamily) + kSegmentsFamily + kProfilesFamily + kMetaFamily +
-                kUsageFamily + kVersionKey + kCountersKey + kClockKey,
-            "chunkssegmentsprofilesmetausagestore_versionstore_countersusage_clock");
+                kUsageFamily + kTenantsFamily + kVersionKey + kCountersKey + kClockKey,
+            "chunkssegmentsprofilesmetausagetenantsstore_versionstore_countersusage_clock");
 }
 
 TEST(ChunkRecordFormatTest, UsageRoundTripsAndRejectsTheRest) {
@@ -127,7 +195,7 @@ TEST(ChunkRecordFormatTest, RejectsMoreLevelsLostThanThereCanBe) {
 
 TEST(ChunkRecordFormatTest, RoundTrips) {
   for (uint64_t i = 0; i < 200; ++i) {
-    const ChunkInfo info = MakeTestChunk(i).info;
+    const ChunkInfo info = MakeTestInfo(i);
     const auto decoded = DecodeChunkRecord(EncodeChunkRecord(info));
     ASSERT_TRUE(decoded.ok()) << decoded.status();
     EXPECT_TRUE(SameInfo(*decoded, info));
@@ -155,7 +223,10 @@ void ExpectRejected(size_t offset, absl::string_view bytes, absl::string_view wh
 TEST(ChunkRecordFormatTest, RejectsVersionZero) {
   ExpectRejected(0, absl::string_view("\0", 1), "version 0");
 }
-TEST(ChunkRecordFormatTest, RejectsUnknownFlags) { ExpectRejected(1, "\x03", "unknown flags 3"); }
+TEST(ChunkRecordFormatTest, RejectsUnknownFlags) {
+  ExpectRejected(1, "\x05", "unknown flags 5");
+  ExpectRejected(1, "\x03", "of version 2 has flags 3");
+}
 TEST(ChunkRecordFormatTest, RejectsALongModel) {
   ExpectRejected(2, "\x01\x02", "model of 513 bytes");
 }
@@ -184,7 +255,7 @@ TEST(ChunkRecordFormatTest, MutatedRecordsAreRejectedOrRoundTrip) {
   std::mt19937_64 random(TestSeed());
   int accepted = 0;
   for (int i = 0; i < 200000; ++i) {
-    std::string record = EncodeChunkRecord(MakeTestChunk(random() % 1000).info);
+    std::string record = EncodeChunkRecord(MakeTestInfo(random() % 1000));
     for (uint64_t edits = 1 + random() % 3; edits-- > 0;) {
       const size_t at = record.empty() ? 0 : random() % record.size();
       switch (random() % 4) {
@@ -217,8 +288,8 @@ TEST(ChunkRecordFormatTest, RandomBytesAreRejectedOrRoundTrip) {
   std::mt19937_64 random(TestSeed());
   for (int i = 0; i < 100000; ++i) {
     std::string bytes = TestBytes(random(), random() % 200);
-    if (!bytes.empty() && random() % 2 == 0) bytes[0] = static_cast<char>(1 + random() % 2);
-    if (bytes.size() > 1 && random() % 2 == 0) bytes[1] &= 1;
+    if (!bytes.empty() && random() % 2 == 0) bytes[0] = static_cast<char>(1 + random() % 3);
+    if (bytes.size() > 1 && random() % 2 == 0) bytes[1] &= 3;
     const auto decoded = DecodeChunkRecord(bytes);
     ASSERT_TRUE(!decoded.ok() || bytes[0] == 1 || EncodeChunkRecord(*decoded) == bytes);
   }

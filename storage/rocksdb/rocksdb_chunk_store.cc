@@ -17,6 +17,7 @@
 #include "absl/strings/strip.h"
 #include "storage/chunk_limits.h"
 #include "storage/id_text.h"
+#include "storage/rocksdb/lifetime_format.h"
 #include "storage/rocksdb/rocksdb_open.h"
 #include "storage/rocksdb/status_mapping.h"
 
@@ -104,6 +105,7 @@ RocksDbChunkStore::RocksDbChunkStore(const RocksDbChunkStoreOptions& options)
     : options_(options),
       infos_(options.info_cache_bytes),
       cache_(NewBlockCache(options)),
+      pins_(PinBytesMax(options)),
       errors_(std::make_shared<BackgroundErrors>()) {}
 
 absl::StatusOr<std::unique_ptr<ChunkStore>> RocksDbChunkStore::Create(
@@ -146,10 +148,17 @@ absl::Status RocksDbChunkStore::Open() {
   if (!opened.ok()) return opened.status();
   db_ = std::move(opened->db);
   families_ = std::move(opened->families);
+  // Opening has written to tables what it found in the logs (avoid_flush_during_recovery is off).
+  settled_sequence_ = db_->GetLatestSequenceNumber();
+  synced_sequence_ = settled_sequence_;
   if (absl::Status status = OpenMeta(); !status.ok()) return status;
-  if (keeper_ == nullptr) return absl::OkStatus();
-  if (absl::Status status = RestoreIndex(); !status.ok()) return status;
-  StartKeeper();
+  if (keeper_ != nullptr) {
+    if (absl::Status status = RestoreIndex(); !status.ok()) return status;
+  }
+  if (absl::Status status = RestorePins(); !status.ok()) return status;
+  // A disk that takes no writes must not keep what is on it from being read.
+  deletions_left_ = !CompleteDeletions().ok();
+  if (keeper_ != nullptr) StartKeeper();
   return absl::OkStatus();
 }
 
@@ -170,7 +179,7 @@ absl::Status RocksDbChunkStore::OpenMeta() {
     status = batch.Put(family(kMeta), rocksdb_format::kVersionKey,
                        rocksdb_format::EncodeVersion(rocksdb_format::kStoreVersion));
     if (!status.ok()) return FromRocksDb(status, what);
-    return Write(&batch, Counters(), what);
+    return Write(&batch, StoreChange(), what);
   }
   if (!status.ok()) return FromRocksDb(status, what);
   const absl::StatusOr<uint32_t> version = rocksdb_format::DecodeVersion(bytes);
@@ -180,22 +189,42 @@ absl::Status RocksDbChunkStore::OpenMeta() {
   }
   if (*version == 0) return absl::DataLossError(absl::StrCat(what, ": its version is 0"));
   if (*version < rocksdb_format::kStoreVersion) {
-    // All that older versions wrote is read as it is. Told before anything newer is written.
+    // All that older versions wrote is read as it is. A crash on the way begins again.
+    const absl::Status built = BuildIndexes();
+    // Damage ends the reading of infos. The rest is served as ever, and the next opening tries
+    // again.
+    if (absl::IsDataLoss(built)) return LoadCounters();
+    if (!built.ok()) return built;
     rocksdb::WriteBatch batch;
     status = batch.Put(family(kMeta), rocksdb_format::kVersionKey,
                        rocksdb_format::EncodeVersion(rocksdb_format::kStoreVersion));
     if (!status.ok()) return FromRocksDb(status, what);
-    if (absl::Status raised = Write(&batch, Counters(), what); !raised.ok()) return raised;
+    if (absl::Status raised = Write(&batch, StoreChange(), what); !raised.ok()) return raised;
   }
+  return LoadCounters();
+}
 
-  status = db_->Get(read, family(kMeta), rocksdb_format::kCountersKey, &bytes);
+absl::Status RocksDbChunkStore::LoadCounters() {
+  const std::string what = absl::StrCat("opening the store in ", options_.data_dir);
+  const rocksdb::ReadOptions read;
+  std::string bytes;
+  const rocksdb::Status status =
+      db_->Get(read, family(kMeta), rocksdb_format::kCountersKey, &bytes);
   if (status.IsNotFound()) return absl::OkStatus();  // nothing was ever put
   if (!status.ok()) return FromRocksDb(status, what);
   const absl::StatusOr<Counters> counters = rocksdb_format::DecodeCounters(bytes);
   if (!counters.ok()) return Annotate(counters.status(), what);
-  absl::MutexLock lock(&counters_mutex_);
-  counters_ = *counters;
-  return absl::OkStatus();
+  counters_.SetTotal(*counters);
+  const std::unique_ptr<rocksdb::Iterator> next(db_->NewIterator(read, family(kMeta)));
+  for (next->Seek(rocksdb_format::kTenantCountersPrefix); next->Valid(); next->Next()) {
+    absl::string_view tenant = ToView(next->key());
+    if (!absl::ConsumePrefix(&tenant, rocksdb_format::kTenantCountersPrefix)) break;
+    const absl::StatusOr<Counters> of_tenant =
+        rocksdb_format::DecodeCounters(ToView(next->value()));
+    if (!of_tenant.ok()) return Annotate(of_tenant.status(), what);
+    counters_.SetTenant(tenant, *of_tenant);
+  }
+  return FromRocksDb(next->status(), what);
 }
 
 absl::StatusOr<bool> RocksDbChunkStore::Exists(Family in, absl::string_view key,
@@ -244,21 +273,34 @@ void RocksDbChunkStore::ForgetInfosOf(const rocksdb::WriteBatch& batch) {
   if (!batch.Iterate(&keys).ok()) infos_.Clear();
 }
 
-absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const Counters& change,
+LogMark RocksDbChunkStore::Mark() const {
+  return {settled_sequence_, synced_sequence_.load(std::memory_order_acquire)};
+}
+
+rocksdb::WriteBatch RocksDbChunkStore::NewBatch(size_t reserved_bytes) const {
+  return NewMarkedBatch(Mark(), reserved_bytes);
+}
+
+absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const StoreChange& change,
                                       absl::string_view what,
                                       const absl::optional<rocksdb::WriteOptions>& how) {
-  if (change.chunks != 0 || change.payload_bytes != 0) {
-    const rocksdb::Status merged = batch->Merge(family(kMeta), rocksdb_format::kCountersKey,
-                                                rocksdb_format::EncodeCounters(change));
-    if (!merged.ok()) return FromRocksDb(merged, what);
+  if (const rocksdb::Status merged = change.MergeInto(batch, family(kMeta)); !merged.ok()) {
+    return FromRocksDb(merged, what);
   }
+  MarkBatch(Mark(), batch);
   MaybeResume();
-  rocksdb::WriteOptions synced;
-  synced.sync = options_.sync_writes;
-  const rocksdb::Status status = Commit(batch, how.value_or(synced));
+  rocksdb::WriteOptions options;
+  options.sync = options_.sync_writes;
+  options = how.value_or(options);
+  const rocksdb::Status status = Commit(batch, options);
   ForgetInfosOf(*batch);
   if (status.ok()) {
     errors_->Clear();
+    if (options.sync) {
+      const uint64_t last = LastSequence(*batch);
+      uint64_t known = synced_sequence_.load(std::memory_order_relaxed);
+      while (known < last && !synced_sequence_.compare_exchange_weak(known, last)) continue;
+    }
   } else if (!status.IsIncomplete()) {
     errors_->Set();
   }
@@ -267,9 +309,7 @@ absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const Counters
                     "the store takes no writes until the process is restarted");
   }
   if (!status.ok()) return FromRocksDb(status, what);
-  absl::MutexLock lock(&counters_mutex_);
-  counters_.chunks += change.chunks;
-  counters_.payload_bytes += change.payload_bytes;
+  counters_.Apply(change);
   return absl::OkStatus();
 }
 
@@ -295,7 +335,12 @@ absl::StatusOr<bool> RocksDbChunkStore::Put(const ChunkId& id, const ChunkInfo& 
     // A first look without a claim, since eviction may need one while this waits for room.
     const absl::StatusOr<absl::optional<ChunkInfo>> stored = GetInfo(id, what);
     if (!stored.ok()) return stored.status();
-    if (stored->has_value() && !RestoresLevels(**stored, info)) return false;
+    if (stored->has_value() && !RestoresLevels(**stored, info)) {
+      if (!NeedsRenewal(id, **stored, WholeNanos(info.expires))) return false;
+      const absl::StatusOr<size_t> renewed = Renew({id}, info.expires);
+      if (!renewed.ok()) return renewed.status();
+      if (*renewed > 0) return false;
+    }
     // 1 KiB for the record, keys and lengths of a batch.
     absl::StatusOr<CapacityKeeper::Room> admitted =
         keeper_->Admit(payload_bytes + 1024 + 64 * segments.size(), what);
@@ -307,12 +352,19 @@ absl::StatusOr<bool> RocksDbChunkStore::Put(const ChunkId& id, const ChunkInfo& 
   const absl::StatusOr<absl::optional<ChunkInfo>> stored = GetInfo(id, what);
   if (!stored.ok()) return stored.status();
   if (stored->has_value()) {
-    return RestoresLevels(**stored, info) ? Restore(id, **stored, info, segments) : false;
+    if (RestoresLevels(**stored, info)) {
+      const absl::StatusOr<bool> restored = Restore(id, **stored, info, segments);
+      if (!restored.ok() || *restored) return restored;
+    }
+    if (absl::Status status = RenewStored(id, **stored, WholeNanos(info.expires)); !status.ok()) {
+      return status;
+    }
+    return false;
   }
 
   const std::string record = rocksdb_format::EncodeChunkRecord(info);
   // Headers, keys and lengths take under 64 bytes an entry.
-  rocksdb::WriteBatch batch(payload_bytes + record.size() + 64 * (segments.size() + 4));
+  rocksdb::WriteBatch batch = NewBatch(payload_bytes + record.size() + 64 * (segments.size() + 4));
   rocksdb::Status status = batch.Put(family(kChunks), ToSlice(IdKey(id)), record);
   for (size_t level = 0; status.ok() && level < segments.size(); ++level) {
     // Copies the segment: RocksDB writes a batch to its log in one piece.
@@ -320,12 +372,31 @@ absl::StatusOr<bool> RocksDbChunkStore::Put(const ChunkId& id, const ChunkInfo& 
         batch.Put(family(kSegments), rocksdb_format::SegmentKey(id, static_cast<uint32_t>(level)),
                   ToSlice(segments[level]));
   }
+  if (status.ok()) status = BatchArrival(id, info, &batch);
   if (!status.ok()) return FromRocksDb(status, what);
-  if (absl::Status written = Write(&batch, Counters{1, payload_bytes}, what); !written.ok()) {
-    return written;
-  }
-  if (keeper_ != nullptr) keeper_->Stored(id, info);
+  StoreChange change;
+  change.Add(info, 1, payload_bytes);
+  if (absl::Status written = Write(&batch, change, what); !written.ok()) return written;
+  ReportStored(id, info);
   return true;
+}
+
+absl::Status RocksDbChunkStore::RenewStored(const ChunkId& id, const ChunkInfo& stored,
+                                            absl::Time expires) {
+  if (!NeedsRenewal(id, stored, expires)) return absl::OkStatus();
+  const std::string what = Naming("Put", id);
+  ChunkInfo renewed = stored;
+  rocksdb::WriteBatch batch;
+  rocksdb::Status status = BatchRenewal(id, expires, &renewed, &batch);
+  if (status.ok()) {
+    status =
+        batch.Put(family(kChunks), ToSlice(IdKey(id)), rocksdb_format::EncodeChunkRecord(renewed));
+  }
+  if (!status.ok()) return FromRocksDb(status, what);
+  if (absl::Status written = Write(&batch, StoreChange(), what); !written.ok()) return written;
+  SetDoomed(id, false);
+  SweepFrom(expires);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<bool> RocksDbChunkStore::Restore(const ChunkId& id, const ChunkInfo& stored,
@@ -342,18 +413,30 @@ absl::StatusOr<bool> RocksDbChunkStore::Restore(const ChunkId& id, const ChunkIn
   ChunkInfo restored = stored;
   restored.segment_bytes = info.segment_bytes;
   restored.levels_lost -= static_cast<uint32_t>(segments.size()) - kept;
-  rocksdb::WriteBatch batch;
-  rocksdb::Status status =
-      batch.Put(family(kChunks), ToSlice(IdKey(id)), rocksdb_format::EncodeChunkRecord(restored));
+  rocksdb::WriteBatch batch = NewBatch(PayloadBytes(restored) - PayloadBytes(stored));
+  rocksdb::Status status = BatchRenewal(id, WholeNanos(info.expires), &restored, &batch);
+  if (status.ok()) {
+    status =
+        batch.Put(family(kChunks), ToSlice(IdKey(id)), rocksdb_format::EncodeChunkRecord(restored));
+  }
+  const uint64_t payload_bytes = PayloadBytes(restored);
+  for (const ChunkPin& pin : pins_.Of(id)) {
+    if (!status.ok()) break;
+    status = batch.Put(family(kPins), rocksdb_format::PinKey(id, pin.owner),
+                       rocksdb_format::EncodePin(pin.until, payload_bytes));
+  }
   for (size_t level = kept; status.ok() && level < segments.size(); ++level) {
     status =
         batch.Put(family(kSegments), rocksdb_format::SegmentKey(id, static_cast<uint32_t>(level)),
                   ToSlice(segments[level]));
   }
   if (!status.ok()) return FromRocksDb(status, what);
-  const Counters change{0, PayloadBytes(restored) - PayloadBytes(stored)};
+  StoreChange change;
+  change.Add(stored, 0, payload_bytes - PayloadBytes(stored));
   if (absl::Status written = Write(&batch, change, what); !written.ok()) return written;
-  if (keeper_ != nullptr) keeper_->Stored(id, restored);
+  SetDoomed(id, false);
+  pins_.SetPayloadBytes(id, payload_bytes);
+  ReportStored(id, restored);
   return true;
 }
 
@@ -364,19 +447,23 @@ absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> RocksDbChunkStore::GetInf
   std::vector<ChunkId> left;
   std::vector<size_t> places;
   std::vector<uint64_t> tickets;
-  std::string record;
-  for (size_t i = 0; i < ids.size(); ++i) {
-    uint64_t ticket = 0;
-    if (!infos_.Get(ids[i], &record, &ticket)) {
-      left.push_back(ids[i]);
-      places.push_back(i);
-      tickets.push_back(ticket);
-      continue;
-    }
-    absl::StatusOr<ChunkInfo> info = rocksdb_format::DecodeChunkRecord(record);
-    if (!info.ok()) return Annotate(info.status(), Naming("GetInfos", ids[i]));
-    infos[i] = *std::move(info);
-  }
+  absl::Status status;
+  infos_.Get(
+      ids,
+      [&](size_t i, absl::string_view record) {
+        absl::StatusOr<ChunkInfo> info = rocksdb_format::DecodeChunkRecord(record);
+        if (!info.ok()) {
+          status.Update(Annotate(info.status(), Naming("GetInfos", ids[i])));
+        } else {
+          infos[i] = *std::move(info);
+        }
+      },
+      [&](size_t i, uint64_t ticket) {
+        left.push_back(ids[i]);
+        places.push_back(i);
+        tickets.push_back(ticket);
+      });
+  if (!status.ok()) return status;
   for (size_t begin = 0; begin < left.size(); begin += kLastReadBatch) {
     const auto batch = absl::MakeConstSpan(left).subspan(begin, kLastReadBatch);
     const Values found = MultiGet(db_.get(), family(kChunks), batch);
@@ -461,38 +548,28 @@ absl::StatusOr<size_t> RocksDbChunkStore::DeleteBatch(absl::Span<const ChunkId> 
   const IdClaims::Claim claim(&chunk_claims_, ids);
   const Values found = MultiGet(db_.get(), family(kChunks), claim.ids());
   rocksdb::WriteBatch batch;
-  Counters deleted;
-  const ChunkId* first = nullptr;
+  StoreChange change;
+  std::vector<ChunkId> removed;
+  const absl::Time now = options_.now();
   for (size_t i = 0; i < claim.ids().size(); ++i) {
     const ChunkId& id = claim.ids()[i];
-    if (found.statuses[i].IsNotFound()) continue;
+    if (found.statuses[i].IsNotFound() || pins_.Pinned(id, now)) continue;
     const std::string what = Naming("Delete", id);
     if (!found.statuses[i].ok()) return FromRocksDb(found.statuses[i], what);
     const absl::StatusOr<ChunkInfo> info =
         rocksdb_format::DecodeChunkRecord(ToView(found.values[i]));
     if (!info.ok()) return Annotate(info.status(), what);
-    rocksdb::Status status = batch.Delete(family(kChunks), ToSlice(IdKey(id)));
-    for (size_t level = 0; status.ok() && level < info->segment_bytes.size(); ++level) {
-      status = batch.Delete(family(kSegments),
-                            rocksdb_format::SegmentKey(id, static_cast<uint32_t>(level)));
-    }
-    if (status.ok() && keeper_ != nullptr) {
-      status = batch.Delete(family(kUsage), ToSlice(IdKey(id)));
-    }
+    const rocksdb::Status status = BatchRemoval(id, *info, &batch);
     if (!status.ok()) return FromRocksDb(status, what);
-    if (first == nullptr) first = &id;
-    ++deleted.chunks;
-    deleted.payload_bytes += PayloadBytes(*info);
+    removed.push_back(id);
+    change.Add(*info, uint64_t{0} - 1, uint64_t{0} - PayloadBytes(*info));
   }
-  if (deleted.chunks == 0) return 0;
+  if (removed.empty()) return 0;
   const std::string what =
-      absl::StrCat(Naming("Delete", *first), " and ", deleted.chunks - 1, " more");
-  const Counters change{-deleted.chunks, -deleted.payload_bytes};  // two's complement, as stored
+      absl::StrCat(Naming("Delete", removed.front()), " and ", removed.size() - 1, " more");
   if (absl::Status status = Write(&batch, change, what); !status.ok()) return status;
-  if (keeper_ != nullptr) {
-    for (const ChunkId& id : claim.ids()) keeper_->Gone(id);
-  }
-  return deleted.chunks;
+  for (const ChunkId& id : removed) Removed(id);
+  return removed.size();
 }
 
 absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RocksDbChunkStore::List(
@@ -520,6 +597,40 @@ absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RocksDbChunkStore::Li
   return listed;
 }
 
+absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RocksDbChunkStore::ListTenant(
+    absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) {
+  if (tenant.empty()) return ChunkStore::ListTenant(tenant, after, limit);
+  if (tenant.size() > kMaxTenantBytes) return std::vector<std::pair<ChunkId, ChunkInfo>>();
+  const std::string prefix = rocksdb_format::TenantKey(tenant);
+  const std::string begin = after.has_value() ? rocksdb_format::TenantKey(tenant, *after) : prefix;
+  std::vector<std::pair<ChunkId, ChunkInfo>> listed;
+  const std::unique_ptr<rocksdb::Iterator> next(
+      db_->NewIterator(rocksdb::ReadOptions(), family(kTenants)));
+  next->Seek(begin);
+  if (after.has_value() && next->Valid() && ToView(next->key()) == begin) next->Next();
+  while (listed.size() < limit) {
+    std::vector<ChunkId> ids;
+    for (; next->Valid() && ids.size() < std::min(limit - listed.size(), kLastReadBatch);
+         next->Next()) {
+      absl::string_view key = ToView(next->key());
+      if (!absl::ConsumePrefix(&key, prefix)) break;
+      const absl::StatusOr<ChunkId> id = rocksdb_format::DecodeIdKey(key);
+      if (!id.ok()) return Annotate(id.status(), "ListTenant");
+      ids.push_back(*id);
+    }
+    if (!next->status().ok()) return FromRocksDb(next->status(), "ListTenant");
+    if (ids.empty()) break;
+    auto infos = GetInfos(ids);
+    if (!infos.ok()) return infos.status();
+    for (size_t i = 0; i < ids.size(); ++i) {
+      // Gone since the index was read.
+      if (!(*infos)[i].has_value()) continue;
+      listed.emplace_back(ids[i], *std::move((*infos)[i]));
+    }
+  }
+  return listed;
+}
+
 absl::StatusOr<bool> RocksDbChunkStore::PutProfile(const StoredProfileId& id,
                                                    absl::string_view bytes) {
   if (absl::Status status = ValidateProfile(id, bytes); !status.ok()) return status;
@@ -535,11 +646,11 @@ absl::StatusOr<bool> RocksDbChunkStore::PutProfile(const StoredProfileId& id,
   const absl::StatusOr<bool> exists = Exists(kMeta, list_key, what);
   if (!exists.ok()) return exists.status();
   if (*exists) return false;
-  rocksdb::WriteBatch batch;
+  rocksdb::WriteBatch batch = NewBatch(bytes.size());
   rocksdb::Status status = batch.Put(family(kProfiles), ToSlice(IdKey(id)), ToSlice(bytes));
   if (status.ok()) status = batch.Put(family(kMeta), list_key, rocksdb::Slice());
   if (!status.ok()) return FromRocksDb(status, what);
-  if (absl::Status written = Write(&batch, Counters(), what); !written.ok()) return written;
+  if (absl::Status written = Write(&batch, StoreChange(), what); !written.ok()) return written;
   return true;
 }
 
@@ -592,9 +703,13 @@ absl::StatusOr<StoreStats> RocksDbChunkStore::Stats() {
     }
     for (const auto& log : logs) stats.disk_bytes += log->SizeFileBytes();
   }
-  absl::MutexLock lock(&counters_mutex_);
-  stats.chunks = counters_.chunks;
-  stats.payload_bytes = counters_.payload_bytes;
+  stats.expired_chunks = expired_;
+  stats.pins = pins_.pins();
+  stats.pinned_bytes = pins_.bytes();
+  const Counters total = counters_.total();
+  stats.chunks = total.chunks;
+  stats.payload_bytes = total.payload_bytes;
+  stats.tenant_chunks = counters_.tenant_chunks();
   return stats;
 }
 

@@ -64,6 +64,13 @@ class ServerStats(TypedDict):
     chunks: int
     payload_bytes: int
     disk_bytes: int
+    capacity_bytes: int
+    evicted_segments: int
+    evicted_bytes: int
+    evicted_chunks: int
+    expired_chunks: int
+    pins: int
+    pinned_bytes: int
     profile_ids: list[bytes]
     loads_in_flight: int
     loads_finished: int
@@ -81,6 +88,12 @@ class ListedChunk(TypedDict):
     tokens: int
     segment_bytes: list[int]
     created: float
+    expires: float | None
+
+class ListedPin(TypedDict):
+    id: bytes
+    owner: str
+    until: float
 
 class KVStreamError(RuntimeError):
     code: str
@@ -178,6 +191,7 @@ class Client:
         progress: Callable[[int], None] | None = None,
         stream: int | TorchStream | CupyStream | None = None,
         device: int | None = None,
+        ttl_seconds: float = 0.0,
     ) -> PutResult: ...
     def lookup(
         self,
@@ -215,9 +229,27 @@ class Client:
         first_layer: int | None = None,
         first_head: int | None = None,
     ) -> tuple[Any, LoadResult]: ...
-    def delete(self, chunk_ids: Sequence[bytes]) -> int: ...
+    def delete(self, chunk_ids: Sequence[bytes], *, force: bool = False) -> int: ...
+    def delete_matching(
+        self,
+        *,
+        context_end: bytes | None = None,
+        model: str = "",
+        dry_run: bool = False,
+        force: bool = False,
+    ) -> tuple[int, int, int]: ...
+    def renew(self, chunk_ids: Sequence[bytes], ttl_seconds: float) -> int: ...
+    def pin(self, chunk_ids: Sequence[bytes], *, owner: str, ttl_seconds: float) -> int: ...
+    def unpin(self, chunk_ids: Sequence[bytes], *, owner: str | None) -> int: ...
+    def list_pins(
+        self, page_size: int = 0, page_token: bytes = b"", *, owner: str = ""
+    ) -> tuple[list[ListedPin], bytes]: ...
     def list_chunks(
-        self, page_size: int = 0, page_token: bytes = b"", profile_id: bytes | None = None
+        self,
+        page_size: int = 0,
+        page_token: bytes = b"",
+        profile_id: bytes | None = None,
+        model: str = "",
     ) -> tuple[list[ListedChunk], bytes]: ...
     def stats(self) -> ServerStats: ...
     def ping(self) -> tuple[bool, float]: ...
