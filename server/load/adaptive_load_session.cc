@@ -19,6 +19,9 @@ constexpr double kQueueSecondsMin = 0.025;
 // Without reports a plan that may still turn to recompute is looked at so often.
 constexpr absl::Duration kReplanPeriod = absl::Milliseconds(50);
 constexpr double kRecomputePatienceMaxSeconds = 3600;
+// Where loads may share the link, a frame of one is what the others wait for.
+constexpr double kSharedFrameSeconds = 0.004;
+constexpr double kSharedFrameBytesMin = 16 << 10;
 
 BaseOrder OrderFor(const LoadSpec& spec) {
   const bool splits = spec.policy == LoadPolicy::kDeadline || spec.policy == LoadPolicy::kFastest;
@@ -189,7 +192,11 @@ absl::optional<LoadAction> AdaptiveLoadSession::Proceed(absl::Duration now) {
   const uint64_t in_flight = estimator_.unacked_bytes();
   const bool certain = base_is_certain() && work_->kind != Kind::kRefinement &&
                        !(options_.gate != nullptr && options_.gate->shared());
-  const uint64_t frame = FrameBytes(estimate, certain, estimator_.sent_bytes(), options_);
+  uint64_t frame = FrameBytes(estimate, certain, estimator_.sent_bytes(), options_);
+  if (options_.gate != nullptr) {
+    const double most = std::max(estimate.rate * kSharedFrameSeconds, kSharedFrameBytesMin);
+    frame = static_cast<uint64_t>(std::min(static_cast<double>(frame), most));
+  }
   const SendData piece = delivery_.NextPiece(chunk, std::min(frame, window));
   if (in_flight + piece.size > window || !Admitted(piece.size, now)) return absl::nullopt;
 
@@ -230,7 +237,7 @@ SendDemand AdaptiveLoadSession::Demand() const {
   SendDemand demand;
   if (deadline_) {
     const double decode_s = chunks_.tokens(size() - 1) * decode_s_per_token_;
-    demand.due = created_ + *deadline_ - margin_ - absl::Seconds(decode_s);
+    demand.due = created_ + *deadline_ - absl::Seconds(decode_s);
   }
   if (work_.has_value()) {
     // It has begun, so it will be finished.

@@ -22,9 +22,11 @@ constexpr absl::Duration BandwidthEstimator::kMinIntervalOfMany;
 constexpr absl::Duration BandwidthEstimator::kQueueFloor;
 constexpr absl::Duration BandwidthEstimator::kErrorHorizon;
 
-BandwidthEstimator::BandwidthEstimator(double hint_bytes_per_second, absl::Duration interval_min)
+BandwidthEstimator::BandwidthEstimator(double hint_bytes_per_second, absl::Duration interval_min,
+                                       bool bounds_count_whole)
     : hint_(hint_bytes_per_second > 0 ? Clamp(hint_bytes_per_second, kMinRate, kMaxRate) : 0),
       interval_min_(interval_min),
+      bounds_count_whole_(bounds_count_whole),
       mean_bytes_(hint_),
       mean_s_(hint_ > 0 ? 1 : 0) {}
 
@@ -132,6 +134,7 @@ bool BandwidthEstimator::PopAcked(uint64_t bytes_received, absl::Duration now) {
   if (!settled) return false;  // which frame these bytes belong to is not known
   if (!rtt_seen_ || rtt < rtt_min_) rtt_min_ = rtt;
   rtt_seen_ = true;
+  newest_rtt_ = rtt;
   return rtt > rtt_min_ + std::max(kQueueFloor, rtt_min_ / 8);
 }
 
@@ -160,7 +163,7 @@ void BandwidthEstimator::AddSample(double sample, double interval_s, bool limite
   const double tau = sample < rate_ ? kTauFall : kTauRise;
   double gain = std::max(1 - std::exp(-interval_s / tau), 1.0 / (samples_ + 1));
   // Nothing but lower bounds so far: the highest of them is the best.
-  if (lower_bound_) gain = 1;
+  if (lower_bound_ || (limited && bounds_count_whole_)) gain = 1;
   sample = Clamp(sample, kMaxFall * rate_, lower_bound_ ? kMaxRate : kMaxRise * rate_);
   rate_ = Clamp(rate_ + gain * (sample - rate_), kMinRate, kMaxRate);
   if (samples_ < 1 << 20) ++samples_;

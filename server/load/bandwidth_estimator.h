@@ -72,9 +72,12 @@ struct BandwidthEstimate {
 class BandwidthEstimator {
  public:
   // hint_bytes_per_second: a weak prior, 0 for none. interval_min: no sample is shorter; where
-  // reports come in bursts, longer than these are apart.
+  // reports come in bursts, longer than these are apart. bounds_count_whole: a limited sample above
+  // the rate replaces it at once instead of with kTauRise, for who opens its window by what it
+  // sees of the queue and would only hold back the estimate.
   explicit BandwidthEstimator(double hint_bytes_per_second,
-                              absl::Duration interval_min = absl::ZeroDuration());
+                              absl::Duration interval_min = absl::ZeroDuration(),
+                              bool bounds_count_whole = false);
 
   // `bytes` more were handed to the transport.
   void OnSent(uint64_t bytes, absl::Duration now);
@@ -104,6 +107,8 @@ class BandwidthEstimator {
   // Shortest time from sending a frame to its acknowledgement: propagation both ways, and the
   // client's reporting. Zero: none seen.
   absl::Duration rtt_min() const { return rtt_seen_ ? rtt_min_ : absl::ZeroDuration(); }
+  // Of the newest frame acknowledged; zero: none seen.
+  absl::Duration newest_rtt() const { return newest_rtt_; }
   // Mean square of log(actual / estimated), see above: the error as a metric. 0: not yet measured.
   double mean_square_log_error() const { return error_count_ > 0 ? log_error_square_ : 0; }
 
@@ -133,6 +138,7 @@ class BandwidthEstimator {
 
   const double hint_;
   const absl::Duration interval_min_;
+  const bool bounds_count_whole_;
   double rate_ = 0;
   int samples_ = 0;
   bool lower_bound_ = true;
@@ -144,6 +150,7 @@ class BandwidthEstimator {
   std::deque<SentFrame> in_flight_;
   bool rtt_seen_ = false;
   absl::Duration rtt_min_;
+  absl::Duration newest_rtt_;
   absl::Duration last_report_at_;
   uint64_t settled_at_ = 0;  // sent_bytes_ at the newest Abandon
 

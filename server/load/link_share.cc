@@ -20,14 +20,20 @@ constexpr absl::Duration LinkShare::kPlanPeriod;
 namespace {
 
 // Frames of several loads come through together; a shorter sample would see that, not the link.
-constexpr absl::Duration kSampleMin = absl::Milliseconds(25);
+constexpr absl::Duration kSampleMin = absl::Milliseconds(10);
 // Loads are given up only if they could not make it on a link so much faster than expected.
 constexpr double kHope = 1.2;
 // On a link of which nothing is known: what socket buffers would take in any case.
 constexpr uint64_t kFirstWindow = 4 << 20;
-// A window holds less before the link than that of a load alone, since whoever becomes urgent waits
-// behind it.
-constexpr double kSharedQueueSeconds = 0.040;
+// What a window holds beyond 9/8 of the round trip, in seconds of the link: with several loads,
+// since whoever becomes urgent waits behind it, and with one.
+constexpr double kSharedQueueSeconds = 0.010;
+constexpr double kSoloQueueSeconds = 0.040;
+// Round trips that are longer by less show that the window does not fill the link.
+constexpr absl::Duration kNoQueue = absl::Milliseconds(8);
+// A window grows at most to so many times what a load alone would have.
+constexpr double kGrowthMax = 16;
+constexpr double kBurstGain = 1.0 / 16;
 // What the others may have saved up beside an urgent load.
 constexpr double kFloorCreditMax = 512 << 10;
 
@@ -45,7 +51,7 @@ struct Due {
 LinkShare::LinkShare(const LinkShareOptions& options, absl::Duration now)
     : options_(options),
       origin_(now),
-      estimator_(options.hint_bytes_per_second, kSampleMin),
+      estimator_(options.hint_bytes_per_second, kSampleMin, /*bounds_count_whole=*/true),
       moved_at_(now),
       planned_at_(now),
       tokens_(options.fixed_bytes_per_second * kWindowQueueSeconds),
@@ -86,16 +92,35 @@ uint64_t LinkShare::window_bytes(absl::Duration now) const {
   limits.window_bytes_min = options_.window_bytes_min;
   limits.window_bytes_max = options_.window_bytes_max;
   const BandwidthEstimate link = estimator_.estimate(now);
-  uint64_t window = WindowBytes(link, estimator_.rtt_min(), estimator_.acked_bytes(), limits);
-  if (link.lower_bound) window = std::max(window, std::min(kFirstWindow, limits.window_bytes_max));
-  if (members_.size() > 1) {
-    if (link.lower_bound) return window;
-    const double path_s = 1.5 * absl::ToDoubleSeconds(estimator_.rtt_min()) + kSharedQueueSeconds;
-    return std::max(options_.window_bytes_min,
-                    std::min(window, static_cast<uint64_t>(link.rate * path_s)));
+  const uint64_t plain = WindowBytes(link, estimator_.rtt_min(), estimator_.acked_bytes(), limits);
+  double window;
+  if (link.lower_bound) {
+    window = static_cast<double>(std::max(plain, kFirstWindow));
+    if (members_.size() == 1) window *= kSoloWindow;
+  } else {
+    window =
+        std::max(SteadyWindow(link), std::min(grown_, kGrowthMax * static_cast<double>(plain)));
   }
-  return std::min(options_.window_bytes_max,
-                  static_cast<uint64_t>(kSoloWindow * static_cast<double>(window)));
+  window = std::min(window, static_cast<double>(options_.window_bytes_max));
+  return std::max(options_.window_bytes_min, static_cast<uint64_t>(window));
+}
+
+double LinkShare::SteadyWindow(const BandwidthEstimate& link) const {
+  const double queue_s = members_.size() > 1 ? kSharedQueueSeconds : kSoloQueueSeconds;
+  return link.rate * (9.0 / 8 * absl::ToDoubleSeconds(estimator_.rtt_min()) + queue_s) + 2 * burst_;
+}
+
+void LinkShare::GrowWindow(uint64_t acknowledged, absl::Duration now) {
+  const double bytes = static_cast<double>(acknowledged);
+  burst_ += kBurstGain * (bytes - burst_);
+  const absl::Duration rtt = estimator_.rtt_min();
+  const double steady = SteadyWindow(estimator_.estimate(now));
+  if (estimator_.newest_rtt() - rtt >= std::max(kNoQueue, rtt / 16)) {
+    grown_ = steady;
+  } else {
+    grown_ = std::max(grown_, steady);
+    if (!waiting_.empty()) grown_ += bytes;
+  }
 }
 
 double LinkShare::Tokens(absl::Duration now) const {
@@ -270,7 +295,9 @@ void LinkShare::OnAcknowledged(MemberId id, uint64_t bytes, const SendDemand& de
   in_flight_ -= counted;
   acknowledged_ += counted;
   // Cannot be refused: no more than was sent, on a clock that does not go back.
-  if (counted > 0) estimator_.OnReport(acknowledged_, now - origin_, now).IgnoreError();
+  if (counted == 0) return;
+  estimator_.OnReport(acknowledged_, now - origin_, now).IgnoreError();
+  GrowWindow(counted, now);
 }
 
 absl::optional<LinkShare::MemberId> LinkShare::NextToWake(absl::Duration now) {
@@ -351,9 +378,11 @@ void LinkShare::Rank(const BandwidthEstimate& link, absl::Duration now) {
   }
   std::sort(due.begin(), due.end());
   const double usable = active > 1 ? 1 - kFloor : 1;
-  const double queued = fixed() ? 0 : static_cast<double>(in_flight_);
-  // The rest of a window is already counted in `queued`; what is sent last still has to be acked.
   const double rtt_s = absl::ToDoubleSeconds(estimator_.rtt_min());
+  // What is in flight and not yet past the link goes before everything; what is sent last still has
+  // to be acknowledged.
+  const double queued =
+      fixed() ? 0 : std::max(static_cast<double>(in_flight_) - link.rate * rtt_s, 0.0);
   const auto carries = [&](double rate, absl::Duration until) {
     const double left_s = absl::ToDoubleSeconds(until - now) - rtt_s;
     return rate * usable * left_s - queued;
@@ -369,7 +398,8 @@ void LinkShare::Rank(const BandwidthEstimate& link, absl::Duration now) {
       if (entry.refinement) kept = {};  // base is not given up for it
       kept.emplace(member.demand.bytes, entry.id);
       // Giving up is the harsher mistake: what is given up by a low estimate is late for sure.
-      if (chain <= kHope / usable * carries(link.rate, entry.at)) continue;
+      const double expected = link.Forecast(absl::ToDoubleSeconds(entry.at - now));
+      if (chain <= kHope / usable * carries(expected, entry.at)) continue;
       chain -= static_cast<double>(kept.top().first);
       members_.at(kept.top().second).standing = LinkStanding::kLate;
       kept.pop();

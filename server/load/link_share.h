@@ -47,12 +47,18 @@ struct LinkShareView {
 // One link and the loads on it.
 //
 // Window. What is in flight of all loads together is at most
-//     rate * (1.5 * rtt_min + 40 ms),
-// which is less queue before the link than a load alone has (send_window.h): one queue, whoever's
-// bytes are in it. So the order in which bytes are let through is the order in which the link
-// carries them, whether it serves its connections in turn or first come first served, and a load
-// that becomes urgent waits for no more than that queue. A load alone may have kSoloWindow windows
-// of its own kind, as nobody waits behind it yet.
+//     rate * (9/8 * rtt_min + 10 ms) + 2 * burst,
+// burst being what one report acknowledges on average: just enough for the link never to be idle,
+// and far less queue before it than a load alone has (send_window.h). One queue, whoever's bytes
+// are in it: the order in which bytes are let through is the order in which the link carries them,
+// whether it serves its connections in turn or first come first served, and a load that becomes
+// urgent waits for no more than that queue. A load alone has 40 ms instead of 10, and twice the
+// window while nothing but lower bounds are known: nobody waits behind it yet, and its client may
+// be slow to report.
+//   So small a window hardly shows that the link has become faster. Hence it grows by what is
+// acknowledged, twofold a round trip, while loads wait for it and round trips show less queue than
+// it should make (kNoQueue); the first that show more set it back to the formula, which knows by
+// then what the larger window has measured.
 //
 // Order. Loads with a deadline that have something that must be sent are put in order of deadline,
 // those that only finish a refinement behind the others.
@@ -75,8 +81,8 @@ struct LinkShareView {
 // shared is never less than kFloor, of n loads none gets less than kFloor / n of the link.
 //
 // Estimate. The link's speed is measured with a BandwidthEstimator over all loads' bytes, on the
-// server's clock. A load's own estimator, whose samples are limited by this scheduler and marked
-// so, is used as far as it is lower: Expect().
+// server's clock; lower bounds above it are believed at once. A load's own estimator, whose samples
+// are limited by this scheduler and marked so, is used as far as it is lower: Expect().
 //
 // Stalls. Bytes of a load that acknowledges nothing while others go on are written off after
 // kStall and what the link's queue may take: they do not hold up the others. It gets a frame per
@@ -159,6 +165,9 @@ class LinkShare {
   bool fixed() const { return options_.fixed_bytes_per_second > 0; }
   bool HasRoom(uint64_t bytes, absl::Duration now) const;
   double Tokens(absl::Duration now) const;
+  // What the formula gives for a link whose own speed was seen.
+  double SteadyWindow(const BandwidthEstimate& link) const;
+  void GrowWindow(uint64_t acknowledged, absl::Duration now);
   // The urgent load that is served now; null: all share. `asker` counts as ready.
   Member* First(const Member* asker, absl::Duration now);
   // Whether the window has room for bytes whose turn it is: those of the urgent load that is served
@@ -189,6 +198,8 @@ class LinkShare {
   std::set<std::pair<double, MemberId>> waiting_;  // by served
   std::vector<MemberId> urgent_;                   // by deadline; may hold ids that have left
   uint64_t in_flight_ = 0;
+  double burst_ = 0;           // mean bytes that one report acknowledges
+  double grown_ = 0;           // window, see GrowWindow
   uint64_t acknowledged_ = 0;  // with what was forgotten
   double virtual_served_ = 0;
   double floor_credit_ = 0;  // bytes that the others may send beside an urgent load

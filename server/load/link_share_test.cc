@@ -239,6 +239,28 @@ TEST(LinkShareTest, AStalledLinkIsTriedNowAndThen) {
   EXPECT_GT(static_cast<double>(bench.load(2).acknowledged), 0.6 * kRate);
 }
 
+TEST(LinkShareTest, LittleWaitsBeforeTheLink) {
+  Bench bench;
+  for (int id = 1; id <= 4; ++id) bench.Add(id, 1e9);
+  bench.Run(absl::Seconds(2));
+  EXPECT_LE(static_cast<double>(bench.share().in_flight_bytes()), kRate * 0.025);
+}
+
+TEST(LinkShareTest, AFasterLinkIsUsedSoon) {
+  Bench bench;
+  for (int id = 1; id <= 4; ++id) bench.Add(id, 1e9);
+  bench.Run(absl::Seconds(1));
+  const auto all = [&] {
+    uint64_t bytes = 0;
+    for (int id = 1; id <= 4; ++id) bytes += bench.load(id).acknowledged;
+    return static_cast<double>(bytes);
+  };
+  const double before = all();
+  bench.set_rate(10 * kRate);
+  bench.Run(absl::Milliseconds(200));
+  EXPECT_GT(all() - before, 0.8 * 10 * kRate * 0.2);
+}
+
 TEST(LinkShareTest, AKnownSpeedIsKept) {
   LinkShareOptions options;
   options.fixed_bytes_per_second = kRate;

@@ -6,7 +6,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "server/load/link_share.h"
 #include "tests/links/edf_bound.h"
+#include "tests/links/edf_online.h"
 #include "tests/links/workload.h"
 
 namespace kvstream {
@@ -66,16 +68,27 @@ std::vector<SharedLoad> MakeLoads(const NamedTrace& trace, int count, std::mt199
   return loads;
 }
 
-EdfBound BoundOf(const std::vector<SharedLoad>& loads, const NamedTrace& trace) {
-  std::vector<EdfJob> jobs;
+void Bound(const std::vector<SharedLoad>& loads, const NamedTrace& trace, ShareRow* row) {
+  std::vector<EdfJob> jobs, others;
   for (const SharedLoad& load : loads) {
-    if (!load.spec.deadline) continue;
+    if (!load.spec.deadline) {
+      others.push_back({load.at, absl::InfiniteDuration(), BaseBytes(load.spec)});
+      continue;
+    }
     // The last chunk must be decoded, and the report that says so be there, at the deadline.
     const absl::Duration after =
         trace.rtt + absl::Seconds(kChunkTokens * load.client.decode_seconds_per_token);
     jobs.push_back({load.at, load.at + *load.spec.deadline - after, BaseBytes(load.spec)});
   }
-  return BoundMisses(jobs, trace.rate);
+  const EdfBound bound = BoundMisses(jobs, trace.rate);
+  row->least += bound.least;
+  row->achieved += bound.achieved;
+  row->online += OnlineMisses(jobs, others, trace.rate, {});
+  OnlineSender sender;
+  sender.round_trip = trace.rtt;
+  row->late += OnlineMisses(jobs, others, trace.rate, sender);
+  sender.floor = LinkShare::kFloor;
+  row->late_floor += OnlineMisses(jobs, others, trace.rate, sender);
 }
 
 void Count(const std::vector<SharedLoad>& loads, const NamedTrace& trace,
@@ -163,6 +176,26 @@ int SunkBy(bool late_load, int count, bool scheduled, SharedQueueing queueing) {
   return missed;
 }
 
+// Adds one to the other; `loads` is of both.
+void Add(const ShareRow& from, ShareRow* to) {
+  for (const int q : {0, 1}) {
+    for (const auto& pair : {std::make_pair(&from.alone[q], &to->alone[q]),
+                             std::make_pair(&from.shared[q], &to->shared[q])}) {
+      pair.second->deadlines += pair.first->deadlines;
+      pair.second->misses += pair.first->misses;
+      pair.second->level += pair.first->level;
+      pair.second->others += pair.first->others;
+      pair.second->delay_ratio += pair.first->delay_ratio;
+      pair.second->failed += pair.first->failed;
+    }
+  }
+  to->least += from.least;
+  to->achieved += from.achieved;
+  to->online += from.online;
+  to->late += from.late;
+  to->late_floor += from.late_floor;
+}
+
 std::string MissCell(const ShareOutcome& in_turn, const ShareOutcome& first) {
   const auto share = [](const ShareOutcome& o) { return 100.0 * o.misses / o.deadlines; };
   return absl::StrFormat("%.1f, %.1f", share(in_turn), share(first));
@@ -170,27 +203,29 @@ std::string MissCell(const ShareOutcome& in_turn, const ShareOutcome& first) {
 
 }  // namespace
 
-std::vector<ShareRow> RunShare(const std::vector<NamedTrace>& traces, const ShareOptions& options) {
+ShareRows RunShare(const std::vector<NamedTrace>& traces, const ShareOptions& options) {
   std::vector<const NamedTrace*> chosen;
+  std::vector<size_t> families;
   for (const std::string& family : options.families) {
     int count = 0;
     for (const NamedTrace& trace : traces) {
       if (trace.family != family || trace.tuning || count >= options.traces_per_family) continue;
       chosen.push_back(&trace);
+      families.push_back(&family - options.families.data());
       ++count;
     }
   }
-  std::vector<ShareRow> rows;
+  ShareRows rows;
+  rows.by_family.resize(options.families.size());
   for (const int count : options.loads) {
-    ShareRow row;
-    row.loads = count;
+    ShareRow all;
+    all.loads = count;
     for (size_t t = 0; t < chosen.size(); ++t) {
       for (int round = 0; round < options.rounds; ++round) {
         std::mt19937 random(options.seed * 1000003 + count * 1009 + t * 101 + round);
         const std::vector<SharedLoad> loads = MakeLoads(*chosen[t], count, random);
-        const EdfBound bound = BoundOf(loads, *chosen[t]);
-        row.least += bound.least;
-        row.achieved += bound.achieved;
+        ShareRow row;
+        Bound(loads, *chosen[t], &row);
         SharedLink link = LinkOf(*chosen[t]);
         for (const SharedQueueing queueing : kQueueings) {
           link.queueing = queueing;
@@ -200,11 +235,43 @@ std::vector<ShareRow> RunShare(const std::vector<NamedTrace>& traces, const Shar
           link.scheduled = true;
           Count(loads, *chosen[t], SimulateShared(loads, link), &row.shared[q]);
         }
+        Add(row, &all);
+        Add(row, &rows.by_family[families[t]]);
       }
     }
-    rows.push_back(row);
+    rows.by_loads.push_back(all);
   }
   return rows;
+}
+
+std::array<double, 2> SoloRatios(const std::vector<NamedTrace>& traces, bool tuning) {
+  std::array<double, 2> sums = {0, 0};
+  int count = 0;
+  for (const NamedTrace& trace : traces) {
+    if (trace.tuning != tuning) continue;
+    for (const uint32_t tokens : {1536u, 8192u, 32768u}) {
+      for (int begin = 0; begin < 4; ++begin) {
+        SharedLoad load;
+        load.at = absl::Seconds(3.1 * begin);
+        load.spec = MakeSpec(Models()[1], tokens, Ladders()[0]);
+        load.client = MakeClient(Models()[1]);
+        load.spec.policy = LoadPolicy::kFastest;
+        for (double& sum : sums) {
+          SharedLink link = LinkOf(trace);
+          const SharedLoadResult with = SimulateShared({load}, link).loads[0];
+          link.scheduled = false;
+          const SharedLoadResult without = SimulateShared({load}, link).loads[0];
+          sum += absl::FDivDuration(with.finish.load_delay, without.finish.load_delay);
+          load.spec.policy = LoadPolicy::kDeadline;
+          load.spec.deadline =
+              absl::Seconds(4 * BaseBytes(load.spec) / MeanRate(trace.rate) + 0.050) + trace.rtt;
+        }
+        ++count;
+      }
+    }
+  }
+  for (double& sum : sums) sum /= std::max(count, 1);
+  return sums;
 }
 
 std::string ShareReport(const std::vector<NamedTrace>& traces, const ShareOptions& options) {
@@ -214,7 +281,8 @@ std::string ShareReport(const std::vector<NamedTrace>& traces, const ShareOption
       "scheduled | delay without deadline: own | scheduled |\n"
       "|---|---|---|---|---|---|---|---|---|\n";
   std::string notes;
-  for (const ShareRow& row : RunShare(traces, options)) {
+  const ShareRows rows = RunShare(traces, options);
+  for (const ShareRow& row : rows.by_loads) {
     const int deadlines = row.shared[0].deadlines;
     const auto level = [&](const ShareOutcome* o) {
       return absl::StrFormat("%.2f, %.2f", o[0].level / deadlines, o[1].level / deadlines);
@@ -238,6 +306,29 @@ std::string ShareReport(const std::vector<NamedTrace>& traces, const ShareOption
     }
   }
   if (!notes.empty()) absl::StrAppend(&text, "\n", notes);
+  absl::StrAppend(&text,
+                  "\n| missed, %: family | clairvoyant | online | a round trip late | with a "
+                  "floor | scheduled | each on its own |\n|---|---|---|---|---|---|---|\n");
+  ShareRow all;
+  const auto print = [&](const std::string& name, const ShareRow& row) {
+    const double one = 100.0 / std::max(row.shared[0].deadlines, 1);
+    absl::StrAppendFormat(&text, "| %s | %.1f | %.1f | %.1f | %.1f | %s | %s |\n", name,
+                          one * row.achieved, one * row.online, one * row.late,
+                          one * row.late_floor, MissCell(row.shared[0], row.shared[1]),
+                          MissCell(row.alone[0], row.alone[1]));
+  };
+  for (size_t i = 0; i < rows.by_family.size(); ++i) {
+    print(options.families[i], rows.by_family[i]);
+    Add(rows.by_family[i], &all);
+  }
+  print("all", all);
+  for (const bool tuning : {true, false}) {
+    const std::array<double, 2> solo = SoloRatios(traces, tuning);
+    absl::StrAppendFormat(&text,
+                          "\nAlone on a link (%s traces), delay with the scheduler over that "
+                          "without: %.4f without, %.4f with a deadline.\n",
+                          tuning ? "tuning" : "final", solo[0], solo[1]);
+  }
   absl::StrAppend(&text,
                   "\n| loads | Jain's index: each on its own | scheduled | misses of the others "
                   "beside one late load: own | scheduled | without it, scheduled |\n"

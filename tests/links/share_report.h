@@ -2,6 +2,7 @@
 #ifndef KVSTREAM_TESTS_LINKS_SHARE_REPORT_H_
 #define KVSTREAM_TESTS_LINKS_SHARE_REPORT_H_
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -34,9 +35,22 @@ struct ShareRow {
   int loads = 0;
   ShareOutcome alone[2], shared[2];  // index: SharedQueueing
   int least = 0, achieved = 0;       // misses, see EdfBound
+  // Misses of OnlineMisses: who sees the link at once; a round trip late; and who leaves the others
+  // LinkShare::kFloor beside.
+  int online = 0, late = 0, late_floor = 0;
 };
 
-std::vector<ShareRow> RunShare(const std::vector<NamedTrace>& traces, const ShareOptions& options);
+struct ShareRows {
+  std::vector<ShareRow> by_loads;   // as options.loads
+  std::vector<ShareRow> by_family;  // as options.families, over all of options.loads
+};
+
+ShareRows RunShare(const std::vector<NamedTrace>& traces, const ShareOptions& options);
+
+// Loads one at a time, each alone on its link, at several moments of each trace of the split
+// `tuning`: mean ratio of the load delay with the scheduler to that without, without (0) and with
+// (1) a deadline.
+std::array<double, 2> SoloRatios(const std::vector<NamedTrace>& traces, bool tuning);
 
 // The tables of docs/links.md, Markdown.
 std::string ShareReport(const std::vector<NamedTrace>& traces, const ShareOptions& options);

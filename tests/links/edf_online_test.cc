@@ -1,0 +1,55 @@
+#include "tests/links/edf_online.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+namespace kvstream {
+namespace links {
+namespace {
+
+EdfJob Job(double release_s, double due_s, double bytes) {
+  return {absl::Seconds(release_s), absl::Seconds(due_s), bytes};
+}
+
+TEST(EdfOnlineTest, KeepsWhatCanBeKeptOnAConstantLink) {
+  const RateTrace trace = RateTrace::Constant(1e6);
+  const std::vector<EdfJob> jobs = {Job(0, 1, 4e5), Job(0.1, 0.5, 3e5), Job(0.2, 1.1, 3e5)};
+  EXPECT_EQ(OnlineMisses(jobs, {}, trace, {}), 0);
+  // One that cannot be in time does not sink them, nor do others without a deadline.
+  std::vector<EdfJob> more = jobs;
+  more.push_back(Job(0, 1.2, 9e6));
+  EXPECT_EQ(OnlineMisses(more, {Job(0, 0, 5e6)}, trace, {}), 1);
+}
+
+TEST(EdfOnlineTest, AFloorForTheOthersCosts) {
+  const RateTrace trace = RateTrace::Constant(1e6);
+  OnlineSender sender;
+  sender.floor = 0.125;
+  const std::vector<EdfJob> jobs = {Job(0, 1, 9.5e5)};
+  EXPECT_EQ(OnlineMisses(jobs, {Job(0, 0, 5e6)}, trace, {}), 0);
+  EXPECT_EQ(OnlineMisses(jobs, {Job(0, 0, 5e6)}, trace, sender), 1);
+}
+
+TEST(EdfOnlineTest, NeverBeatsTheBound) {
+  std::mt19937 random(3);
+  const auto draw = [&](double low, double high) {
+    return std::uniform_real_distribution<double>(low, high)(random);
+  };
+  const auto trace = RateTrace::Parse("0 8Mbit\n0.5 1Mbit\n1 8Mbit\n1.2 0\n1.6 16Mbit\n2 loop\n");
+  ASSERT_TRUE(trace.ok()) << trace.status();
+  for (int round = 0; round < 30; ++round) {
+    std::vector<EdfJob> jobs;
+    for (int i = 0; i < 8; ++i) {
+      const double release = draw(0, 3);
+      jobs.push_back(Job(release, release + draw(0.05, 1), draw(1e4, 5e5)));
+    }
+    OnlineSender sender;
+    sender.round_trip = absl::Milliseconds(round % 3 * 20);
+    EXPECT_GE(OnlineMisses(jobs, {}, *trace, sender), BoundMisses(jobs, *trace).least) << round;
+  }
+}
+
+}  // namespace
+}  // namespace links
+}  // namespace kvstream
