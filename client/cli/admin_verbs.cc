@@ -21,6 +21,8 @@ namespace {
 
 // The server's limit of one Delete call.
 constexpr size_t kDeleteBatch = 65536;
+// Chunks of one page of a deletion of all.
+constexpr uint32_t kDeleteAllPage = 1000;
 
 absl::Status Stats(const ServerOptions& options, Format format) {
   CLI_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client, Connect(options));
@@ -42,34 +44,56 @@ absl::Status Stats(const ServerOptions& options, Format format) {
           : absl::StrFormat("room       %s; %d segments evicted (%s), %d chunks whole\n",
                             FormatBytes(stats.capacity_bytes), stats.evicted_segments,
                             FormatBytes(stats.evicted_bytes), stats.evicted_chunks);
-  return Print(format,
-               {{"version", stats.version},
-                {"uptime_seconds", absl::ToDoubleSeconds(stats.uptime)},
-                {"store", stats.store},
-                {"chunks", stats.chunks},
-                {"payload_bytes", stats.payload_bytes},
-                {"disk_bytes", stats.disk_bytes},
-                {"capacity_bytes", stats.capacity_bytes},
-                {"evicted_segments", stats.evicted_segments},
-                {"evicted_bytes", stats.evicted_bytes},
-                {"evicted_chunks", stats.evicted_chunks},
-                {"profile_ids", std::move(profiles)},
-                {"loads_in_flight", stats.loads_in_flight},
-                {"loads_finished", stats.loads_finished},
-                {"loads_failed", stats.loads_failed},
-                {"load_bytes_sent", stats.load_bytes_sent},
-                {"chunks_by_level", stats.chunks_by_level},
-                {"chunks_recomputed", stats.chunks_recomputed}},
-               absl::StrFormat(
-                   "kvstreamd  %s, up %s, store %s\n"
-                   "stored     %d chunks, %s of payload, %s on disk\n%s"
-                   "loads      %d in flight, %d finished, %d failed, %s sent\n"
-                   "chunks     %s%s%d recomputed\n%s",
-                   stats.version, absl::FormatDuration(absl::Trunc(stats.uptime, absl::Seconds(1))),
-                   stats.store, stats.chunks, FormatBytes(stats.payload_bytes),
-                   FormatBytes(stats.disk_bytes), capacity, stats.loads_in_flight,
-                   stats.loads_finished, stats.loads_failed, FormatBytes(stats.load_bytes_sent),
-                   levels, levels.empty() ? "" : ", ", stats.chunks_recomputed, profile_lines));
+  Json tenants = Json::array();
+  std::string tenant_lines;
+  const auto add_tenant = [&tenant_lines](const std::string& name, uint64_t bytes,
+                                          uint64_t quota_bytes) {
+    absl::StrAppend(&tenant_lines, "tenant     ", name, ": ", FormatBytes(bytes),
+                    quota_bytes == 0 ? "" : absl::StrCat(" of ", FormatBytes(quota_bytes)), "\n");
+  };
+  if (stats.tenants.empty() && !stats.tenant.empty()) {
+    add_tenant(stats.tenant, stats.tenant_bytes, stats.tenant_quota_bytes);
+  }
+  for (const ServerStats::Tenant& tenant : stats.tenants) {
+    tenants.push_back({{"name", tenant.name},
+                       {"chunks", tenant.chunks},
+                       {"bytes", tenant.bytes},
+                       {"quota_bytes", tenant.quota_bytes}});
+    add_tenant(tenant.name, tenant.bytes, tenant.quota_bytes);
+  }
+  return Print(
+      format,
+      {{"version", stats.version},
+       {"uptime_seconds", absl::ToDoubleSeconds(stats.uptime)},
+       {"store", stats.store},
+       {"chunks", stats.chunks},
+       {"payload_bytes", stats.payload_bytes},
+       {"disk_bytes", stats.disk_bytes},
+       {"capacity_bytes", stats.capacity_bytes},
+       {"evicted_segments", stats.evicted_segments},
+       {"evicted_bytes", stats.evicted_bytes},
+       {"evicted_chunks", stats.evicted_chunks},
+       {"profile_ids", std::move(profiles)},
+       {"loads_in_flight", stats.loads_in_flight},
+       {"loads_finished", stats.loads_finished},
+       {"loads_failed", stats.loads_failed},
+       {"load_bytes_sent", stats.load_bytes_sent},
+       {"chunks_by_level", stats.chunks_by_level},
+       {"chunks_recomputed", stats.chunks_recomputed},
+       {"tenant", stats.tenant},
+       {"tenant_bytes", stats.tenant_bytes},
+       {"tenant_quota_bytes", stats.tenant_quota_bytes},
+       {"tenants", std::move(tenants)}},
+      absl::StrFormat(
+          "kvstreamd  %s, up %s, store %s\n"
+          "stored     %d chunks, %s of payload, %s on disk\n%s"
+          "loads      %d in flight, %d finished, %d failed, %s sent\n"
+          "chunks     %s%s%d recomputed\n%s%s",
+          stats.version, absl::FormatDuration(absl::Trunc(stats.uptime, absl::Seconds(1))),
+          stats.store, stats.chunks, FormatBytes(stats.payload_bytes),
+          FormatBytes(stats.disk_bytes), capacity, stats.loads_in_flight, stats.loads_finished,
+          stats.loads_failed, FormatBytes(stats.load_bytes_sent), levels,
+          levels.empty() ? "" : ", ", stats.chunks_recomputed, tenant_lines, profile_lines));
 }
 
 struct ListOptions {
@@ -146,6 +170,7 @@ struct DeleteOptions {
   std::vector<std::string> ids;
   std::string profile;
   std::string tokens_from;
+  bool all = false;
 };
 
 absl::StatusOr<std::vector<ChunkId>> IdsToDelete(const DeleteOptions& options) {
@@ -162,14 +187,40 @@ absl::StatusOr<std::vector<ChunkId>> IdsToDelete(const DeleteOptions& options) {
   }
   if (options.tokens_from.empty() || options.profile.empty()) {
     return absl::InvalidArgumentError(
-        "say what to delete: --id HEX..., or --tokens-from FILE with --profile FILE");
+        "say what to delete: --id HEX..., or --tokens-from FILE with --profile FILE, or --all");
   }
   CLI_ASSIGN_OR_RETURN(const std::shared_ptr<const Profile> profile, ReadProfile(options.profile));
   CLI_ASSIGN_OR_RETURN(const std::vector<int32_t> tokens, ReadTokens(options.tokens_from));
   return ContextChunkIds(options.identity, profile->id(), profile->chunk_tokens(), tokens);
 }
 
+// Page by page: what is stored meanwhile may be left.
+absl::Status DeleteAll(const DeleteOptions& options, Format format) {
+  if (!options.ids.empty() || !options.tokens_from.empty()) {
+    return absl::InvalidArgumentError("--all stands alone, without --id or --tokens-from");
+  }
+  CLI_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client, Connect(options.server));
+  uint64_t deleted = 0;
+  uint64_t named = 0;
+  std::string token;
+  do {
+    CLI_ASSIGN_OR_RETURN(const ListPage page,
+                         client->List(kDeleteAllPage, token, absl::optional<ProfileId>()));
+    std::vector<ChunkId> ids;
+    for (const ListedChunk& chunk : page.chunks) ids.push_back(chunk.id);
+    named += ids.size();
+    if (!ids.empty()) {
+      CLI_ASSIGN_OR_RETURN(const uint64_t of_page, client->Delete(ids));
+      deleted += of_page;
+    }
+    token = page.next_page_token;
+  } while (!token.empty());
+  return Print(format, {{"chunks_deleted", deleted}, {"chunks_named", named}},
+               absl::StrFormat("%d chunks were stored and are deleted\n", deleted));
+}
+
 absl::Status Delete(const DeleteOptions& options, Format format) {
+  if (options.all) return DeleteAll(options, format);
   CLI_ASSIGN_OR_RETURN(const std::vector<ChunkId> ids, IdsToDelete(options));
   CLI_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client, Connect(options.server));
   uint64_t deleted = 0;
@@ -202,15 +253,17 @@ absl::Status Ping(const ServerOptions& options, Format format) {
 
 void AddAdminVerbs(CLI::App& app, Command& command) {
   const auto stats_options = std::make_shared<ServerOptions>();
-  AddServerOptions(
-      *AddVerb(app, command, "stats", "A kvstreamd's state in figures",
-               [stats_options](Format format) { return Stats(*stats_options, format); }),
-      *stats_options);
+  CLI::App* stats =
+      AddVerb(app, command, "stats", "A kvstreamd's state in figures",
+              [stats_options](Format format) { return Stats(*stats_options, format); });
+  AddServerOptions(*stats, *stats_options);
+  AddActingForOption(*stats, *stats_options);
 
   const auto list_options = std::make_shared<ListOptions>();
   CLI::App* list = AddVerb(app, command, "list", "Stored chunks, in the order of their ids",
                            [list_options](Format format) { return List(*list_options, format); });
   AddServerOptions(*list, list_options->server);
+  AddActingForOption(*list, list_options->server);
   list->add_option("--profile", list_options->profile, "only chunks of this profile");
   list->add_option("--limit", list_options->limit, "at most so many chunks")
       ->check(CLI::Range(uint64_t{1}, uint64_t{1000000}))
@@ -222,6 +275,8 @@ void AddAdminVerbs(CLI::App& app, Command& command) {
       AddVerb(app, command, "delete", "Delete chunks by id, or those of a context",
               [delete_options](Format format) { return Delete(*delete_options, format); });
   AddServerOptions(*remove, delete_options->server);
+  AddActingForOption(*remove, delete_options->server);
+  remove->add_flag("--all", delete_options->all, "delete all chunks of the tenant");
   remove->add_option("--id", delete_options->ids, "chunk ids, as list prints them");
   remove->add_option("--tokens-from", delete_options->tokens_from,
                      "delete the chunks of these tokens");

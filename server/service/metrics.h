@@ -70,6 +70,22 @@ struct LoadTotals {
   uint64_t chunks_recomputed = 0;
 };
 
+// Of one tenant, read just before a scrape.
+struct TenantFigure {
+  std::string name;
+  uint64_t chunks = 0;
+  uint64_t used_bytes = 0;    // of the quota
+  uint64_t quota_bytes = 0;   // 0: none
+  uint64_t refused_puts = 0;  // by the quota
+};
+
+// Whoever knows them. Thread-safe; may block on the store.
+class TenantFigures {
+ public:
+  virtual ~TenantFigures() = default;
+  virtual std::vector<TenantFigure> Figures() const = 0;
+};
+
 // Read just before a scrape.
 struct GaugeValues {
   int loads_in_flight = 0;
@@ -80,6 +96,7 @@ struct GaugeValues {
   uint64_t store_chunks = 0;
   uint64_t store_payload_bytes = 0;
   uint64_t store_disk_bytes = 0;
+  std::vector<TenantFigure> tenants;  // always the same names
 };
 
 enum class StoreOperation {
@@ -146,6 +163,11 @@ class Metrics {
   prometheus::Gauge& store_chunks_;
   prometheus::Gauge& store_payload_bytes_;
   prometheus::Gauge& store_disk_bytes_;
+  // Without a series as long as there are no tenants.
+  prometheus::Family<prometheus::Gauge>& tenant_chunks_;
+  prometheus::Family<prometheus::Gauge>& tenant_bytes_;
+  prometheus::Family<prometheus::Gauge>& tenant_quota_bytes_;
+  prometheus::Family<prometheus::Counter>& tenant_refusals_;
   std::vector<prometheus::Histogram*> store_operations_;  // index: StoreOperation
 
   mutable absl::Mutex mutex_;
