@@ -5,9 +5,11 @@
 #include <grpcpp/support/channel_arguments.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "client/channel.h"
 #include "client/client_factory.h"
@@ -18,6 +20,7 @@
 #include "client/device_decoder_pool.h"
 #include "client/device_encode.h"
 #include "client/encode_pipeline.h"
+#include "client/failover_client.h"
 #include "client/farewell.h"
 #include "client/health_rpc.h"
 #include "client/load_rpc.h"
@@ -54,7 +57,7 @@ absl::Duration FromProto(const google::protobuf::Duration& duration) {
   return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
 }
 
-class ClientImpl final : public Client {
+class ClientImpl final : public RangeClient {
  public:
   ClientImpl(Options options, std::shared_ptr<grpc::Channel> channel,
              DeviceChunkDecoderFactory device_decoders, DeviceEncoderFactory device_encoders)
@@ -89,7 +92,19 @@ class ClientImpl final : public Client {
 
   absl::StatusOr<LoadResult> Load(std::shared_ptr<const Profile> profile,
                                   const ContextIdentity& identity, absl::Span<const int32_t> tokens,
-                                  const LoadOptions& options, const MutableKvView& out) override;
+                                  const LoadOptions& options, const MutableKvView& out) override {
+    LoadRange whole;
+    whole.began = MonotonicNow();
+    whole.end_chunk = std::numeric_limits<uint32_t>::max();
+    return LoadRangeOf(std::move(profile), identity, tokens, options, out, whole, nullptr);
+  }
+  absl::StatusOr<LoadResult> LoadChunks(std::shared_ptr<const Profile> profile,
+                                        const ContextIdentity& identity,
+                                        absl::Span<const int32_t> tokens,
+                                        const LoadOptions& options, const MutableKvView& out,
+                                        LoadRange* range) override {
+    return LoadRangeOf(std::move(profile), identity, tokens, options, out, *range, &range->kept);
+  }
 
   absl::StatusOr<LoadResult> LoadToDevice(std::shared_ptr<const Profile> profile,
                                           const ContextIdentity& identity,
@@ -106,6 +121,9 @@ class ClientImpl final : public Client {
   absl::StatusOr<ListPage> List(uint32_t page_size, const std::string& page_token,
                                 const absl::optional<ProfileId>& profile) override;
   absl::StatusOr<ServerStats> Stats() override;
+  absl::StatusOr<ScrubPage> Scrub(const std::string& page_token, uint64_t max_bytes,
+                                  bool delete_damaged) override;
+  absl::StatusOr<BackupResult> Backup(const std::string& name) override;
   absl::StatusOr<PingResult> Ping() override {
     return RunPing(channel_, options_.server, options_.rpc_timeout);
   }
@@ -131,6 +149,12 @@ class ClientImpl final : public Client {
                                        const ContextIdentity& identity,
                                        absl::Span<const int32_t> tokens, EncodeWork work,
                                        const std::function<void(int64_t)>& progress);
+  absl::StatusOr<LoadResult> LoadRangeOf(std::shared_ptr<const Profile> profile,
+                                         const ContextIdentity& identity,
+                                         absl::Span<const int32_t> tokens,
+                                         const LoadOptions& options, const MutableKvView& out,
+                                         const LoadRange& range,
+                                         std::vector<absl::optional<LoadedChunk>>* kept);
   // What loads of both kinds have in common; the decoding is still to be said.
   LoadCall MakeLoadCall(std::shared_ptr<const Profile> profile, const ContextIdentity& identity,
                         absl::Span<const int32_t> tokens, const LoadOptions& options) const;
@@ -311,16 +335,25 @@ LoadCall ClientImpl::MakeLoadCall(std::shared_ptr<const Profile> profile,
   return call;
 }
 
-absl::StatusOr<LoadResult> ClientImpl::Load(std::shared_ptr<const Profile> profile,
-                                            const ContextIdentity& identity,
-                                            absl::Span<const int32_t> tokens,
-                                            const LoadOptions& options, const MutableKvView& out) {
-  const absl::Duration began = MonotonicNow();
+absl::StatusOr<LoadResult> ClientImpl::LoadRangeOf(std::shared_ptr<const Profile> profile,
+                                                   const ContextIdentity& identity,
+                                                   absl::Span<const int32_t> tokens,
+                                                   const LoadOptions& options,
+                                                   const MutableKvView& out, const LoadRange& range,
+                                                   std::vector<absl::optional<LoadedChunk>>* kept) {
   absl::Status status = ValidateLoad(*profile, tokens.size(), options);
   status.Update(ValidateLoadMemory(*profile, tokens.size(), out));
   if (!status.ok()) return status;
   LoadCall call = MakeLoadCall(profile, identity, tokens, options);
-  call.began = began;
+  call.began = range.began;
+  call.kept = kept;
+  call.first_chunk = range.first_chunk;
+  const size_t end = std::min<size_t>(range.end_chunk, call.chunk_ids.size());
+  const int64_t chunk_tokens = profile->chunk_tokens();
+  call.tokens = std::min(call.tokens, static_cast<int64_t>(end) * chunk_tokens) -
+                int64_t{range.first_chunk} * chunk_tokens;
+  call.chunk_ids = std::vector<ChunkId>(call.chunk_ids.begin() + range.first_chunk,
+                                        call.chunk_ids.begin() + static_cast<ptrdiff_t>(end));
   const int threads =
       std::min<int>(options_.decode_threads, static_cast<int>(call.chunk_ids.size()));
   call.make_executor = [&](std::function<void()> notify) {
@@ -456,6 +489,51 @@ absl::StatusOr<ServerStats> ClientImpl::Stats() {
   return stats;
 }
 
+absl::StatusOr<ScrubPage> ClientImpl::Scrub(const std::string& page_token, uint64_t max_bytes,
+                                            bool delete_damaged) {
+  v1::ScrubRequest request;
+  request.set_page_token(page_token);
+  request.set_max_bytes(max_bytes);
+  request.set_delete_damaged(delete_damaged);
+  v1::ScrubResponse response;
+  if (absl::Status status = Call("scrub", &v1::KVStream::Stub::Scrub, request, &response);
+      !status.ok()) {
+    return status;
+  }
+  ScrubPage page;
+  page.chunks = response.chunks();
+  page.files = response.files();
+  page.bytes = response.bytes();
+  page.next_page_token = response.next_page_token();
+  for (const v1::ScrubDamage& found : response.damage()) {
+    ScrubDamage damage;
+    if (!found.chunk_id().empty()) {
+      damage.chunk_id.emplace();
+      if (absl::Status status = CopyId(found.chunk_id(), "chunk id", &*damage.chunk_id);
+          !status.ok()) {
+        return status;
+      }
+    }
+    damage.file = found.file();
+    if (found.segment() > 0) damage.level = found.segment() - 1;
+    damage.what = found.what();
+    damage.deleted = found.deleted();
+    page.damage.push_back(std::move(damage));
+  }
+  return page;
+}
+
+absl::StatusOr<BackupResult> ClientImpl::Backup(const std::string& name) {
+  v1::BackupRequest request;
+  request.set_name(name);
+  v1::BackupResponse response;
+  if (absl::Status status = Call("backup", &v1::KVStream::Stub::Backup, request, &response);
+      !status.ok()) {
+    return status;
+  }
+  return BackupResult{response.path(), response.chunks(), response.payload_bytes()};
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Create(Options options) {
@@ -465,10 +543,13 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Create(Options options) {
 absl::StatusOr<std::unique_ptr<Client>> CreateClient(Client::Options options,
                                                      DeviceChunkDecoderFactory device_decoders,
                                                      DeviceEncoderFactory device_encoders) {
-  const size_t colon = options.server.rfind(':');
-  if (colon == std::string::npos || colon == 0 || colon + 1 == options.server.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("server \"", options.server, "\" is not host:port"));
+  const std::vector<std::string> servers = absl::StrSplit(options.server, ',');
+  for (const std::string& server : servers) {
+    const size_t colon = server.rfind(':');
+    if (colon == std::string::npos || colon == 0 || colon + 1 == server.size()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "server \"", options.server, "\" is not host:port, or several separated by commas"));
+    }
   }
   if (options.rpc_timeout <= absl::ZeroDuration()) {
     return absl::InvalidArgumentError("rpc_timeout must be positive");
@@ -486,12 +567,17 @@ absl::StatusOr<std::unique_ptr<Client>> CreateClient(Client::Options options,
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectMsMin);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kReconnectMsMin);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectMsMax);
-  absl::StatusOr<std::shared_ptr<grpc::Channel>> channel =
-      MakeChannel(options.server, options.security, arguments);
-  if (!channel.ok()) return channel.status();
-  return std::unique_ptr<Client>(new ClientImpl(std::move(options), *std::move(channel),
-                                                std::move(device_decoders),
-                                                std::move(device_encoders)));
+  std::vector<std::unique_ptr<RangeClient>> clients;
+  for (const std::string& server : servers) {
+    options.server = server;
+    absl::StatusOr<std::shared_ptr<grpc::Channel>> channel =
+        MakeChannel(server, options.security, arguments);
+    if (!channel.ok()) return channel.status();
+    clients.push_back(std::make_unique<ClientImpl>(options, *std::move(channel), device_decoders,
+                                                   device_encoders));
+  }
+  if (clients.size() == 1) return std::unique_ptr<Client>(std::move(clients.front()));
+  return MakeFailoverClient(std::move(clients));
 }
 
 }  // namespace kvstream

@@ -147,19 +147,45 @@ struct ServerStats {
   std::vector<Tenant> tenants;  // for an admin: all of them
 };
 
+// As proto ScrubDamage.
+struct ScrubDamage {
+  absl::optional<ChunkId> chunk_id;  // none: `file` is damaged
+  std::string file;
+  absl::optional<uint32_t> level;  // none: what is known of the chunk, or its profile
+  std::string what;
+  bool deleted = false;
+};
+
+// As proto ScrubResponse.
+struct ScrubPage {
+  uint64_t chunks = 0;
+  uint64_t files = 0;
+  uint64_t bytes = 0;
+  std::vector<ScrubDamage> damage;
+  std::string next_page_token;  // empty: this was the last page
+};
+
+// As proto BackupResponse.
+struct BackupResult {
+  std::string path;  // on the server's machine
+  uint64_t chunks = 0;
+  uint64_t payload_bytes = 0;
+};
+
 struct PingResult {
   absl::Duration round_trip;  // of the call, on a connection that is up
   bool serving = false;       // false: up, but starting or draining
 };
 
-// A connection to one daemon. Thread-safe; calls block and may overlap. Borrowed arguments (KV,
-// tokens, callbacks) are used until the call returns and not after. Errors of the calls are the
-// server's (see proto), or UNAVAILABLE and DEADLINE_EXCEEDED of the transport; messages name the
-// server and, where there is something to do about it, say what.
+// A connection to one daemon, or to several that serve the same chunks (client/failover_client.h
+// says how calls move on from one that is UNAVAILABLE). Thread-safe; calls block and may overlap.
+// Borrowed arguments (KV, tokens, callbacks) are used until the call returns and not after. Errors
+// of the calls are the server's (see proto), or UNAVAILABLE and DEADLINE_EXCEEDED of the transport;
+// messages name the server and, where there is something to do about it, say what.
 class Client {
  public:
   struct Options {
-    std::string server;  // host:port
+    std::string server;  // host:port, or several separated by commas
     // Of the unary calls as a whole; of streams, how long the server may leave the client without
     // any answer or room to send.
     absl::Duration rpc_timeout = absl::Seconds(60);
@@ -258,6 +284,12 @@ class Client {
   virtual absl::StatusOr<ListPage> List(uint32_t page_size, const std::string& page_token,
                                         const absl::optional<ProfileId>& profile) = 0;
   virtual absl::StatusOr<ServerStats> Stats() = 0;
+  // Checks the next max_bytes (0: the server's default) of what is stored. page_token: empty, or
+  // next_page_token of the page before.
+  virtual absl::StatusOr<ScrubPage> Scrub(const std::string& page_token, uint64_t max_bytes,
+                                          bool delete_damaged) = 0;
+  // Has the server copy its store to `name` within its --backup-dir. May take minutes.
+  virtual absl::StatusOr<BackupResult> Backup(const std::string& name) = 0;
   // Asks the standard gRPC health service. UNAVAILABLE if nobody answers.
   virtual absl::StatusOr<PingResult> Ping() = 0;
 };

@@ -146,6 +146,8 @@ absl::Status LoadAssembler::LowerPlan(uint32_t chunk, int level) {
                             ", but ", state.complete_levels, " segments have come"));
   }
   state.planned_level = level;
+  // It has arrived as far as it will.
+  state.first_level = std::min(state.first_level, level);
   if (state.segments.size() > static_cast<size_t>(state.complete_levels)) {
     state.segments.pop_back();
   }
@@ -317,7 +319,7 @@ absl::optional<DecodeJob> LoadAssembler::NextDecode(bool may_refine) {
     job.chunk = chunk;
     job.level = state.complete_levels - 1;
     job.first_unchecked_level = state.decoded_level + 1;
-    job.first_token = int64_t{chunk} * shape_.chunk_tokens;
+    job.first_token = shape_.first_token + int64_t{chunk} * shape_.chunk_tokens;
     job.tokens = TokensOf(chunk);
     for (int level = 0; level <= job.level; ++level) {
       job.segments.emplace_back(state.segments[level].get(), state.segment_bytes[level]);
@@ -406,7 +408,7 @@ absl::optional<RecomputeJob> LoadAssembler::NextRecompute(absl::Duration clock) 
     while (more() && !states_[end()].recompute_planned && InOrder(end(), clock)) ++job.chunks;
     BeginOrdered(job.first_chunk, end());
   }
-  job.first_token = int64_t{job.first_chunk} * shape_.chunk_tokens;
+  job.first_token = shape_.first_token + int64_t{job.first_chunk} * shape_.chunk_tokens;
   for (uint32_t i = 0; i < job.chunks; ++i) {
     const uint32_t chunk = job.first_chunk + i;
     job.tokens += TokensOf(chunk);
@@ -488,6 +490,19 @@ std::vector<LoadedChunk> LoadAssembler::Result() const {
     result[chunk].bytes = state.received;
   }
   return result;
+}
+
+std::vector<absl::optional<LoadedChunk>> LoadAssembler::Kept() const {
+  const int needed = std::max(shape_.floor_level, shape_.fixed_level.value_or(0));
+  const std::vector<LoadedChunk> result = Result();
+  std::vector<absl::optional<LoadedChunk>> kept(result.size());
+  for (size_t chunk = 0; chunk < result.size(); ++chunk) {
+    const ChunkState& state = states_[chunk];
+    // A decode that found damage may have written something all the same.
+    const bool decoded = !state.damaged && state.decoded_level >= needed;
+    if (state.recomputed || decoded) kept[chunk] = result[chunk];
+  }
+  return kept;
 }
 
 }  // namespace kvstream

@@ -22,7 +22,8 @@ namespace kvstream {
 // What a load is about; all of it is the caller's own word, none the server's.
 struct LoadShape {
   std::vector<ChunkId> chunk_ids;  // in context order, at least one
-  int64_t tokens = 0;              // of the context; the last chunk holds the rest
+  int64_t tokens = 0;              // of these chunks; the last one holds the rest
+  int64_t first_token = 0;         // of the first chunk: where the context's other part ends
   int chunk_tokens = 0;
   int levels = 0;                // of the profile
   int64_t values_per_token = 0;  // of the geometry
@@ -131,6 +132,9 @@ class LoadAssembler {
   // Precondition: has_summary().
   double bandwidth_estimate_bytes_per_second() const { return bandwidth_estimate_; }
   std::vector<LoadedChunk> Result() const;
+  // Of a load that has failed and whose local work is over: the chunks that are in place, none
+  // where one is not or is coarser than the floor or the fixed level.
+  std::vector<absl::optional<LoadedChunk>> Kept() const;
   uint64_t recomputed_tokens() const { return recomputed_tokens_; }
   absl::Duration recompute_time() const { return recompute_time_; }
 

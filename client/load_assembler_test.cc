@@ -550,6 +550,21 @@ TEST(LoadAssemblerTest, RefusesPlansOutOfRange) {
   ExpectViolation(Load(Shape(1)).assembler.OnMessage({}), "neither plan, data, order nor summary");
 }
 
+// A first plan that was lowered: what came is what the chunk has, not something to recompute.
+TEST(LoadAssemblerTest, AFirstPlanThatIsLoweredMeansThatTheChunkHasArrived) {
+  Load load(Shape(2, ClientRecomputeAbility::kFront));
+  ASSERT_TRUE(load.Plan(0, 2).ok());
+  ASSERT_TRUE(load.Segment(0, 0).ok());
+  ASSERT_TRUE(load.Segment(0, 1).ok());
+  EXPECT_FALSE(load.assembler.NextDecode().has_value());
+  ASSERT_TRUE(load.Plan(0, 1).ok());
+  // A refinement that follows at once changes nothing about it.
+  ASSERT_TRUE(load.Plan(0, 2).ok());
+  ASSERT_TRUE(load.Order(0, 2).ok());
+  EXPECT_FALSE(load.assembler.NextRecompute(absl::Seconds(1)).has_value());
+  ASSERT_TRUE(load.assembler.NextDecode().has_value());
+}
+
 TEST(LoadAssemblerTest, RefusesPlansThatContradictEarlierOnes) {
   Load load(Shape(2));
   ASSERT_TRUE(load.Plan(0, 1).ok());

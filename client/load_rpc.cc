@@ -71,6 +71,7 @@ LoadShape ShapeOf(const LoadCall& call) {
   shape.chunk_ids = call.chunk_ids;
   shape.tokens = call.tokens;
   shape.chunk_tokens = call.profile->chunk_tokens();
+  shape.first_token = int64_t{call.first_chunk} * shape.chunk_tokens;
   shape.levels = call.profile->levels();
   shape.values_per_token = call.profile->geometry().values_per_token();
   shape.floor_level = call.options->floor_level;
@@ -221,8 +222,10 @@ absl::StatusOr<LoadResult> LoadRpc::Run() {
     if (failure_.ok()) CheckTime();
     TakeLocalResults();
     if (failure_.ok()) CheckDeadline();
-    // A call that ended without a summary cannot become a load any more.
-    if (failure_.ok() && !taken_ && (!transport_->over() || assembler_.has_summary())) {
+    // A call that ended without a summary cannot become a load any more; but what has come of it
+    // is worth decoding if another server may go on from there.
+    if (failure_.ok() && !taken_ &&
+        (!transport_->over() || assembler_.has_summary() || call_.kept != nullptr)) {
       GiveOutWork();
       SendProgress();
     }
@@ -232,7 +235,10 @@ absl::StatusOr<LoadResult> LoadRpc::Run() {
     decoders_.reset();
     call_.farewells->Say(std::move(transport_));
   }
-  if (absl::Status status = FinalStatus(); !status.ok()) return status;
+  if (absl::Status status = FinalStatus(); !status.ok()) {
+    if (call_.kept != nullptr && absl::IsUnavailable(status)) *call_.kept = assembler_.Kept();
+    return status;
+  }
 
   LoadResult result;
   result.load_delay = all_ready_at_ - began_;
@@ -314,6 +320,7 @@ void LoadRpc::SendStart() {
 void LoadRpc::Tell(LoadEvent event) const {
   if (options_.observer == nullptr) return;
   event.at = MonotonicNow() - began_;
+  event.chunk += call_.first_chunk;
   options_.observer->OnEvent(event);
 }
 
@@ -429,7 +436,8 @@ void LoadRpc::TakeLocalResults() {
 
 void LoadRpc::GiveOutWork() {
   // Recompute first: it decides what may not be decoded while it runs.
-  if (!recompute_under_way_ && options_.recompute) {
+  const bool cut_off = transport_->over() && !assembler_.has_summary();
+  if (!recompute_under_way_ && options_.recompute && !cut_off) {
     absl::optional<RecomputeJob> job = assembler_.NextRecompute(MonotonicNow() - start_sent_);
     if (job.has_value()) {
       recompute_under_way_ = true;

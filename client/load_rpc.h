@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/optional.h"
 #include "client/client.h"
 #include "client/decode_executor.h"
 #include "client/farewell.h"
@@ -26,6 +27,11 @@ struct LoadCall {
   std::shared_ptr<const Profile> profile;
   int64_t tokens = 0;
   std::vector<ChunkId> chunk_ids;
+  // Of the context: `chunk_ids` and `tokens` are from this one on.
+  uint32_t first_chunk = 0;
+  // Optional: filled on UNAVAILABLE with what is in place (client/failover_client.h). What has been
+  // received is then decoded first.
+  std::vector<absl::optional<LoadedChunk>>* kept = nullptr;
   const LoadOptions* options = nullptr;
   DecodeExecutorFactory make_executor;
   absl::Duration began;  // MonotonicNow() when the caller called: the deadline counts from it

@@ -87,6 +87,26 @@ absl::Status ValidateTrim(uint32_t keep_levels) {
   return absl::InvalidArgumentError("Trim: at least one level must be kept; Delete removes chunks");
 }
 
+absl::Status ValidateExpires(absl::string_view what, absl::Time expires) {
+  if (expires == absl::InfiniteFuture() || FitsUnixNanos(expires)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(what, ": the time of expiry is outside the years 1678 to 2262"));
+}
+
+absl::Status ValidatePin(absl::string_view owner, absl::Time until) {
+  if (owner.empty() || owner.size() > kMaxPinOwnerBytes) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "Pin: the owner has ", owner.size(), " bytes; it must have 1 to ", kMaxPinOwnerBytes));
+  }
+  if (FitsUnixNanos(until)) return absl::OkStatus();
+  return absl::InvalidArgumentError("Pin: its end is outside the years 1678 to 2262");
+}
+
+absl::Time WholeNanos(absl::Time time) {
+  if (time == absl::InfiniteFuture()) return time;
+  return absl::FromUnixNanos(absl::ToUnixNanos(time));
+}
+
 uint64_t TrimInfo(ChunkInfo* info, uint32_t keep_levels) {
   uint64_t bytes = 0;
   while (info->segment_bytes.size() > keep_levels) {

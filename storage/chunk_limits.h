@@ -17,6 +17,8 @@ namespace kvstream {
 inline constexpr size_t kMaxChunkLevels = 256;
 // Bytes of ChunkInfo::model.
 inline constexpr size_t kMaxModelBytes = 512;
+// Bytes of ChunkPin::owner, at least one.
+inline constexpr size_t kMaxPinOwnerBytes = 64;
 // Bytes of ChunkInfo::tenant.
 inline constexpr size_t kMaxTenantBytes = 64;
 // Bytes of all segments of a chunk together, and of a profile.
@@ -39,6 +41,16 @@ bool RestoresLevels(const ChunkInfo& stored, const ChunkInfo& given);
 
 // INVALID_ARGUMENT unless at least one level is to be kept.
 absl::Status ValidateTrim(uint32_t keep_levels);
+
+// INVALID_ARGUMENT if a time that `what` is to be set to is neither endless nor fits 64-bit
+// nanoseconds since the Unix epoch.
+absl::Status ValidateExpires(absl::string_view what, absl::Time expires);
+
+// INVALID_ARGUMENT unless the owner has 1 to kMaxPinOwnerBytes bytes and the time fits.
+absl::Status ValidatePin(absl::string_view owner, absl::Time until);
+
+// As stores keep it: cut to whole nanoseconds. Endless stays endless.
+absl::Time WholeNanos(absl::Time time);
 
 // Takes the finest levels off an info so that at most `keep_levels` are left; returns the bytes of
 // those taken.

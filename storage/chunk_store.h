@@ -13,10 +13,12 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
+#include "storage/scrub.h"
 
 namespace kvstream {
 
@@ -48,6 +50,13 @@ struct ChunkInfo {
 struct TenantUse {
   uint64_t chunks = 0;
   uint64_t payload_bytes = 0;  // segments of all its chunks
+};
+
+// Somebody's word that a chunk is to stay for a while.
+struct ChunkPin {
+  ChunkId id = {};
+  std::string owner;  // 1 to 64 bytes
+  absl::Time until;   // to the nanosecond
 };
 
 // Immutable bytes that stay valid for as long as this object lives, wherever it is moved. Releasing
@@ -105,6 +114,13 @@ class ChunkHold {
   std::function<void()> release_;
 };
 
+// A page of ScrubInfos.
+struct ScrubbedInfos {
+  std::vector<std::pair<ChunkId, ChunkInfo>> chunks;  // in id order
+  std::vector<DamagedInfo> damaged;
+  absl::optional<ChunkId> next;  // `after` of the next page; none: that was all
+};
+
 struct StoreStats {
   uint64_t chunks = 0;         // may be an estimate where counting would scan
   uint64_t payload_bytes = 0;  // segments of all chunks; may be an estimate
@@ -118,6 +134,11 @@ struct StoreStats {
   uint64_t evicted_segments = 0;
   uint64_t evicted_bytes = 0;
   uint64_t evicted_chunks = 0;
+  // Since the store was opened: chunks that Expire removed.
+  uint64_t expired_chunks = 0;
+  // Pairs of a chunk and an owner, and bytes of the chunks that are pinned, each once.
+  uint64_t pins = 0;
+  uint64_t pinned_bytes = 0;
 };
 
 // Thread-safe. Every method but TryReadSegment blocks; none calls back. Errors common to all:
@@ -129,8 +150,9 @@ class ChunkStore {
 
   // Stores a chunk: atomic, and durable on return. A chunk that exists is left as it is and false
   // is returned (chunks are immutable), except that levels that it has lost are restored: true, if
-  // what is left of it are the same bytes as here. segments.size() must equal
-  // info.segment_bytes.size(), with those sizes (INVALID_ARGUMENT).
+  // what is left of it are the same bytes as here. Either way a chunk that exists is renewed, see
+  // Renew. segments.size() must equal info.segment_bytes.size(), with those sizes
+  // (INVALID_ARGUMENT).
   //
   // A store with a capacity evicts to make room, which may take a while; RESOURCE_EXHAUSTED if
   // there is none to be had.
@@ -155,15 +177,17 @@ class ChunkStore {
     return absl::nullopt;
   }
 
-  // Deletes chunks; returns how many existed. Pinned bytes stay valid.
+  // Deletes chunks but those that somebody has pinned (Pin), which stay; returns how many existed
+  // and are gone. Pinned bytes stay valid. To delete whatever the pins, Unpin first.
   virtual absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) = 0;
 
   // Takes the finest levels of chunks so that at most `keep_levels`, at least 1, are left
-  // (INVALID_ARGUMENT); held chunks stay as they are. Atomic per chunk. Returns how many lost any.
+  // (INVALID_ARGUMENT); held and pinned chunks stay as they are. Atomic per chunk. Returns how many
+  // lost any.
   virtual absl::StatusOr<size_t> Trim(absl::Span<const ChunkId> ids, uint32_t keep_levels) = 0;
 
-  // Until the hold is destroyed these chunks are neither evicted nor trimmed; Delete is not
-  // affected. Take it before asking for their infos. May wait for a removal that is under way,
+  // Until the hold is destroyed these chunks are neither evicted, trimmed nor expired; Delete is
+  // not affected. Take it before asking for their infos. May wait for a removal that is under way,
   // which is short. Ids need not be stored and may repeat.
   virtual ChunkHold Hold(absl::Span<const ChunkId> ids) = 0;
 
@@ -174,6 +198,62 @@ class ChunkStore {
   // Up to `limit` chunks with ids greater than `after` (none: from the beginning), in id order.
   virtual absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
       const absl::optional<ChunkId>& after, size_t limit) = 0;
+
+  // Lifetimes. A driver may lack them, with what is said here as the default.
+
+  // Removes up to `limit` chunks whose `expires` has come, `now` or before, but for those that are
+  // held or pinned: they go when they are not any more. Until it is called such chunks are stored
+  // like any other. Takes note of pins that have ended. Reads only what is due, and never waits for
+  // a disk that is behind with writes (UNAVAILABLE). What it removed may be back after a power cut.
+  // Returns how many chunks are gone. Default: none.
+  virtual absl::StatusOr<size_t> Expire(absl::Time now, size_t limit) { return 0; }
+
+  // Durably makes the chunks' `expires` the later of their own and this one, and takes DeleteSoon
+  // back. INVALID_ARGUMENT for a time that Put would refuse. Of a failed call some may be renewed.
+  // Returns how many are stored. Default: renews none.
+  virtual absl::StatusOr<size_t> Renew(absl::Span<const ChunkId> ids, absl::Time expires) {
+    return CountStored(ids);
+  }
+
+  // Durably pins chunks until a time, which replaces that of an earlier pin of the same owner: they
+  // are neither evicted, trimmed, expired nor deleted while any owner's pin lasts. Returns how many
+  // are stored, and now pinned. INVALID_ARGUMENT for an owner or a time out of range;
+  // RESOURCE_EXHAUSTED if the chunks that are pinned would be more than the store's bound (half of
+  // what a bounded store holds): of a failed call some chunks may be pinned. Default:
+  // UNIMPLEMENTED.
+  virtual absl::StatusOr<size_t> Pin(absl::Span<const ChunkId> ids, absl::string_view owner,
+                                     absl::Time until) {
+    return absl::UnimplementedError(absl::StrCat("a store of kind ", driver(), " keeps no pins"));
+  }
+  // Durably ends the pins of one owner, or of all where none is given. Returns how many there were.
+  virtual absl::StatusOr<size_t> Unpin(absl::Span<const ChunkId> ids,
+                                       const absl::optional<std::string>& owner) {
+    return 0;
+  }
+  // Pins, also such as have ended and were not taken note of yet, in the order of ids and owners:
+  // up to `limit` that come after `after`, or all of some chunks.
+  virtual absl::StatusOr<std::vector<ChunkPin>> ListPins(const absl::optional<ChunkPin>& after,
+                                                         size_t limit) {
+    return std::vector<ChunkPin>();
+  }
+  virtual absl::StatusOr<std::vector<ChunkPin>> PinsOf(absl::Span<const ChunkId> ids) {
+    return std::vector<ChunkPin>();
+  }
+
+  // For chunks whose deletion was promised while somebody still reads them: durably notes that they
+  // are to go. They stay as they are until Delete, or until the store is opened the next time,
+  // which completes the deletion. Put or Renew of such a chunk takes the promise back. Pinned
+  // chunks are passed over. Returns how many are stored and noted. Default: counts.
+  virtual absl::StatusOr<size_t> DeleteSoon(absl::Span<const ChunkId> ids) {
+    return CountStored(ids);
+  }
+
+  // Up to `limit` stored chunks that name this one, which need not be stored, as their parent, in
+  // the order of ids. Default: UNIMPLEMENTED.
+  virtual absl::StatusOr<std::vector<ChunkId>> Children(const ChunkId& id, size_t limit) {
+    return absl::UnimplementedError(
+        absl::StrCat("a store of kind ", driver(), " does not know the children of a chunk"));
+  }
 
   // As List, of the chunks of one tenant ("": nobody's). By default it looks at all chunks.
   virtual absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ListTenant(
@@ -191,9 +271,51 @@ class ChunkStore {
   virtual absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) = 0;
   virtual absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() = 0;
 
+  // Looking for damage. By default what the methods above can tell; a store with a disk reads it
+  // rather than its caches, and leaves these as they are.
+  //
+  // As List, but goes on behind damage, as far as the chunks there can be found.
+  virtual absl::StatusOr<ScrubbedInfos> ScrubInfos(const absl::optional<ChunkId>& after,
+                                                   size_t limit) {
+    ScrubbedInfos page;
+    auto listed = List(after, limit);
+    if (!listed.ok()) return listed.status();
+    if (listed->size() == limit && limit > 0) page.next = listed->back().first;
+    page.chunks = *std::move(listed);
+    return page;
+  }
+  // As ReadSegment.
+  virtual absl::StatusOr<PinnedBytes> ScrubSegment(const ChunkId& id, uint32_t level) {
+    return ReadSegment(id, level);
+  }
+  // Checks the store's own files from `after` on (empty: from the first), until `bytes` are read.
+  // Damage to bytes that no chunk uses any more shows here only.
+  virtual absl::StatusOr<ScrubbedFiles> ScrubFiles(const std::string& after, uint64_t bytes) {
+    return ScrubbedFiles();
+  }
+  // As Delete, also of chunks whose info cannot be read; `payload_bytes` of Stats may then be off
+  // by what nobody can read any more. A Put stores them again.
+  virtual absl::StatusOr<size_t> Discard(absl::Span<const ChunkId> ids) { return Delete(ids); }
+
+  // Makes a copy of the store as it is now in the directory `dir`, which must not exist while its
+  // parent does (FAILED_PRECONDITION). Everything acknowledged before the call is in it, and every
+  // chunk whole. UNIMPLEMENTED where there is nothing on a disk.
+  virtual absl::Status Backup(const std::string& dir) {
+    return absl::UnimplementedError("this store has nothing on a disk to back up");
+  }
+
   virtual absl::StatusOr<StoreStats> Stats() = 0;
   // "rocksdb", "memory".
   virtual absl::string_view driver() const = 0;
+
+ private:
+  absl::StatusOr<size_t> CountStored(absl::Span<const ChunkId> ids) {
+    const absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> infos = GetInfos(ids);
+    if (!infos.ok()) return infos.status();
+    size_t stored = 0;
+    for (const absl::optional<ChunkInfo>& info : *infos) stored += info.has_value() ? 1 : 0;
+    return stored;
+  }
 };
 
 inline absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ChunkStore::ListTenant(

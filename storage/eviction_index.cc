@@ -12,7 +12,7 @@ namespace kvstream {
 namespace {
 
 constexpr double kAttentionTokens = 8192;
-constexpr uint32_t kUsesMax = 64;
+constexpr uint16_t kUsesMax = 64;
 constexpr double kNotQueued = std::numeric_limits<double>::infinity();
 
 }  // namespace
@@ -98,7 +98,10 @@ void EvictionIndex::Put(const ChunkId& id, const ChunkInfo& info,
     const double middle = static_cast<double>(info.first_token) + info.tokens / 2.0;
     entry.first_token = info.first_token;
     entry.saved = static_cast<float>(std::max(1.0, info.tokens * (1 + middle / kAttentionTokens)));
-    entry.uses = usage.has_value() ? std::min(std::max(usage->uses, 1u), kUsesMax) : 1;
+    entry.uses = 1;
+    if (usage.has_value()) {
+      entry.uses = static_cast<uint16_t>(std::min<uint32_t>(std::max(usage->uses, 1u), kUsesMax));
+    }
     entry.used_at = usage.has_value() ? std::min(usage->clock, clock_) : clock_;
     entry.segment_bytes.assign(1, 0);  // stored, for Link
     if (info.parent.has_value() && *info.parent != id && !lies) Link(slot, *info.parent);
@@ -134,7 +137,15 @@ void EvictionIndex::Remove(const ChunkId& id) {
   if (slot == kNone || entries_[slot].segment_bytes.empty()) return;
   for (const uint32_t bytes : entries_[slot].segment_bytes) payload_bytes_ -= bytes;
   entries_[slot].segment_bytes.clear();
+  entries_[slot].pinned = false;
   Unlink(slot);
+}
+
+void EvictionIndex::SetPinned(const ChunkId& id, bool pinned) {
+  const Slot slot = Find(id);
+  if (slot == kNone || entries_[slot].segment_bytes.empty()) return;
+  entries_[slot].pinned = pinned;
+  Enqueue(slot);
 }
 
 void EvictionIndex::Touch(const ChunkId& id) {
@@ -142,7 +153,7 @@ void EvictionIndex::Touch(const ChunkId& id) {
   if (slot == kNone || entries_[slot].segment_bytes.empty()) return;
   Entry& entry = entries_[slot];
   entry.used_at = clock_;
-  entry.uses = std::min(entry.uses + 1, kUsesMax);
+  if (entry.uses < kUsesMax) ++entry.uses;
 }
 
 void EvictionIndex::DropSegment(Slot slot) {

@@ -66,6 +66,8 @@ class EvictionIndex {
   void Remove(const ChunkId& id);
   // A load used it. Nothing if it is not stored.
   void Touch(const ChunkId& id);
+  // While it is pinned it is never offered. Nothing if it is not stored; Remove ends it.
+  void SetPinned(const ChunkId& id, bool pinned);
 
   // Takes units from the least valuable upwards until they free `bytes`, there are none, or they
   // belong to `victims_max` chunks, and counts them as removed. Chunks for which `held` is true are
@@ -95,7 +97,8 @@ class EvictionIndex {
     Slot parent = kNone;
     uint32_t children = 0;  // entries that name it as their parent and are stored
     float saved = 0;
-    uint32_t uses = 1;
+    uint16_t uses = 1;
+    bool pinned = false;
     double used_at = 0;  // the clock of the last use
     // Empty: not stored, but some stored chunk's parent.
     absl::InlinedVector<uint32_t, 4> segment_bytes;
@@ -121,8 +124,8 @@ class EvictionIndex {
   double ValueOf(const Entry& entry) const;
   // Whether the next unit may be offered at all.
   static bool Removable(const Entry& entry) {
-    return entry.segment_bytes.size() > 1 ||
-           (entry.segment_bytes.size() == 1 && entry.children == 0);
+    return !entry.pinned && (entry.segment_bytes.size() > 1 ||
+                             (entry.segment_bytes.size() == 1 && entry.children == 0));
   }
   // If it is removable and no element stands for it at its value or less. Rebuilds the heap where
   // stale elements have come to outnumber the chunks.

@@ -44,6 +44,33 @@ class ForwardingChunkStore : public ChunkStore {
       const absl::optional<ChunkId>& after, size_t limit) override {
     return inner_->List(after, limit);
   }
+  absl::StatusOr<size_t> Expire(absl::Time now, size_t limit) override {
+    return inner_->Expire(now, limit);
+  }
+  absl::StatusOr<size_t> Renew(absl::Span<const ChunkId> ids, absl::Time expires) override {
+    return inner_->Renew(ids, expires);
+  }
+  absl::StatusOr<size_t> Pin(absl::Span<const ChunkId> ids, absl::string_view owner,
+                             absl::Time until) override {
+    return inner_->Pin(ids, owner, until);
+  }
+  absl::StatusOr<size_t> Unpin(absl::Span<const ChunkId> ids,
+                               const absl::optional<std::string>& owner) override {
+    return inner_->Unpin(ids, owner);
+  }
+  absl::StatusOr<std::vector<ChunkPin>> ListPins(const absl::optional<ChunkPin>& after,
+                                                 size_t limit) override {
+    return inner_->ListPins(after, limit);
+  }
+  absl::StatusOr<std::vector<ChunkPin>> PinsOf(absl::Span<const ChunkId> ids) override {
+    return inner_->PinsOf(ids);
+  }
+  absl::StatusOr<size_t> DeleteSoon(absl::Span<const ChunkId> ids) override {
+    return inner_->DeleteSoon(ids);
+  }
+  absl::StatusOr<std::vector<ChunkId>> Children(const ChunkId& id, size_t limit) override {
+    return inner_->Children(id, limit);
+  }
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ListTenant(
       absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) override {
     return inner_->ListTenant(tenant, after, limit);
@@ -60,6 +87,18 @@ class ForwardingChunkStore : public ChunkStore {
   absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override {
     return inner_->ListProfiles();
   }
+  absl::StatusOr<ScrubbedInfos> ScrubInfos(const absl::optional<ChunkId>& after,
+                                           size_t limit) override {
+    return inner_->ScrubInfos(after, limit);
+  }
+  // ScrubSegment is not forwarded, as it would go past an override of ReadSegment.
+  absl::StatusOr<ScrubbedFiles> ScrubFiles(const std::string& after, uint64_t bytes) override {
+    return inner_->ScrubFiles(after, bytes);
+  }
+  absl::StatusOr<size_t> Discard(absl::Span<const ChunkId> ids) override {
+    return inner_->Discard(ids);
+  }
+  absl::Status Backup(const std::string& dir) override { return inner_->Backup(dir); }
   absl::StatusOr<StoreStats> Stats() override { return inner_->Stats(); }
   absl::string_view driver() const override { return inner_->driver(); }
 

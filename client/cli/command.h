@@ -66,6 +66,7 @@ void AddCodecVerbs(CLI::App& app, Command& command);     // encode, decode
 void AddTransferVerbs(CLI::App& app, Command& command);  // put, lookup
 void AddLoadVerb(CLI::App& app, Command& command);       // load
 void AddAdminVerbs(CLI::App& app, Command& command);     // stats, list, delete, ping
+void AddScrubVerbs(CLI::App& app, Command& command);     // scrub, backup
 void AddDescribeVerb(CLI::App& app, Command& command);   // describe
 void AddRelayVerb(CLI::App& app, Command& command);      // relay
 void AddExplainVerb(CLI::App& app, Command& command);    // explain

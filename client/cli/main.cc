@@ -48,6 +48,7 @@ int Main(int argc, char** argv) {
   AddLoadVerb(app, command);
   AddExplainVerb(app, command);
   AddAdminVerbs(app, command);
+  AddScrubVerbs(app, command);
   AddDescribeVerb(app, command);
   AddRelayVerb(app, command);
   try {

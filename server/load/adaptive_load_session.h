@@ -87,6 +87,8 @@ class AdaptiveLoadSession final : public LoadSession {
   // What this load can count on: its own estimate, or its part of a link that is shared.
   BandwidthEstimate Estimate(absl::Duration now) const;
   SendDemand Demand() const;
+  // What is undecided; no more than the base counts as sent of the frontier.
+  OpenRange Open() const;
   // Whether `bytes` may go out now, for all that others need.
   bool Admitted(uint64_t bytes, absl::Duration now);
   double TimeLeft(absl::Duration now) const;
@@ -99,6 +101,10 @@ class AdaptiveLoadSession final : public LoadSession {
   // When, on the client's clock, it has to begin at the latest with what has not arrived, to be
   // through before the deadline; infinite if that is too late now.
   absl::Duration AnywayAt(const SplitInput& input, absl::Duration now) const;
+  // Promised seconds until the client has recomputed all that has not arrived, if it begins now.
+  double InsuranceSeconds(const PrefillModel& model, double backlog_s, absl::Duration now) const;
+  // Work at a higher level than that goes on only as far as it has come.
+  void LowerWork(int level);
   // The orders that follow from a division, see docs/streaming.md.
   void OrderFront(const SplitInput& input, const Split& split, absl::Duration now);
   void OrderSuffix(const SplitInput& input, const Split& split, absl::Duration now);
@@ -115,6 +121,9 @@ class AdaptiveLoadSession final : public LoadSession {
     return forward() ? chunk < boundary_ : chunk >= boundary_;
   }
   bool PickRefinement(absl::Duration now);
+  // Raises the target as far as the link should carry it for all that can still be decoded.
+  void DeepenRefinement(const PlannerView& view, double decoder_busy_s, absl::Duration now,
+                        DeliveryState::Refinement* next) const;
   bool PickRace(absl::Duration now);
   bool Lost(uint32_t chunk) const {
     return delivery_.recompute(chunk) &&
@@ -149,6 +158,7 @@ class AdaptiveLoadSession final : public LoadSession {
   const int base_level_;
   const double decode_s_per_token_;
   const bool can_stop_;
+  const double queue_s_;  // of the window
   const double startup_rate_;
 
   BandwidthEstimator estimator_;
@@ -165,7 +175,8 @@ class AdaptiveLoadSession final : public LoadSession {
   std::deque<Telling> tellings_;
   std::deque<uint32_t> lowered_;  // chunks whose refinement was cut short, not yet told
   std::deque<InFlight> in_flight_;
-  uint32_t boundary_;  // of the newest Split
+  uint32_t boundary_;     // of the newest Split
+  bool insured_ = false;  // the same
   // All chunks on the stream's side of it have arrived: before it (kForward), from it on
   // (kBackward).
   uint32_t arrived_;

@@ -126,6 +126,7 @@ absl::optional<DeliveryState::Refinement> DeliveryState::NextRefinement() {
       Refinement next;
       next.chunk = chunk;
       next.target = stops_[stop_];
+      next.left = cursor_;
       for (int level = state.complete; level <= next.target; ++level) {
         next.bytes += chunks_->segment_bytes(chunk, level);
       }

@@ -22,6 +22,7 @@ class DeliveryState {
     uint32_t chunk = 0;
     int target = 0;
     uint64_t bytes = 0;
+    uint32_t left = 0;  // chunks at most, this one included, that are not done with this stop
   };
 
   // `chunks` is borrowed and must outlive the state. stops: see RefinementStops.

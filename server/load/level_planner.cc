@@ -9,6 +9,10 @@ namespace {
 constexpr double kStreamingBonus = 0.97;
 // The finest level must be promised in this share of the time, or chunks are recomputed.
 constexpr double kDoubt = 1.5;
+// What the client may come to itself waits while the link could bring it in this share of the time,
+// and some more for reports.
+constexpr double kPatience = 3;
+constexpr double kPatienceSeconds = 0.05;
 
 // Seconds until the chunks [begin, end), which include the one that is partly sent, are received,
 // decoded and acknowledged.
@@ -48,7 +52,8 @@ double StreamHoped(const SplitInput& in, uint32_t begin, uint32_t end, int level
 // the plan, which queues behind the data in flight, has arrived, and ends with a report.
 double Recompute(const SplitInput& in, uint32_t begin, uint32_t end) {
   if (begin >= end && in.recompute_backlog_s <= 0) return 0;
-  return std::max(in.recompute_backlog_s + in.view.rtt_s, in.view.latency_s) +
+  const double word_s = in.ordered ? 0 : in.view.latency_s;
+  return std::max(in.recompute_backlog_s + in.view.rtt_s, word_s) +
          in.prefill.seconds(*in.chunks, begin, end);
 }
 
@@ -100,6 +105,70 @@ uint32_t FirstThat(uint32_t low, uint32_t high, Predicate holds) {
   return static_cast<uint32_t>(from);
 }
 
+// Levels that refinement brings all chunks before `cut` together, if the client can decode
+// `decodes` of them a second time and the link carries `bytes` until then.
+double RefinedLevels(const SplitInput& in, uint32_t cut, double decodes, double bytes) {
+  const ChunkTable& chunks = *in.chunks;
+  const double n = chunks.size();
+  double levels = 0;
+  double below = static_cast<double>(chunks.bytes(0, chunks.size(), in.base_level));
+  const double count = std::min(static_cast<double>(cut), decodes);
+  for (int level = in.base_level + 1; level < chunks.levels() && bytes > 0; ++level) {
+    const double upto = static_cast<double>(chunks.bytes(0, chunks.size(), level));
+    const double segment = (upto - below) / n;
+    const double bought = std::min(count, bytes / segment);
+    levels += bought;
+    bytes -= bought * segment;
+    below = upto;
+  }
+  return levels;
+}
+
+// The mean level that a cut brings, times the chunks; negative if it is not promised in time.
+// What is before the cut cannot be decoded while the suffix is recomputed, so that refinement is
+// decoded in what then is left.
+double CutValue(const SplitInput& in, uint32_t cut) {
+  const double stream_s = cut == in.open.begin ? std::max(in.view.latency_low_s, in.view.rtt_s)
+                                               : StreamLow(in, in.open.begin, cut);
+  const double recompute_s = in.prefill.safety() * in.prefill.seconds(*in.chunks, cut, in.open.end);
+  const double slack_s = in.view.time_left_s - stream_s - recompute_s;
+  if (!(slack_s >= 0)) return -1;
+  const double decode_s = in.chunks->tokens(0) * in.view.decode_s_per_token;
+  const double decodes = decode_s > 0 ? slack_s / decode_s : cut;
+  const double bytes = in.view.rate * (recompute_s + slack_s);
+  return (in.chunks->levels() - 1.0) * (in.open.end - cut) +
+         in.base_level * static_cast<double>(cut) + RefinedLevels(in, cut, decodes, bytes);
+}
+
+// The cut with the highest value. The value is looked at in some places all over the range, then
+// around the best of them.
+Split BestCut(const SplitInput& in) {
+  constexpr uint32_t kPlaces = 32;
+  Split best;
+  best.boundary = in.open.end;
+  double best_value = -1;
+  const auto look = [&](uint32_t cut) {
+    const double value = CutValue(in, cut);
+    if (value <= best_value) return;
+    best_value = value;
+    best.boundary = cut;
+  };
+  uint32_t stride = std::max<uint32_t>((in.open.end - in.open.begin) / kPlaces, 1);
+  for (uint64_t cut = in.open.begin; cut < in.open.end; cut += stride) {
+    look(static_cast<uint32_t>(cut));
+  }
+  look(in.open.end);
+  for (stride /= 2; stride > 0; stride /= 2) {
+    const uint32_t center = best.boundary;
+    if (center >= in.open.begin + stride) look(center - stride);
+    if (center + stride <= in.open.end) look(center + stride);
+  }
+  best.in_time = best_value >= 0;
+  best.expected_s = best.boundary == in.open.end ? Stream(in, in.open.begin, in.open.end)
+                                                 : ForwardExpected(in, best.boundary);
+  return best;
+}
+
 }  // namespace
 
 Split SplitForSpeed(const SplitInput& in) {
@@ -140,26 +209,40 @@ Split SplitForQuality(const SplitInput& in) {
       StreamHoped(in, in.open.begin, in.open.end, in.chunks->levels() - 1, in.refinement_bytes);
   // Where both ends work at once recompute is a cheap insurance.
   const double doubt = in.order == BaseOrder::kBackward ? kDoubt : 1;
-  if (doubt * finest <= in.view.time_left_s) {
+  if (doubt * finest <= in.view.time_left_s || in.insurance_s <= in.view.time_left_s) {
     Split streamed = all;
-    streamed.finest = true;
+    streamed.finest = doubt * finest <= in.view.time_left_s;
+    streamed.insured = in.insurance_s <= in.view.time_left_s;
+    if (streamed.finest || in.order == BaseOrder::kBackward) return streamed;
+    // Recompute is needed anyway: the sooner the better.
+    SplitInput whole = in;
+    whole.base_level = in.chunks->levels() - 1;
+    streamed = SplitForSpeed(whole);
+    streamed.insured = true;
     return streamed;
   }
-  const double safety = in.prefill.safety();
   if (in.order == BaseOrder::kForward) {
-    for (uint32_t cut = in.open.begin; cut < in.open.end; ++cut) {
-      if (ForwardPromised(in, cut, safety) <= in.view.time_left_s) {
-        return {cut, ForwardExpected(in, cut), true};
-      }
-    }
-    return all.in_time ? all : SplitForSpeed(in);
+    const Split best = BestCut(in);
+    return best.in_time ? best : SplitForSpeed(in);
   }
+  const double safety = in.prefill.safety();
   // The most that can be recomputed in time; streaming the others must be in time as well.
   const uint32_t too_far = FirstThat(in.open.begin, in.open.end, [&](uint32_t meet) {
     return safety * Recompute(in, in.open.begin, meet) > in.view.time_left_s;
   });
   if (too_far > in.open.begin && PromisedBackward(in, too_far - 1, safety)) {
-    return {too_far - 1, BackwardExpected(in, too_far - 1), true};
+    uint32_t meet = too_far - 1;
+    // What the client comes to only if it is faster than promised can wait, as long as its bytes
+    // would be in time on a much slower link.
+    const double stream_s = StreamHoped(in, meet, in.open.end, in.base_level, 0);
+    if (kPatience * stream_s + kPatienceSeconds <= in.view.time_left_s) {
+      meet = FirstThat(meet, in.open.end,
+                       [&](uint32_t farther) {
+                         return Recompute(in, in.open.begin, farther) > in.view.time_left_s;
+                       }) -
+             1;
+    }
+    return {meet, BackwardExpected(in, meet), true};
   }
   return all.in_time ? all : SplitForSpeed(in);
 }

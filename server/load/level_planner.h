@@ -52,6 +52,9 @@ struct Split {
   bool in_time =
       false;  // promised before the deadline, with rate_low and the prefill's safety factor
   bool finest = false;  // all of it streamed, and even the finest level is promised in time
+  // Whatever the link does, recompute of what has not arrived is in time: chunks are sent whole, at
+  // the finest level.
+  bool insured = false;
 };
 
 struct SplitInput {
@@ -64,7 +67,12 @@ struct SplitInput {
   // streamed.
   bool may_recompute = false;
   PrefillModel prefill;
+  // The client needs no further word to go on with it.
+  bool ordered = false;
   double recompute_backlog_s = 0;  // work that was already given to the client
+  // Promised time that the client needs to recompute all that has not arrived, from now on;
+  // infinity: it cannot.
+  double insurance_s = std::numeric_limits<double>::infinity();
   // Bytes that would bring the chunks already streamed to the finest level.
   uint64_t refinement_bytes = 0;
 };
@@ -74,7 +82,8 @@ struct SplitInput {
 Split SplitForSpeed(const SplitInput& input);
 
 // The split for the best quality before the deadline:
-// 1. all of it streamed at the finest level, if that is promised in time;
+// 0. where recompute of all that has not arrived would be in time: all of it streamed, insured;
+// 1. else all of it streamed at the finest level, if that is promised in time;
 // 2. else as much recomputed (exact KV) as the deadline allows, so that the fewest chunks share
 //    the link's time for refinement;
 // 3. else, where no split is in time, SplitForSpeed: late, but as little as possible.

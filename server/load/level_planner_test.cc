@@ -96,8 +96,46 @@ TEST_F(LevelPlannerTest, RecomputesAsMuchAsTheDeadlineAllows) {
   EXPECT_TRUE(SplitForQuality(in_).in_time);
   // From the front: 2 m <= 12.5.
   in_.order = BaseOrder::kBackward;
+  in_.view.rate_hoped = 0.8 * in_.view.rate;
   EXPECT_EQ(SplitForQuality(in_).boundary, 6u);
   EXPECT_TRUE(SplitForQuality(in_).in_time);
+  // If it is as fast as expected it comes further; what it would come to can wait where the link
+  // could bring it in a third of the time.
+  in_.view.rate_hoped = in_.view.rate;
+  EXPECT_EQ(SplitForQuality(in_).boundary, 7u);
+}
+
+// What is before the cut has to be decoded again after the recompute, if it is refined meanwhile.
+TEST_F(LevelPlannerTest, ASuffixLeavesItsPrefixTimeToBeDecoded) {
+  Recomputes(4);
+  in_.prefill = PrefillModel(4 / in_.prefill.safety() / 256, 0);
+  in_.view.rate = in_.view.rate_low = in_.view.rate_hoped = 2560e3;  // 0.1 s a chunk
+  in_.view.time_left_s = 1.95;                                       // not the finest of all
+  in_.view.decode_s_per_token = 0.1 / 256;
+  // The last chunk would take 4 s.
+  EXPECT_EQ(SplitForQuality(in_).boundary, 10u);
+  // Two of them are 8 s of 9.5: of eight chunks none could be decoded a second time in the rest.
+  in_.view.time_left_s = 9.5;
+  in_.refinement_bytes = 1 << 30;
+  EXPECT_EQ(SplitForQuality(in_).boundary, 9u);
+  EXPECT_TRUE(SplitForQuality(in_).in_time);
+}
+
+TEST_F(LevelPlannerTest, ChunksGoWholeWhereRecomputeInsuresThem) {
+  Recomputes(1);
+  in_.view.time_left_s = 15;
+  in_.insurance_s = 15;
+  // Not at the finest level by the link alone: begun at once.
+  EXPECT_TRUE(SplitForQuality(in_).insured);
+  EXPECT_EQ(SplitForQuality(in_).boundary, 0u);
+  in_.order = BaseOrder::kBackward;
+  EXPECT_TRUE(SplitForQuality(in_).insured);
+  EXPECT_FALSE(SplitForQuality(in_).finest);
+  in_.insurance_s = 15.1;
+  EXPECT_FALSE(SplitForQuality(in_).insured);
+  in_.view.time_left_s = 31;
+  EXPECT_TRUE(SplitForQuality(in_).insured);
+  EXPECT_TRUE(SplitForQuality(in_).finest);
 }
 
 TEST_F(LevelPlannerTest, LateButAsLittleAsPossible) {

@@ -137,7 +137,8 @@ struct LoadSessionOptions {
   // of the deadline, at most 10 % of it.
   absl::Duration deadline_margin = absl::Milliseconds(20);
   // kDeadline: quality gained by each level over the one below (index is the level), finite and not
-  // negative; sets which levels are refined as one step. Empty: level by level.
+  // negative; sets which levels are refined as one step. Empty: each level gains a ninth of the one
+  // below, as any profile's steps have it.
   std::vector<double> level_weights;
   // Asked before anything is sent; null: the load is alone on its link. Borrowed; must outlive the
   // session.

@@ -677,8 +677,42 @@ TEST(OrderTest, AStalledLinkLeavesEverythingToTheClient) {
     link.trace.push_back({absl::Seconds(10), 300 * kMbit});
     const SimulationResult result = RunLoad(spec, link, client);
     EXPECT_TRUE(result.usable_at_deadline) << static_cast<int>(ability);
-    EXPECT_EQ(result.received_in_vain, 0u);
+    EXPECT_EQ(result.mean_level_at_deadline, 3);
+    // Chunks come whole here, so at most the one that the link has stopped in has a segment.
+    EXPECT_LE(result.received_in_vain, 1u);
   }
+}
+
+// Where recompute could still bring everything in time, chunks are sent whole and the rest is left
+// to it: a link that breaks down costs no level.
+TEST(OrderTest, RecomputeInsuresTheFinestLevel) {
+  for (Ability ability : {Ability::kSuffix, Ability::kAny, Ability::kFront}) {
+    LoadSpec spec = Context(LoadPolicy::kDeadline);
+    spec.deadline = absl::Seconds(2);
+    SimulatedClient client;
+    SetPrefill(&spec, &client, ability, 1e-4, 0);  // 0.82 s for all
+    spec.recompute_can_stop = true;
+    // The finest level of all takes 0.92 s at first.
+    SimulatedLink link = ConstantLink(500, absl::Milliseconds(20));
+    link.trace.push_back({absl::Seconds(0.4), 10 * kMbit});
+    const SimulationResult result = RunLoad(spec, link, client);
+    EXPECT_TRUE(result.usable_at_deadline) << static_cast<int>(ability);
+    EXPECT_EQ(result.mean_level_at_deadline, 3) << static_cast<int>(ability);
+    EXPECT_LT(result.recomputed, 28u);
+  }
+}
+
+// What the client had begun and gave up for its bytes is a chunk like others.
+TEST(OrderTest, AChunkThatWasGivenUpDoesNotEndRefinement) {
+  LoadSpec spec = Context(LoadPolicy::kDeadline);
+  spec.deadline = absl::Seconds(3);
+  SimulatedClient client;
+  SetPrefill(&spec, &client, Ability::kFront, 2e-3, 0);  // 0.5 s a chunk
+  spec.recompute_can_stop = true;
+  const SimulatedLink link = ConstantLink(100, absl::Milliseconds(10));  // 0.54 s for the base
+  const SimulationResult result = RunLoad(spec, link, client);
+  EXPECT_TRUE(result.usable_at_deadline);
+  EXPECT_GT(result.mean_level_at_deadline, 2);
 }
 
 TEST(OrderTest, BytesThatComeFirstEndARecompute) {

@@ -6,25 +6,24 @@ namespace kvstream {
 namespace {
 
 constexpr double kFrameSeconds = 0.025;
-// Round trip assumed for a hint before the first acknowledgement.
-constexpr double kUnknownRttSeconds = 0.040;
 constexpr uint64_t kFrameStep = 4 << 10;
 constexpr uint64_t kFrameUnknown = 16 << 10;
 
 }  // namespace
 
 uint64_t WindowBytes(const BandwidthEstimate& estimate, absl::Duration rtt_min,
-                     uint64_t acked_bytes, const LoadSessionOptions& options) {
+                     uint64_t acked_bytes, const LoadSessionOptions& options, double queue_s) {
   const double cap = static_cast<double>(options.window_bytes_max);
   const double rtt_s = absl::ToDoubleSeconds(rtt_min);
   double window = 0;
   if (estimate.lower_bound) {
     window = static_cast<double>(options.window_bytes_min) + 3 * static_cast<double>(acked_bytes);
-    const double path_s = (acked_bytes > 0 ? rtt_s : kUnknownRttSeconds) + kWindowQueueSeconds;
+    const double path_s =
+        (acked_bytes > 0 ? rtt_s : kUnknownRttSeconds * queue_s / kWindowQueueSeconds) + queue_s;
     window = std::max(window, estimate.hint * path_s);
     if (estimate.samples > 0) window = std::max(window, estimate.rate * (1.25 * rtt_s + 0.010));
   } else {
-    window = estimate.rate * (rtt_s + kWindowQueueSeconds);
+    window = estimate.rate * (rtt_s + queue_s);
   }
   return std::max(options.window_bytes_min, static_cast<uint64_t>(std::min(window, cap)));
 }

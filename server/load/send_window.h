@@ -12,6 +12,8 @@ namespace kvstream {
 
 // What a window holds beyond the round trip, in seconds of the link.
 constexpr double kWindowQueueSeconds = 0.075;
+// Round trip assumed before the first acknowledgement.
+constexpr double kUnknownRttSeconds = 0.040;
 
 // Unacknowledged bytes allowed. What is in the buffers of kernel and gRPC can neither be taken back
 // nor be seen moving: at 5 Mbit/s a socket buffer of 4 MB would be a decision six seconds old.
@@ -25,7 +27,8 @@ constexpr double kWindowQueueSeconds = 0.075;
 // link is full. A hint is believed from the first byte: where it is too high by some factor, what
 // is in flight waits that many times kWindowQueueSeconds.
 uint64_t WindowBytes(const BandwidthEstimate& estimate, absl::Duration rtt_min,
-                     uint64_t acked_bytes, const LoadSessionOptions& options);
+                     uint64_t acked_bytes, const LoadSessionOptions& options,
+                     double queue_s = kWindowQueueSeconds);
 
 // Largest SendData: 25 ms of the link in steps of 4 KiB, at least 4 KiB, at most frame_bytes and,
 // while the window is still growing, half the smallest window. Without an estimate 16 KiB, and the

@@ -6,9 +6,12 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/service/ids.h"
+#include "server/service/tenants.h"
+#include "server/service/ttl.h"
 #include "server/service/version.h"
 
 namespace kvstream {
@@ -23,7 +26,8 @@ constexpr size_t kScanBatch = 1000;
 // Chunks of a chain that Lookup asks for at a time: few first, since a chain that is not stored
 // misses at once.
 constexpr size_t kFirstLookupBatch = 32;
-constexpr size_t kLookupBatch = 1024;
+// What this many infos take the allocator hands out again at once, which it does not of much more.
+constexpr size_t kLookupBatch = 128;
 // A client's word that ends in a counter; bounded so that a lie cannot spoil the counter.
 constexpr uint64_t kMaxContextTokens = uint64_t{1} << 28;
 
@@ -37,35 +41,36 @@ v1::StoredChunk ToStoredChunk(const ChunkId& id, const ChunkInfo& info) {
   chunk.set_tokens(info.tokens);
   for (const uint64_t bytes : info.segment_bytes) chunk.add_segment_bytes(bytes);
   chunk.set_levels_lost(info.levels_lost);
-  const int64_t nanos = absl::ToUnixNanos(info.created);
-  constexpr int64_t kNanos = 1000000000;
-  chunk.mutable_created()->set_seconds(absl::ToUnixSeconds(info.created));
-  chunk.mutable_created()->set_nanos(static_cast<int32_t>(((nanos % kNanos) + kNanos) % kNanos));
+  SetTimestamp(info.created, chunk.mutable_created());
+  if (info.expires != absl::InfiniteFuture()) {
+    SetTimestamp(info.expires, chunk.mutable_expires());
+  }
   return chunk;
 }
 
-// Infos of the longest stored prefix, each read once. Reads little of a chain that is not stored.
-absl::StatusOr<std::vector<ChunkInfo>> PrefixInfos(ChunkStore& store,
-                                                   absl::Span<const ChunkId> ids) {
-  std::vector<ChunkInfo> prefix;
-  prefix.reserve(ids.size());
-  for (size_t batch = kFirstLookupBatch; prefix.size() < ids.size(); batch = kLookupBatch) {
-    absl::Span<const ChunkId> asked = ids.subspan(prefix.size(), batch);
+// Calls `visit` with the index and the info of every chunk of the longest stored prefix, each read
+// once, and ends at the first error. Reads little of a chain that is not stored.
+absl::Status VisitPrefix(ChunkStore& store, absl::Span<const ChunkId> ids,
+                         absl::FunctionRef<absl::Status(size_t, const ChunkInfo&)> visit) {
+  size_t visited = 0;
+  for (size_t batch = kFirstLookupBatch; visited < ids.size(); batch = kLookupBatch) {
+    const absl::Span<const ChunkId> asked = ids.subspan(visited, batch);
     absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> infos = store.GetInfos(asked);
     if (absl::IsDataLoss(infos.status())) {
       // Perhaps of a chunk behind the end of the prefix.
       const absl::StatusOr<size_t> stored = store.LongestPrefix(asked);
       if (!stored.ok()) return stored.status();
-      if (*stored < asked.size()) ids = ids.subspan(0, prefix.size() + *stored);
+      if (*stored < asked.size()) ids = ids.subspan(0, visited + *stored);
       infos = store.GetInfos(asked.subspan(0, *stored));
     }
     if (!infos.ok()) return infos.status();
-    for (absl::optional<ChunkInfo>& info : *infos) {
-      if (!info.has_value()) return prefix;
-      prefix.push_back(*std::move(info));
+    for (const absl::optional<ChunkInfo>& info : *infos) {
+      if (!info.has_value()) return absl::OkStatus();
+      if (absl::Status status = visit(visited, *info); !status.ok()) return status;
+      ++visited;
     }
   }
-  return prefix;
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -76,20 +81,16 @@ absl::Status HandleLookup(const RpcEnvironment& environment, const v1::LookupReq
   if (!profile.ok()) return profile.status();
   const absl::StatusOr<std::vector<ChunkId>> ids = ParseChunkIds(request.chunk_ids());
   if (!ids.ok()) return ids.status();
-  const absl::StatusOr<std::vector<ChunkInfo>> infos =
-      PrefixInfos(*environment.store, absl::MakeConstSpan(*ids));
-  if (!infos.ok()) return infos.status();
-  const size_t visible =
-      environment.leases->VisiblePrefix(absl::MakeConstSpan(*ids).subspan(0, infos->size()));
+  const size_t visible = environment.leases->VisiblePrefix(*ids);
 
   uint64_t tokens = 0;
   uint32_t matched = 0;
   std::vector<uint64_t> level_bytes;
-  for (const ChunkInfo& info : absl::MakeConstSpan(*infos).subspan(0, visible)) {
+  const auto add = [&](size_t index, const ChunkInfo& info) {
     if (info.profile_id != *profile) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("chunk ", matched, " (", IdHex((*ids)[matched]), ") belongs to profile ",
-                       IdHex(info.profile_id)));
+      return absl::FailedPreconditionError(absl::StrCat("chunk ", index, " (", IdHex((*ids)[index]),
+                                                        ") belongs to profile ",
+                                                        IdHex(info.profile_id)));
     }
     level_bytes.resize(std::max(level_bytes.size(), info.segment_bytes.size()));
     uint64_t sum = 0;
@@ -102,37 +103,17 @@ absl::Status HandleLookup(const RpcEnvironment& environment, const v1::LookupReq
     if (info.levels_lost > 0 && response.first_degraded() == 0) {
       response.set_first_degraded(matched);
     }
+    return absl::OkStatus();
+  };
+  const absl::Span<const ChunkId> chain = absl::MakeConstSpan(*ids).subspan(0, visible);
+  if (absl::Status status = VisitPrefix(*environment.store, chain, add); !status.ok()) {
+    return status;
   }
   response.set_matched_chunks(matched);
   response.set_matched_tokens(tokens);
   for (const uint64_t bytes : level_bytes) response.add_level_bytes(bytes);
   const uint64_t context = std::min(request.context_tokens(), kMaxContextTokens);
   environment.metrics->ObserveLookup(tokens, context > tokens ? context - tokens : 0);
-  return absl::OkStatus();
-}
-
-absl::Status HandleDelete(const RpcEnvironment& environment, const v1::DeleteRequest& request,
-                          v1::DeleteResponse& response) {
-  const absl::StatusOr<std::vector<ChunkId>> ids = ParseChunkIds(request.chunk_ids());
-  if (!ids.ok()) return ids.status();
-  const ChunkLeases::DeletePlan plan = environment.leases->BeginDelete(*ids);
-  const absl::StatusOr<size_t> deleted = environment.store->Delete(plan.now);
-  environment.leases->EndDelete(plan.now);
-  if (!deleted.ok()) return deleted.status();
-  uint64_t count = *deleted;
-  if (!plan.deferred.empty()) {
-    const absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> infos =
-        environment.store->GetInfos(plan.deferred);
-    if (!infos.ok()) return infos.status();
-    for (const absl::optional<ChunkInfo>& info : *infos) count += info.has_value() ? 1 : 0;
-  }
-  response.set_chunks_deleted(count);
-  environment.log->Write(
-      LogLevel::kInfo, "chunks deleted",
-      {{"tenant", environment.tenant != nullptr ? environment.tenant->tenant() : ""},
-       {"asked", ids->size()},
-       {"deleted", count},
-       {"deferred", plan.deferred.size()}});
   return absl::OkStatus();
 }
 
@@ -170,6 +151,7 @@ absl::Status HandleList(const RpcEnvironment& environment, const v1::ListRequest
       ++scanned;
       after = id;
       if (profile.has_value() && info.profile_id != *profile) continue;
+      if (!request.model().empty() && info.model != request.model()) continue;
       if (environment.leases->Hidden(id)) continue;
       v1::StoredChunk chunk = ToStoredChunk(id, info);
       bytes += chunk.ByteSizeLong();
@@ -226,6 +208,9 @@ absl::Status HandleStats(const RpcEnvironment& environment, const v1::StatsReque
   response.set_evicted_segments(stats->evicted_segments);
   response.set_evicted_bytes(stats->evicted_bytes);
   response.set_evicted_chunks(stats->evicted_chunks);
+  response.set_expired_chunks(stats->expired_chunks);
+  response.set_pins(stats->pins);
+  response.set_pinned_bytes(stats->pinned_bytes);
   for (const StoredProfileId& id : *profiles) response.add_profile_ids(IdBytes(id));
   response.set_store(std::string(seen.driver()));
   // How busy the server is, is for its operator to know.

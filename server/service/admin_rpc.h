@@ -1,4 +1,4 @@
-// The calls of one request and one response: Lookup, Delete, List, Stats. Each blocks on the store
+// The calls of one request and one response: Lookup, List, Stats. Each blocks on the store
 // and is thread-safe.
 #ifndef KVSTREAM_SERVER_SERVICE_ADMIN_RPC_H_
 #define KVSTREAM_SERVER_SERVICE_ADMIN_RPC_H_
@@ -15,13 +15,8 @@ namespace kvstream {
 absl::Status HandleLookup(const RpcEnvironment& environment, const v1::LookupRequest& request,
                           v1::LookupResponse& response);
 
-// INVALID_ARGUMENT for malformed ids. Chunks of loads in flight are hidden now and deleted when
-// these end (ChunkLeases).
-absl::Status HandleDelete(const RpcEnvironment& environment, const v1::DeleteRequest& request,
-                          v1::DeleteResponse& response);
-
 // INVALID_ARGUMENT for a malformed page token or profile id. A page ends at the asked size, at
-// about 3 MiB, or, with a profile filter, after 100,000 chunks looked at, whatever comes first; a
+// about 3 MiB, or, with a filter, after 100,000 chunks looked at, whatever comes first; a
 // page may be empty and yet have a next one.
 absl::Status HandleList(const RpcEnvironment& environment, const v1::ListRequest& request,
                         v1::ListResponse& response);

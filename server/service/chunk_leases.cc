@@ -41,6 +41,7 @@ ChunkLeases::DeletePlan ChunkLeases::BeginDelete(absl::Span<const ChunkId> ids) 
     if (entry.doomed || entry.deleting) continue;
     if (entry.leases > 0) {
       entry.doomed = true;
+      entry.noting = true;
       plan.deferred.push_back(id);
     } else {
       entry.deleting = true;
@@ -56,12 +57,32 @@ void ChunkLeases::EndDelete(absl::Span<const ChunkId> ids) {
   deleted_.SignalAll();
 }
 
+std::vector<ChunkId> ChunkLeases::EndDefer(absl::Span<const ChunkId> ids, bool noted) {
+  std::vector<ChunkId> due;
+  absl::MutexLock lock(&mutex_);
+  for (const ChunkId& id : ids) {
+    const auto entry = entries_.find(id);
+    entry->second.noting = false;
+    entry->second.doomed = noted;
+    if (entry->second.leases > 0) continue;
+    if (noted) {
+      entry->second.doomed = false;
+      entry->second.deleting = true;
+      due.push_back(id);
+    } else {
+      entries_.erase(entry);
+    }
+  }
+  deleted_.SignalAll();
+  return due;
+}
+
 void ChunkLeases::Revive(const ChunkId& id) {
   absl::MutexLock lock(&mutex_);
   while (true) {
     const auto entry = entries_.find(id);
     if (entry == entries_.end()) return;
-    if (!entry->second.deleting) {
+    if (!entry->second.deleting && !entry->second.noting) {
       entry->second.doomed = false;
       return;
     }
@@ -90,7 +111,7 @@ void ChunkLeases::Release(const std::vector<ChunkId>& ids) {
     absl::MutexLock lock(&mutex_);
     for (const ChunkId& id : ids) {
       const auto entry = entries_.find(id);
-      if (--entry->second.leases > 0) continue;
+      if (--entry->second.leases > 0 || entry->second.noting) continue;
       if (entry->second.doomed) {
         entry->second.doomed = false;
         entry->second.deleting = true;

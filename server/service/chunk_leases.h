@@ -16,8 +16,8 @@
 namespace kvstream {
 
 // Deleting a chunk that a load uses hides it at once from everybody else and deletes it when its
-// last load ends. What is hidden is kept in memory only: a crash before that end brings the chunk
-// back (docs/operations.md). Thread-safe; must outlive its leases.
+// last load ends. That it is to go is noted in the store too (ChunkStore::DeleteSoon), so that a
+// crash before that end does not bring it back. Thread-safe; must outlive its leases.
 class ChunkLeases {
  public:
   // Keeps chunks readable; given back on destruction. Move only.
@@ -51,16 +51,21 @@ class ChunkLeases {
   absl::StatusOr<Lease> Acquire(const std::vector<ChunkId>& ids);
 
   // Splits ids: `now` are without a lease, hidden until EndDelete(now), to be called after the
-  // store's Delete whatever its result; `deferred` are in use and now hidden. Ids that are hidden
-  // already are in neither.
+  // store's Delete whatever its result; `deferred` are in use and now hidden, and nothing becomes
+  // of them until EndDefer(deferred). Ids that are hidden already are in neither.
   struct DeletePlan {
     std::vector<ChunkId> now;
     std::vector<ChunkId> deferred;
   };
   DeletePlan BeginDelete(absl::Span<const ChunkId> ids);
   void EndDelete(absl::Span<const ChunkId> ids);
+  // After the store was told of deferred deletions; if it could not note them they are forgotten.
+  // Returns those whose last lease has ended meanwhile: the caller deletes them from the store and
+  // calls EndDelete.
+  std::vector<ChunkId> EndDefer(absl::Span<const ChunkId> ids, bool noted);
 
   // Before storing a chunk: a deferred deletion of it is forgotten, one in progress is waited for.
+  // The store's note of it is the caller's to take back (ChunkStore::Renew).
   void Revive(const ChunkId& id);
 
   bool Hidden(const ChunkId& id) const;
@@ -72,6 +77,7 @@ class ChunkLeases {
     uint32_t leases = 0;
     bool doomed = false;    // delete when leases reaches 0
     bool deleting = false;  // the store's Delete is running or about to
+    bool noting = false;    // doomed, and the store is being told
   };
 
   void Release(const std::vector<ChunkId>& ids);

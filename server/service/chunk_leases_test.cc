@@ -38,6 +38,7 @@ TEST_F(ChunkLeasesTest, LeasedChunksAreHiddenAndDeletedWithTheLastLease) {
   const auto plan = leases_.BeginDelete({Id(2), Id(3)});
   EXPECT_EQ(plan.now, std::vector<ChunkId>{Id(3)});
   EXPECT_EQ(plan.deferred, std::vector<ChunkId>{Id(2)});
+  EXPECT_TRUE(leases_.EndDefer(plan.deferred, true).empty());
   EXPECT_TRUE(leases_.Hidden(Id(2)));
   EXPECT_FALSE(leases_.Hidden(Id(1)));
   EXPECT_EQ(leases_.VisiblePrefix({Id(1), Id(2)}), 1u);
@@ -52,9 +53,35 @@ TEST_F(ChunkLeasesTest, LeasedChunksAreHiddenAndDeletedWithTheLastLease) {
 
 TEST_F(ChunkLeasesTest, StoringAChunkAgainForgetsItsDeferredDeletion) {
   auto lease = leases_.Acquire({Id(1)});
-  leases_.BeginDelete({Id(1)});
+  leases_.EndDefer(leases_.BeginDelete({Id(1)}).deferred, true);
   leases_.Revive(Id(1));
   EXPECT_FALSE(leases_.Hidden(Id(1)));
+  lease->Release();
+  EXPECT_TRUE(deleted_.empty());
+}
+
+TEST_F(ChunkLeasesTest, AChunkWhoseLastLeaseEndsWhileTheStoreIsToldIsTheTellersToDelete) {
+  auto lease = leases_.Acquire({Id(1)});
+  const auto plan = leases_.BeginDelete({Id(1)});
+  lease->Release();
+  EXPECT_TRUE(deleted_.empty());
+  std::thread put([&] { leases_.Revive(Id(1)); });  // waits
+  const std::vector<ChunkId> due = leases_.EndDefer(plan.deferred, true);
+  EXPECT_EQ(due, std::vector<ChunkId>{Id(1)});
+  leases_.EndDelete(due);
+  put.join();
+  EXPECT_TRUE(deleted_.empty());
+  EXPECT_FALSE(leases_.Hidden(Id(1)));
+}
+
+TEST_F(ChunkLeasesTest, ADeletionThatTheStoreCannotNoteIsForgotten) {
+  auto lease = leases_.Acquire({Id(1)});
+  auto other = leases_.Acquire({Id(2)});
+  const auto plan = leases_.BeginDelete({Id(1), Id(2)});
+  other->Release();
+  EXPECT_TRUE(leases_.EndDefer(plan.deferred, false).empty());
+  EXPECT_FALSE(leases_.Hidden(Id(1)));
+  EXPECT_FALSE(leases_.Hidden(Id(2)));
   lease->Release();
   EXPECT_TRUE(deleted_.empty());
 }
@@ -71,7 +98,7 @@ TEST_F(ChunkLeasesTest, StoringAChunkAgainWaitsForADeletionInProgress) {
 
 TEST_F(ChunkLeasesTest, AChunkNamedTwiceByOneLoadIsHeldTwice) {
   auto lease = leases_.Acquire({Id(1), Id(1)});
-  leases_.BeginDelete({Id(1)});
+  leases_.EndDefer(leases_.BeginDelete({Id(1)}).deferred, true);
   EXPECT_TRUE(deleted_.empty());
   lease->Release();
   EXPECT_EQ(deleted_, std::vector<ChunkId>{Id(1)});
@@ -106,6 +133,7 @@ TEST_F(ChunkLeasesTest, RandomOperationsKeepLeasedChunks) {
         for (const ChunkId& id : plan.now) ASSERT_FALSE(leased(id));
         for (const ChunkId& id : plan.deferred) ASSERT_TRUE(leased(id));
         leases_.EndDelete(plan.now);
+        ASSERT_TRUE(leases_.EndDefer(plan.deferred, random() % 4 != 0).empty());
         break;
       }
       case 2:

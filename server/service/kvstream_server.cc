@@ -56,6 +56,7 @@ absl::StatusOr<std::unique_ptr<KvStreamServer>> KvStreamServer::Create(const Ser
   absl::Status status = server->OpenTenants();
   if (status.ok()) status = server->Listen();
   if (status.ok()) status = server->WritePortsFile();
+  if (status.ok()) server->StartSweeper();
   if (!status.ok()) {
     server->TearDown();
     return status;
@@ -265,6 +266,7 @@ void KvStreamServer::TearDown() {
     grpc_.reset();
   }
   http_.reset();
+  sweeper_.reset();
   // Calls are over, but their last steps may still be queued. Timers queue with the pools and
   // readers with the writers, hence the order.
   timers_->Stop();
@@ -276,6 +278,26 @@ void KvStreamServer::TearDown() {
         store_.release());  // closing it under a reader would be worse than a leak at exit
   }
   store_.reset();
+}
+
+void KvStreamServer::StartSweeper() {
+  ExpirySweeper::Options sweeper;
+  sweeper.interval = options_.expiry_interval;
+  sweeper.now = absl::Now;
+  sweeper.report = [this, failing = false](const absl::StatusOr<size_t>& expired) mutable {
+    if (expired.ok() && *expired > 0) {
+      metrics_.CountExpired(*expired);
+      log_->Write(LogLevel::kDebug, "chunks expired", {{"chunks", *expired}});
+    }
+    // Once, not at every look. A disk that is behind for a moment is none of the operator's.
+    const bool fails = !expired.ok() && !absl::IsUnavailable(expired.status());
+    if (fails && !failing) {
+      log_->Write(LogLevel::kWarn, "chunks cannot expire; tried again",
+                  {{"error", expired.status().ToString()}});
+    }
+    failing = fails;
+  };
+  sweeper_ = std::make_unique<ExpirySweeper>(store_.get(), std::move(sweeper));
 }
 
 void KvStreamServer::DeleteLater(ChunkStore* store, ChunkLeases* leases, std::vector<ChunkId> ids) {
@@ -301,6 +323,8 @@ std::string KvStreamServer::MetricsText() {
     gauges.store_chunks = stats->chunks;
     gauges.store_payload_bytes = stats->payload_bytes;
     gauges.store_disk_bytes = stats->disk_bytes;
+    gauges.store_pins = stats->pins;
+    gauges.store_pinned_bytes = stats->pinned_bytes;
   }
   if (tenants_ != nullptr) gauges.tenants = tenants_->Figures();
   metrics_.SetGauges(gauges);

@@ -13,6 +13,7 @@
 #include "grpcpp/server.h"
 #include "server/load/link_groups.h"
 #include "server/load/link_record.h"
+#include "server/service/expiry_sweeper.h"
 #include "server/service/http_server.h"
 #include "server/service/kvstream_service.h"
 #include "server/service/load_admission.h"
@@ -79,6 +80,7 @@ class KvStreamServer {
   absl::Status WritePortsFile() const;
   // Deletes chunks whose last load has ended.
   void DeleteLater(ChunkStore* store, ChunkLeases* leases, std::vector<ChunkId> ids);
+  void StartSweeper();
   // False at the timeout or when hurried.
   bool AwaitCalls(absl::Duration timeout);
 
@@ -99,6 +101,7 @@ class KvStreamServer {
   std::unique_ptr<WorkerPool> writers_;
   ChunkLeases leases_;
   std::unique_ptr<WorkerPool> readers_;
+  std::unique_ptr<ExpirySweeper> sweeper_;
   RpcEnvironment environment_;
   const ProfileParser parse_profile_;
   std::unique_ptr<Tenants> tenants_;  // null: there are none

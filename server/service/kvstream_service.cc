@@ -6,26 +6,27 @@
 #include "grpcpp/server_context.h"
 #include "server/service/admin_rpc.h"
 #include "server/service/get_profile_rpc.h"
+#include "server/service/lifetime_rpc.h"
 #include "server/service/load_rpc.h"
 #include "server/service/put_rpc.h"
 #include "server/service/refused_call.h"
+#include "server/service/scrub_rpc.h"
 #include "server/service/status_conversion.h"
 
 namespace kvstream {
 
 absl::StatusOr<const RpcEnvironment*> KvStreamService::EnvironmentOf(
-    absl::string_view method, const grpc::CallbackServerContext* context,
-    bool may_act_for_others) const {
+    absl::string_view method, CallKind kind, const grpc::CallbackServerContext* context) const {
   if (tenants_ == nullptr) return environment_;
   absl::StatusOr<const RpcEnvironment*> environment =
-      tenants_->EnvironmentOf(CredentialsOf(*context), may_act_for_others);
+      tenants_->EnvironmentOf(CredentialsOf(*context), kind);
   environment_->metrics->CountError(method, environment.status().code());
   return environment;
 }
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* KvStreamService::Load(
     grpc::CallbackServerContext* context) {
-  const auto environment = EnvironmentOf("Load", context);
+  const auto environment = EnvironmentOf("Load", CallKind::kOwn, context);
   if (environment.ok()) return LoadRpc::Start(context, *environment);
   return new RefusedCall<grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>>(
       ToGrpcStatus(environment.status()));
@@ -33,7 +34,7 @@ grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* KvStreamService::Lo
 
 grpc::ServerReadReactor<v1::PutProfileRequest>* KvStreamService::PutProfile(
     grpc::CallbackServerContext* context, v1::PutProfileResponse* response) {
-  const auto environment = EnvironmentOf("PutProfile", context);
+  const auto environment = EnvironmentOf("PutProfile", CallKind::kOwn, context);
   if (environment.ok()) return StartPutProfile(context, response, *environment);
   return new RefusedCall<grpc::ServerReadReactor<v1::PutProfileRequest>>(
       ToGrpcStatus(environment.status()));
@@ -41,7 +42,7 @@ grpc::ServerReadReactor<v1::PutProfileRequest>* KvStreamService::PutProfile(
 
 grpc::ServerWriteReactor<v1::GetProfileResponse>* KvStreamService::GetProfile(
     grpc::CallbackServerContext* context, const v1::GetProfileRequest* request) {
-  const auto environment = EnvironmentOf("GetProfile", context);
+  const auto environment = EnvironmentOf("GetProfile", CallKind::kOwn, context);
   if (environment.ok()) return StartGetProfile(context, request, *environment);
   return new RefusedCall<grpc::ServerWriteReactor<v1::GetProfileResponse>>(
       ToGrpcStatus(environment.status()));
@@ -49,7 +50,7 @@ grpc::ServerWriteReactor<v1::GetProfileResponse>* KvStreamService::GetProfile(
 
 grpc::ServerReadReactor<v1::PutRequest>* KvStreamService::Put(grpc::CallbackServerContext* context,
                                                               v1::PutResponse* response) {
-  const auto environment = EnvironmentOf("Put", context);
+  const auto environment = EnvironmentOf("Put", CallKind::kOwn, context);
   if (environment.ok()) return StartPut(context, response, *environment);
   return new RefusedCall<grpc::ServerReadReactor<v1::PutRequest>>(
       ToGrpcStatus(environment.status()));
@@ -58,7 +59,7 @@ grpc::ServerReadReactor<v1::PutRequest>* KvStreamService::Put(grpc::CallbackServ
 grpc::ServerUnaryReactor* KvStreamService::Lookup(grpc::CallbackServerContext* context,
                                                   const v1::LookupRequest* request,
                                                   v1::LookupResponse* response) {
-  return Unary("Lookup", /*may_act_for_others=*/false, context, environment_->readers,
+  return Unary("Lookup", CallKind::kOwn, context, environment_->readers,
                [=](const RpcEnvironment& environment) {
                  return HandleLookup(environment, *request, *response);
                });
@@ -67,16 +68,61 @@ grpc::ServerUnaryReactor* KvStreamService::Lookup(grpc::CallbackServerContext* c
 grpc::ServerUnaryReactor* KvStreamService::Delete(grpc::CallbackServerContext* context,
                                                   const v1::DeleteRequest* request,
                                                   v1::DeleteResponse* response) {
-  return Unary("Delete", /*may_act_for_others=*/true, context, environment_->writers,
+  return Unary("Delete", CallKind::kAdministration, context, environment_->writers,
                [=](const RpcEnvironment& environment) {
                  return HandleDelete(environment, *request, *response);
+               });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::DeleteMatching(grpc::CallbackServerContext* context,
+                                                          const v1::DeleteMatchingRequest* request,
+                                                          v1::DeleteMatchingResponse* response) {
+  return Unary("DeleteMatching", CallKind::kAdministration, context, environment_->writers,
+               [=](const RpcEnvironment& environment) {
+                 return HandleDeleteMatching(environment, *request, *response);
+               });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::Renew(grpc::CallbackServerContext* context,
+                                                 const v1::RenewRequest* request,
+                                                 v1::RenewResponse* response) {
+  return Unary("Renew", CallKind::kOwn, context, environment_->writers,
+               [=](const RpcEnvironment& environment) {
+                 return HandleRenew(environment, *request, *response);
+               });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::Pin(grpc::CallbackServerContext* context,
+                                               const v1::PinRequest* request,
+                                               v1::PinResponse* response) {
+  return Unary("Pin", CallKind::kOwn, context, environment_->writers,
+               [=](const RpcEnvironment& environment) {
+                 return HandlePin(environment, *request, *response);
+               });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::Unpin(grpc::CallbackServerContext* context,
+                                                 const v1::UnpinRequest* request,
+                                                 v1::UnpinResponse* response) {
+  return Unary("Unpin", CallKind::kAdministration, context, environment_->writers,
+               [=](const RpcEnvironment& environment) {
+                 return HandleUnpin(environment, *request, *response);
+               });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::ListPins(grpc::CallbackServerContext* context,
+                                                    const v1::ListPinsRequest* request,
+                                                    v1::ListPinsResponse* response) {
+  return Unary("ListPins", CallKind::kAdministration, context, environment_->readers,
+               [=](const RpcEnvironment& environment) {
+                 return HandleListPins(environment, *request, *response);
                });
 }
 
 grpc::ServerUnaryReactor* KvStreamService::List(grpc::CallbackServerContext* context,
                                                 const v1::ListRequest* request,
                                                 v1::ListResponse* response) {
-  return Unary("List", /*may_act_for_others=*/true, context, environment_->readers,
+  return Unary("List", CallKind::kAdministration, context, environment_->readers,
                [=](const RpcEnvironment& environment) {
                  return HandleList(environment, *request, *response);
                });
@@ -85,17 +131,37 @@ grpc::ServerUnaryReactor* KvStreamService::List(grpc::CallbackServerContext* con
 grpc::ServerUnaryReactor* KvStreamService::Stats(grpc::CallbackServerContext* context,
                                                  const v1::StatsRequest* request,
                                                  v1::StatsResponse* response) {
-  return Unary("Stats", /*may_act_for_others=*/true, context, environment_->readers,
+  return Unary("Stats", CallKind::kAdministration, context, environment_->readers,
                [=](const RpcEnvironment& environment) {
                  return HandleStats(environment, *request, *response);
                });
 }
 
+grpc::ServerUnaryReactor* KvStreamService::Scrub(grpc::CallbackServerContext* context,
+                                                 const v1::ScrubRequest* request,
+                                                 v1::ScrubResponse* response) {
+  WorkerPool* const pool =
+      request->delete_damaged() ? environment_->writers : environment_->readers;
+  return Unary("Scrub", CallKind::kWholeServer, context, pool,
+               [=](const RpcEnvironment& environment) {
+                 return HandleScrub(environment, *request, *response);
+               });
+}
+
+grpc::ServerUnaryReactor* KvStreamService::Backup(grpc::CallbackServerContext* context,
+                                                  const v1::BackupRequest* request,
+                                                  v1::BackupResponse* response) {
+  return Unary("Backup", CallKind::kWholeServer, context, environment_->writers,
+               [=](const RpcEnvironment& environment) {
+                 return HandleBackup(environment, *request, *response);
+               });
+}
+
 grpc::ServerUnaryReactor* KvStreamService::Unary(
-    absl::string_view method, bool may_act_for_others, grpc::CallbackServerContext* context,
-    WorkerPool* pool, std::function<absl::Status(const RpcEnvironment&)> handler) {
+    absl::string_view method, CallKind kind, grpc::CallbackServerContext* context, WorkerPool* pool,
+    std::function<absl::Status(const RpcEnvironment&)> handler) {
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  const auto found = EnvironmentOf(method, context, may_act_for_others);
+  const auto found = EnvironmentOf(method, kind, context);
   if (!found.ok()) {
     reactor->Finish(ToGrpcStatus(found.status()));
     return reactor;

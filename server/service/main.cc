@@ -86,6 +86,12 @@ int Main(const std::vector<std::string>& arguments) {
     return kClean;
   }
   const ServerOptions& options = line->options;
+  if (!options.restore_from.empty()) {
+    const absl::StatusOr<std::string> restored = RestoreFromBackup(options);
+    if (!restored.ok()) return Complain(restored.status(), kStartFailed);
+    std::fputs(restored->c_str(), stdout);
+    return kClean;
+  }
   absl::StatusOr<std::unique_ptr<ChunkStore>> store = OpenStore(options);
   if (!store.ok()) return Complain(store.status(), kStartFailed);
   KvStreamServer::Parts parts;

@@ -66,6 +66,12 @@ absl::optional<absl::StatusOr<PinnedBytes>> MeasuredStore::TryReadSegment(const 
   return absl::StatusOr<PinnedBytes>(Counted(*std::move(*pinned)));
 }
 
+absl::StatusOr<PinnedBytes> MeasuredStore::ScrubSegment(const ChunkId& id, uint32_t level) {
+  absl::StatusOr<PinnedBytes> pinned = store_->ScrubSegment(id, level);
+  if (!pinned.ok()) return pinned.status();
+  return Counted(*std::move(pinned));
+}
+
 PinnedBytes MeasuredStore::Counted(PinnedBytes pinned) {
   {
     absl::MutexLock lock(&mutex_);
@@ -94,6 +100,49 @@ absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> MeasuredStore::List(
     const absl::optional<ChunkId>& after, size_t limit) {
   const Timer timer(*this, StoreOperation::kList);
   return store_->List(after, limit);
+}
+
+absl::StatusOr<size_t> MeasuredStore::Expire(absl::Time now, size_t limit) {
+  const Timer timer(*this, StoreOperation::kExpire);
+  return store_->Expire(now, limit);
+}
+
+absl::StatusOr<size_t> MeasuredStore::Renew(absl::Span<const ChunkId> ids, absl::Time expires) {
+  const Timer timer(*this, StoreOperation::kRenew);
+  return store_->Renew(ids, expires);
+}
+
+absl::StatusOr<size_t> MeasuredStore::Pin(absl::Span<const ChunkId> ids, absl::string_view owner,
+                                          absl::Time until) {
+  const Timer timer(*this, StoreOperation::kPin);
+  return store_->Pin(ids, owner, until);
+}
+
+absl::StatusOr<size_t> MeasuredStore::Unpin(absl::Span<const ChunkId> ids,
+                                            const absl::optional<std::string>& owner) {
+  const Timer timer(*this, StoreOperation::kPin);
+  return store_->Unpin(ids, owner);
+}
+
+absl::StatusOr<std::vector<ChunkPin>> MeasuredStore::ListPins(const absl::optional<ChunkPin>& after,
+                                                              size_t limit) {
+  const Timer timer(*this, StoreOperation::kList);
+  return store_->ListPins(after, limit);
+}
+
+absl::StatusOr<std::vector<ChunkPin>> MeasuredStore::PinsOf(absl::Span<const ChunkId> ids) {
+  const Timer timer(*this, StoreOperation::kList);
+  return store_->PinsOf(ids);
+}
+
+absl::StatusOr<size_t> MeasuredStore::DeleteSoon(absl::Span<const ChunkId> ids) {
+  const Timer timer(*this, StoreOperation::kDelete);
+  return store_->DeleteSoon(ids);
+}
+
+absl::StatusOr<std::vector<ChunkId>> MeasuredStore::Children(const ChunkId& id, size_t limit) {
+  const Timer timer(*this, StoreOperation::kList);
+  return store_->Children(id, limit);
 }
 
 absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> MeasuredStore::ListTenant(

@@ -42,6 +42,17 @@ class MeasuredStore final : public ChunkStore {
   void Touch(absl::Span<const ChunkId> ids) override { store_->Touch(ids); }
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
       const absl::optional<ChunkId>& after, size_t limit) override;
+  absl::StatusOr<size_t> Expire(absl::Time now, size_t limit) override;
+  absl::StatusOr<size_t> Renew(absl::Span<const ChunkId> ids, absl::Time expires) override;
+  absl::StatusOr<size_t> Pin(absl::Span<const ChunkId> ids, absl::string_view owner,
+                             absl::Time until) override;
+  absl::StatusOr<size_t> Unpin(absl::Span<const ChunkId> ids,
+                               const absl::optional<std::string>& owner) override;
+  absl::StatusOr<std::vector<ChunkPin>> ListPins(const absl::optional<ChunkPin>& after,
+                                                 size_t limit) override;
+  absl::StatusOr<std::vector<ChunkPin>> PinsOf(absl::Span<const ChunkId> ids) override;
+  absl::StatusOr<size_t> DeleteSoon(absl::Span<const ChunkId> ids) override;
+  absl::StatusOr<std::vector<ChunkId>> Children(const ChunkId& id, size_t limit) override;
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ListTenant(
       absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) override;
   absl::StatusOr<TenantUse> GetTenantUse(absl::string_view tenant) override {
@@ -50,6 +61,18 @@ class MeasuredStore final : public ChunkStore {
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
   absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override;
   absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override;
+  absl::StatusOr<ScrubbedInfos> ScrubInfos(const absl::optional<ChunkId>& after,
+                                           size_t limit) override {
+    return store_->ScrubInfos(after, limit);
+  }
+  absl::StatusOr<PinnedBytes> ScrubSegment(const ChunkId& id, uint32_t level) override;
+  absl::StatusOr<ScrubbedFiles> ScrubFiles(const std::string& after, uint64_t bytes) override {
+    return store_->ScrubFiles(after, bytes);
+  }
+  absl::StatusOr<size_t> Discard(absl::Span<const ChunkId> ids) override {
+    return store_->Discard(ids);
+  }
+  absl::Status Backup(const std::string& dir) override { return store_->Backup(dir); }
   absl::StatusOr<StoreStats> Stats() override;
   absl::string_view driver() const override { return store_->driver(); }
 

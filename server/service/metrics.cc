@@ -80,8 +80,9 @@ std::string LevelLabel(size_t level) {
 }
 
 constexpr std::array<const char*, kStoreOperations> kStoreOperationLabels = {
-    "put",  "get_infos",   "longest_prefix", "read_segment",  "delete",
-    "list", "put_profile", "get_profile",    "list_profiles", "stats"};
+    "put",         "get_infos",   "longest_prefix", "read_segment", "delete", "list",
+    "put_profile", "get_profile", "list_profiles",  "stats",        "expire", "renew",
+    "pin"};
 
 }  // namespace
 
@@ -197,6 +198,12 @@ Metrics::Metrics(absl::string_view version, absl::string_view store_driver)
           OneGauge(registry_, "kvstream_store_payload_bytes", "Payload of the stored chunks.")),
       store_disk_bytes_(
           OneGauge(registry_, "kvstream_store_disk_bytes", "Disk space of the store.")),
+      store_pins_(OneGauge(registry_, "kvstream_store_pins", "Pins, of a chunk by an owner.")),
+      store_pinned_bytes_(OneGauge(registry_, "kvstream_store_pinned_bytes",
+                                   "Payload of the chunks that are pinned.")),
+      expired_chunks_(CounterFamily(registry_, "kvstream_store_expired_chunks_total",
+                                    "Chunks that have expired.")
+                          .Add({})),
       tenant_chunks_(
           GaugeFamily(registry_, "kvstream_tenant_chunks", "Stored chunks of a tenant.")),
       tenant_bytes_(GaugeFamily(registry_, "kvstream_tenant_bytes",
@@ -304,6 +311,10 @@ void Metrics::ObserveStore(StoreOperation operation, absl::Duration time) {
 
 void Metrics::CountPutBytes(uint64_t bytes) { put_bytes_.Increment(static_cast<double>(bytes)); }
 
+void Metrics::CountExpired(uint64_t chunks) {
+  expired_chunks_.Increment(static_cast<double>(chunks));
+}
+
 void Metrics::CountError(absl::string_view method, absl::StatusCode code) {
   if (code == absl::StatusCode::kOk) return;
   errors_.Add({{"method", std::string(method)}, {"code", StatusCodeLabel(code)}}).Increment();
@@ -318,6 +329,8 @@ void Metrics::SetGauges(const GaugeValues& values) {
   store_chunks_.Set(static_cast<double>(values.store_chunks));
   store_payload_bytes_.Set(static_cast<double>(values.store_payload_bytes));
   store_disk_bytes_.Set(static_cast<double>(values.store_disk_bytes));
+  store_pins_.Set(static_cast<double>(values.store_pins));
+  store_pinned_bytes_.Set(static_cast<double>(values.store_pinned_bytes));
   absl::MutexLock lock(&mutex_);  // scrapes at the same time must not count a refusal twice
   for (const TenantFigure& tenant : values.tenants) {
     const std::map<std::string, std::string> label = {{"tenant", tenant.name}};

@@ -79,13 +79,6 @@ struct TenantFigure {
   uint64_t refused_puts = 0;  // by the quota
 };
 
-// Whoever knows them. Thread-safe; may block on the store.
-class TenantFigures {
- public:
-  virtual ~TenantFigures() = default;
-  virtual std::vector<TenantFigure> Figures() const = 0;
-};
-
 // Read just before a scrape.
 struct GaugeValues {
   int loads_in_flight = 0;
@@ -97,6 +90,8 @@ struct GaugeValues {
   uint64_t store_payload_bytes = 0;
   uint64_t store_disk_bytes = 0;
   std::vector<TenantFigure> tenants;  // always the same names
+  uint64_t store_pins = 0;
+  uint64_t store_pinned_bytes = 0;
 };
 
 enum class StoreOperation {
@@ -110,8 +105,11 @@ enum class StoreOperation {
   kGetProfile,
   kListProfiles,
   kStats,
+  kExpire,
+  kRenew,
+  kPin,
 };
-inline constexpr int kStoreOperations = 10;
+inline constexpr int kStoreOperations = 13;
 
 // Thread-safe.
 class Metrics {
@@ -127,6 +125,7 @@ class Metrics {
   void ObserveLookup(uint64_t hit_tokens, uint64_t miss_tokens);
   void ObserveStore(StoreOperation operation, absl::Duration time);
   void CountPutBytes(uint64_t bytes);
+  void CountExpired(uint64_t chunks);
   // `method` is one of the service's: "Load". OK is not counted.
   void CountError(absl::string_view method, absl::StatusCode code);
   void SetGauges(const GaugeValues& values);
@@ -163,6 +162,9 @@ class Metrics {
   prometheus::Gauge& store_chunks_;
   prometheus::Gauge& store_payload_bytes_;
   prometheus::Gauge& store_disk_bytes_;
+  prometheus::Gauge& store_pins_;
+  prometheus::Gauge& store_pinned_bytes_;
+  prometheus::Counter& expired_chunks_;
   // Without a series as long as there are no tenants.
   prometheus::Family<prometheus::Gauge>& tenant_chunks_;
   prometheus::Family<prometheus::Gauge>& tenant_bytes_;

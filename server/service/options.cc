@@ -132,7 +132,7 @@ absl::Status ServerOptions::Validate() const {
     status.Update(absl::InvalidArgumentError(
         "--tls-client-ca needs --tls-cert: without TLS clients show no certificate"));
   }
-  if (store == StoreKind::kRocksDb && data_dir.empty()) {
+  if ((store == StoreKind::kRocksDb || store == StoreKind::kTiered) && data_dir.empty()) {
     status.Update(
         absl::InvalidArgumentError("--data-dir is empty; name a directory or take --store memory"));
   }
@@ -142,7 +142,27 @@ absl::Status ServerOptions::Validate() const {
     status.Update(
         CheckRange<uint64_t>("capacity-bytes", capacity_bytes, 64 << 20, 1024 * kTerabyte));
   }
+  if (store != StoreKind::kRocksDb && !(backup_dir.empty() && restore_from.empty())) {
+    status.Update(
+        absl::InvalidArgumentError("--backup-dir and --restore-from are for --store rocksdb"));
+  }
   status.Update(CheckRange<uint64_t>("memory-store-bytes", memory_store_bytes, 1, 64 * kTerabyte));
+  const bool ceph = store == StoreKind::kRados || store == StoreKind::kTiered;
+  if (ceph && (rados_pool.empty() || rados_user.empty())) {
+    status.Update(absl::InvalidArgumentError("--rados-pool and --rados-user must not be empty"));
+  }
+  if (store == StoreKind::kRados && capacity_bytes != 0) {
+    status.Update(absl::InvalidArgumentError(
+        "--capacity-bytes bounds what lies in --data-dir; with --store rados set a quota on the "
+        "pool: ceph osd pool set-quota POOL max_bytes N"));
+  }
+  if (store == StoreKind::kTiered && capacity_bytes == 0) {
+    status.Update(absl::InvalidArgumentError(
+        "--store tiered needs --capacity-bytes, which bounds the tier in --data-dir"));
+  }
+  status.Update(CheckRange("rados-timeout", rados_timeout, absl::Seconds(1), absl::Minutes(10)));
+  status.Update(
+      CheckRange("rados-staleness", rados_staleness, absl::ZeroDuration(), absl::Minutes(10)));
   status.Update(CheckRange("max-loads", max_loads, 1, 100000));
   status.Update(CheckRange<int64_t>("max-load-chunks", max_load_chunks, 1, int64_t{1} << 32));
   status.Update(CheckRange("max-loads-per-peer", max_loads_per_peer, 0, 100000));
@@ -167,6 +187,9 @@ absl::Status ServerOptions::Validate() const {
   status.Update(CheckRange("client-idle-timeout", client_idle_timeout, absl::Milliseconds(10),
                            absl::Hours(24)));
   status.Update(CheckRange("drain-timeout", drain_timeout, absl::ZeroDuration(), absl::Hours(24)));
+  status.Update(CheckRange("default-ttl", default_ttl, absl::ZeroDuration(), kMaxTtl));
+  status.Update(
+      CheckRange("expiry-interval", expiry_interval, absl::Milliseconds(10), absl::Hours(24)));
   if (status.ok() && put_buffer_bytes < max_chunk_bytes) {
     status = absl::InvalidArgumentError(
         absl::StrCat("--put-buffer-bytes is ", FormatByteSize(put_buffer_bytes),
@@ -198,8 +221,12 @@ const std::vector<OptionField>& OptionFields() {
                 "PEM certificates that sign clients' certificates; clients must then show one",
                 &O::tls_client_ca),
       TextField("tenants-file", "FILE", "YAML: who may call, with which quota", &O::tenants_file),
-      ChoiceField<StoreKind>("store", "rocksdb|memory", "where chunks are kept", &O::store,
-                             {{"rocksdb", StoreKind::kRocksDb}, {"memory", StoreKind::kMemory}}),
+      ChoiceField<StoreKind>("store", "rocksdb|memory|rados|tiered", "where chunks are kept",
+                             &O::store,
+                             {{"rocksdb", StoreKind::kRocksDb},
+                              {"memory", StoreKind::kMemory},
+                              {"rados", StoreKind::kRados},
+                              {"tiered", StoreKind::kTiered}}),
       TextField("data-dir", "DIR", "directory of the rocksdb store; made if it does not exist",
                 &O::data_dir),
       SizeField("block-cache-bytes", "RocksDB's cache of payload in memory", &O::block_cache_bytes),
@@ -213,8 +240,22 @@ const std::vector<OptionField>& OptionFields() {
       ChoiceField<bool>("drop-damaged-log", "true|false",
                         "rocksdb: open a damaged store and lose what follows the damage",
                         &O::drop_damaged_log, {{"true", true}, {"false", false}}),
+      TextField("backup-dir", "DIR", "rocksdb: where kvstreamctl backup may make backups",
+                &O::backup_dir),
+      TextField("restore-from", "DIR", "rocksdb: make --data-dir from this backup, and exit",
+                &O::restore_from),
       SizeField("memory-store-bytes", "most payload that the memory store accepts",
                 &O::memory_store_bytes),
+      TextField("rados-conf", "FILE", "rados: ceph.conf; empty: where librados looks for it",
+                &O::rados_conf),
+      TextField("rados-user", "NAME", "rados: the Ceph user, without \"client.\"", &O::rados_user),
+      TextField("rados-pool", "POOL", "rados: the pool, replicated", &O::rados_pool),
+      TextField("rados-namespace", "NAME", "rados: namespace of the store within the pool",
+                &O::rados_namespace),
+      DelayField("rados-timeout", "rados: what is not answered by then fails", &O::rados_timeout),
+      DelayField("rados-staleness",
+                 "rados: how long this daemon may not know what another one changed",
+                 &O::rados_staleness),
       CountField("max-loads", "loads in flight", &O::max_loads),
       CountField("max-load-chunks", "chunks of all loads in flight together", &O::max_load_chunks),
       CountField("max-loads-per-peer", "loads in flight of one host; 0: no limit",
@@ -236,6 +277,10 @@ const std::vector<OptionField>& OptionFields() {
       SizeField("max-chunk-bytes", "largest chunk, all levels together", &O::max_chunk_bytes),
       SizeField("max-profile-bytes", "largest profile", &O::max_profile_bytes),
       SizeField("profile-cache-bytes", "parsed profiles kept in memory", &O::profile_cache_bytes),
+      DelayField("default-ttl", "how long chunks are kept whose upload does not say; 0: for ever",
+                 &O::default_ttl),
+      DelayField("expiry-interval", "how often to look for chunks that have expired",
+                 &O::expiry_interval),
       SizeField("frame-bytes", "payload of one message of a load", &O::frame_bytes),
       SizeField("window-bytes-min", "unacknowledged bytes of a load before any estimate",
                 &O::window_bytes_min),

@@ -14,7 +14,11 @@
 
 namespace kvstream {
 
-enum class StoreKind { kRocksDb, kMemory };
+// Longest time that a chunk may be asked to be kept.
+inline constexpr absl::Duration kMaxTtl = absl::Hours(24 * 36525);  // 100 years
+
+// Tiered: a RocksDB cache of segments before Ceph.
+enum class StoreKind { kRocksDb, kMemory, kRados, kTiered };
 enum class LogFormat { kText, kJson };
 // Which loads are taken to share a link: those to one network (NetworkOfPeer), those to one host,
 // or none.
@@ -41,14 +45,29 @@ struct ServerOptions {
   uint64_t block_cache_bytes = uint64_t{256} << 20;
   // RocksDB: infos of chunks in memory, some 200 bytes each.
   uint64_t info_cache_bytes = uint64_t{64} << 20;
-  // RocksDB: what all files in data_dir may have; the store evicts to stay below. 0: no bound.
+  // RocksDB: what all files in data_dir may have; the store evicts to stay below. 0: no bound,
+  // which a tier must have.
   uint64_t capacity_bytes = 0;
   // RocksDB: a write is acknowledged once the disk has it.
   bool sync_writes = true;
   // RocksDB: open a store whose log is damaged and lose what follows the damage.
   bool drop_damaged_log = false;
+  // RocksDB: where Backup may make backups; empty: nowhere.
+  std::string backup_dir;
+  // RocksDB: not empty: makes data_dir from this backup and exits.
+  std::string restore_from;
   // Payload that the memory store accepts.
   uint64_t memory_store_bytes = uint64_t{4} << 30;
+  // Ceph: ceph.conf (empty: where librados looks), the user without "client.", the pool, the
+  // namespace of the objects in it.
+  std::string rados_conf;
+  std::string rados_user = "admin";
+  std::string rados_pool = "kvstream";
+  std::string rados_namespace;
+  // Ceph: what is not answered by then fails with UNAVAILABLE.
+  absl::Duration rados_timeout = absl::Seconds(10);
+  // Ceph: how long this daemon may not know what another one deleted or changed.
+  absl::Duration rados_staleness = absl::Seconds(5);
 
   int max_loads = 1024;
   // Chunks of all loads in flight together: bounds what they keep in memory.
@@ -69,6 +88,11 @@ struct ServerOptions {
   uint64_t max_profile_bytes = uint64_t{1} << 30;
   // Parsed profiles kept for Put and GetProfile. The newest is kept even if it alone is larger.
   uint64_t profile_cache_bytes = uint64_t{1} << 30;
+
+  // How long chunks are kept whose upload does not say; 0: for ever.
+  absl::Duration default_ttl = absl::ZeroDuration();
+  // How often the server looks for chunks that have expired.
+  absl::Duration expiry_interval = absl::Seconds(5);
 
   // Payload of one SegmentData message.
   uint64_t frame_bytes = uint64_t{1} << 20;

@@ -133,10 +133,17 @@ TEST(OptionsTest, RangesAreChecked) {
        {"--max-loads=0", "--frame-bytes=2MiB", "--frame-bytes=1", "--window-bytes-min=256MiB",
         "--listen=127.0.0.1:65536", "--listen=::1:7411", "--http-listen=:7412",
         "--data-dir=", "--log-level=loud", "--client-idle-timeout=0s", "--read-threads=0",
-        "--max-chunk-bytes=2GiB", "--put-buffer-bytes=1MiB"}) {
+        "--max-chunk-bytes=2GiB", "--put-buffer-bytes=1MiB", "--rados-timeout=0s",
+        "--rados-staleness=1h"}) {
     EXPECT_NE(ErrorOf({flag}), "") << flag;
   }
   EXPECT_EQ(ErrorOf({"--store=memory", "--data-dir=", "--listen=[::1]:0"}), "");
+  EXPECT_EQ(ErrorOf({"--store=rados", "--data-dir=", "--rados-namespace=kv"}), "");
+  EXPECT_NE(ErrorOf({"--store=rados", "--rados-pool="}), "");
+  EXPECT_NE(ErrorOf({"--store=rados", "--capacity-bytes=1GiB"}), "") << "not kept, so not taken";
+  EXPECT_EQ(ErrorOf({"--store=tiered", "--capacity-bytes=1GiB"}), "");
+  EXPECT_NE(ErrorOf({"--store=tiered"}), "") << "a cache without a bound";
+  EXPECT_NE(ErrorOf({"--store=tiered", "--capacity-bytes=1GiB", "--data-dir="}), "");
 }
 
 TEST(OptionsTest, PrintedConfigurationReadsBackTheSame) {

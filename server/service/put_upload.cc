@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/service/ids.h"
+#include "server/service/ttl.h"
 #include "storage/chunk_limits.h"
 
 namespace kvstream {
@@ -53,10 +54,13 @@ absl::Status PutUpload::OnStart(const v1::PutStart& start) {
     return absl::InvalidArgumentError(
         absl::StrCat("model has ", start.model().size(), " bytes; at most ", kMaxModelBytes));
   }
+  const absl::StatusOr<absl::Duration> ttl = ParseTtl("ttl", start.ttl());
+  if (!ttl.ok()) return ttl.status();
   absl::StatusOr<std::shared_ptr<const ServiceProfile>> profile = environment_->profiles->Get(*id);
   if (!profile.ok()) return profile.status();
   profile_ = *std::move(profile);
   model_ = start.model();
+  ttl_ = *ttl;
   return absl::OkStatus();
 }
 
@@ -128,6 +132,13 @@ absl::Status PutUpload::OnChunk(const v1::PutChunk& chunk) {
   if (stored->front().has_value() && stored->front()->profile_id != profile_->id()) {
     return absl::FailedPreconditionError(absl::StrCat(
         ChunkName(), " is stored with another profile, ", IdHex(stored->front()->profile_id)));
+  }
+  if (exists_) {
+    // Now rather than when its bytes have come, which nobody needs: it may be about to expire.
+    const absl::StatusOr<size_t> renewed = environment_->store->Renew(
+        {&id_, 1}, ExpiresAfter(absl::Now(), ttl_, environment_->options->default_ttl));
+    if (!renewed.ok()) return renewed.status();
+    exists_ = *renewed > 0;
   }
   uint64_t total = 0;
   for (const uint64_t bytes : info_.segment_bytes) total += bytes;
@@ -207,6 +218,7 @@ absl::Status PutUpload::StoreChunk() {
   bool created = false;
   if (!exists_) {
     info_.created = absl::Now();
+    info_.expires = ExpiresAfter(info_.created, ttl_, environment_->options->default_ttl);
     const std::vector<absl::string_view> segments(segments_.begin(), segments_.end());
     const absl::StatusOr<bool> put = environment_->store->Put(id_, info_, segments);
     if (!put.ok()) return put.status();

@@ -46,6 +46,7 @@ class PutUpload {
   const RpcEnvironment* const environment_;
   std::shared_ptr<const ServiceProfile> profile_;  // null before the start
   std::string model_;
+  absl::Duration ttl_;  // 0: the server's default
   v1::PutResponse response_;
 
   // The chunk that data is awaited for.

@@ -25,6 +25,8 @@
 
 namespace kvstream {
 
+class Tenants;
+
 // LoadSession::Create, or a test's own.
 using LoadSessionFactory = std::function<absl::StatusOr<std::unique_ptr<LoadSession>>(
     LoadSpec spec, const LoadSessionOptions& options, absl::Duration now)>;
@@ -55,7 +57,7 @@ struct RpcEnvironment {
   TenantView* tenant = nullptr;  // as `store`; null: there are no tenants
   // An admin's only, else null.
   ChunkStore* whole_store = nullptr;
-  const TenantFigures* tenants = nullptr;
+  const Tenants* tenants = nullptr;
 };
 
 }  // namespace kvstream

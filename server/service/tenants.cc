@@ -12,6 +12,9 @@ absl::StatusOr<std::unique_ptr<Tenants>> Tenants::Create(std::vector<TenantEntry
                                                          const ProfileParser& parse_profile,
                                                          DeleteLater delete_later) {
   std::unique_ptr<Tenants> tenants(new Tenants(entries));
+  tenants->whole_server_ = server;
+  tenants->whole_server_.whole_store = server.store;
+  tenants->whole_server_.tenants = tenants.get();
   const uint64_t cache_bytes = server.options->profile_cache_bytes / entries.size();
   for (TenantEntry& entry : entries) {
     auto tenant = std::make_unique<Tenant>();
@@ -44,16 +47,20 @@ absl::StatusOr<std::unique_ptr<Tenants>> Tenants::Create(std::vector<TenantEntry
 }
 
 absl::StatusOr<const RpcEnvironment*> Tenants::EnvironmentOf(const CallCredentials& credentials,
-                                                             bool may_act_for_others) const {
+                                                             CallKind kind) const {
   const absl::StatusOr<size_t> caller = identities_.Identify(credentials);
   if (!caller.ok()) return caller.status();
-  if (credentials.acting_for.empty()) return &tenants_[*caller]->environment;
-  if (!tenants_[*caller]->entry.admin) {
-    return absl::PermissionDeniedError("only an admin acts for another tenant");
+  const bool names_another = !credentials.acting_for.empty();
+  if ((names_another || kind == CallKind::kWholeServer) && !tenants_[*caller]->entry.admin) {
+    return absl::PermissionDeniedError("only an admin may do that");
   }
-  if (!may_act_for_others || credentials.acting_for.size() > 1) {
+  if (!names_another) {
+    return kind == CallKind::kWholeServer ? &whole_server_ : &tenants_[*caller]->environment;
+  }
+  if (kind != CallKind::kAdministration || credentials.acting_for.size() > 1) {
     return absl::PermissionDeniedError(
-        "an admin acts for one other tenant, and only to list, to delete and for stats");
+        "an admin acts for one other tenant, and only to list, delete and unpin its chunks and to "
+        "see its stats");
   }
   const absl::optional<size_t> tenant = identities_.Find(credentials.acting_for.front());
   if (!tenant.has_value()) {
@@ -62,6 +69,11 @@ absl::StatusOr<const RpcEnvironment*> Tenants::EnvironmentOf(const CallCredentia
                      absl::CHexEscape(credentials.acting_for.front().substr(0, 80)), "\""));
   }
   return &tenants_[*tenant]->environment;
+}
+
+ProfileCache* Tenants::ProfilesOf(const std::string& tenant) const {
+  const absl::optional<size_t> found = identities_.Find(tenant);
+  return found.has_value() ? tenants_[*found]->profiles.get() : nullptr;
 }
 
 std::vector<TenantFigure> Tenants::Figures() const {

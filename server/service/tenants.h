@@ -18,10 +18,17 @@
 
 namespace kvstream {
 
+// Of whose things a call is.
+enum class CallKind {
+  kOwn,             // the caller's
+  kAdministration,  // the caller's, or those of another tenant that an admin names
+  kWholeServer,     // the server's; an admin's call only
+};
+
 // What differs between tenants is the store (TenantView), the cache of profiles and the leases:
 // nothing that one has done can be found, or found sooner, by another. All else of the environment
 // is the server's. Thread-safe.
-class Tenants final : public TenantFigures {
+class Tenants {
  public:
   // Deletes chunks from the store behind leases, later (ChunkLeases).
   using DeleteLater =
@@ -36,14 +43,16 @@ class Tenants final : public TenantFigures {
                                                          DeleteLater delete_later);
 
   // What the call works with, for as long as this lives. UNAUTHENTICATED: see CallerIdentities. A
-  // call that names a tenant to act for works with that one's environment: PERMISSION_DENIED unless
-  // the caller is an admin and the method is one that `may_act_for_others`; NOT_FOUND for a tenant
-  // without an entry.
+  // call that names a tenant to act for works with that one's environment. PERMISSION_DENIED where
+  // `kind` asks for an admin and the caller is none, or does not go with a tenant to act for;
+  // NOT_FOUND for a tenant without an entry.
   absl::StatusOr<const RpcEnvironment*> EnvironmentOf(const CallCredentials& credentials,
-                                                      bool may_act_for_others) const;
+                                                      CallKind kind) const;
 
   // Of every tenant, in the order of the entries; used_bytes is 0 where the store does not tell.
-  std::vector<TenantFigure> Figures() const override;
+  std::vector<TenantFigure> Figures() const;
+  // A tenant's profiles; null if it has no entry.
+  ProfileCache* ProfilesOf(const std::string& tenant) const;
 
  private:
   struct Tenant {
@@ -58,6 +67,7 @@ class Tenants final : public TenantFigures {
 
   const CallerIdentities identities_;
   std::vector<std::unique_ptr<Tenant>> tenants_;  // as the entries
+  RpcEnvironment whole_server_;
 };
 
 }  // namespace kvstream

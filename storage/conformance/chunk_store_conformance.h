@@ -8,11 +8,16 @@
 
 #include <gtest/gtest.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "storage/chunk_store.h"
 #include "storage/conformance/test_chunks.h"
 
@@ -61,6 +66,23 @@ class ChunkStoreConformance : public testing::TestWithParam<ConformanceParam> {
  private:
   std::unique_ptr<ConformanceTarget> target_;
   std::unique_ptr<ChunkStore> store_;
+};
+
+// For drivers that keep lifetimes (Expire, Renew, pins, DeleteSoon, Children): a suite of its own,
+// instantiated the same way.
+class ChunkStoreLifetimes : public ChunkStoreConformance {
+ protected:
+  // So far ahead of the store's own clock that nothing ends while a test runs.
+  absl::Time In(int64_t seconds) const { return base_ + absl::Seconds(seconds); }
+  static TestChunk Expiring(uint64_t number, absl::Time expires);
+  // Failing the test if they cannot.
+  size_t Expire(absl::Time now, size_t limit = 1000);
+  size_t Pin(const std::vector<ChunkId>& ids, const std::string& owner, absl::Time until);
+  size_t Delete(const std::vector<ChunkId>& ids);
+  std::vector<std::string> Owners(const ChunkId& id);
+
+ private:
+  const absl::Time base_ = absl::FromUnixSeconds(absl::ToUnixSeconds(absl::Now()) + 1000000);
 };
 
 }  // namespace kvstream

@@ -78,4 +78,10 @@ uint64_t TestSeed() {
   return seed;
 }
 
+int TestRounds(int rounds) {
+  int given = 0;
+  const char* text = std::getenv("KVSTREAM_TEST_ROUNDS");
+  return text != nullptr && absl::SimpleAtoi(text, &given) && given > 0 ? given : rounds;
+}
+
 }  // namespace kvstream

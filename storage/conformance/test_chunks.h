@@ -41,6 +41,9 @@ bool SameInfo(const ChunkInfo& a, const ChunkInfo& b);
 // repeated.
 uint64_t TestSeed();
 
+// KVSTREAM_TEST_ROUNDS if it is set, else `rounds`: crash loops are short in CI and long by hand.
+int TestRounds(int rounds);
+
 }  // namespace kvstream
 
 #endif  // KVSTREAM_STORAGE_CONFORMANCE_TEST_CHUNKS_H_

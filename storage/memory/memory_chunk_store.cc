@@ -13,6 +13,7 @@ absl::Status MemoryChunkStoreOptions::Validate() const {
   if (max_bytes == 0) {
     return absl::InvalidArgumentError("memory store: max_bytes must be at least 1");
   }
+  if (now == nullptr) return absl::InvalidArgumentError("memory store: now must be a clock");
   return absl::OkStatus();
 }
 
@@ -60,6 +61,7 @@ uint64_t MemoryChunkStore::RemoveLevels(const ChunkId& id, uint32_t keep_levels,
   if (keep_levels > 0) {
     found->second = std::move(left);
   } else {
+    Unlist(id, left->info);
     chunks_.erase(found);
   }
   return bytes;
@@ -94,9 +96,12 @@ absl::StatusOr<bool> MemoryChunkStore::Put(const ChunkId& id, const ChunkInfo& i
   const auto what = [&id] { return absl::StrCat("Put of chunk ", ShortHex(id)); };
   {
     // Spares the copy of what exists or does not fit.
-    absl::ReaderMutexLock lock(&mutex_);
+    absl::MutexLock lock(&mutex_);
     const auto found = chunks_.find(id);
-    if (found != chunks_.end() && !RestoresLevels(found->second->info, info)) return false;
+    if (found != chunks_.end() && !RestoresLevels(found->second->info, info)) {
+      RenewLocked(id, WholeNanos(info.expires));
+      return false;
+    }
     if (found == chunks_.end() && !options_.evict) {
       if (absl::Status status = CheckRoom(what(), PayloadBytes(info)); !status.ok()) return status;
     }
@@ -105,9 +110,7 @@ absl::StatusOr<bool> MemoryChunkStore::Put(const ChunkId& id, const ChunkInfo& i
   chunk->info = info;
   // Drivers agree on nanoseconds.
   chunk->info.created = absl::FromUnixNanos(absl::ToUnixNanos(info.created));
-  if (info.expires != absl::InfiniteFuture()) {
-    chunk->info.expires = absl::FromUnixNanos(absl::ToUnixNanos(info.expires));
-  }
+  chunk->info.expires = WholeNanos(info.expires);
   chunk->segments.reserve(segments.size());
   // The one copy of the payload: the caller's bytes are borrowed for the call only.
   for (absl::string_view segment : segments) {
@@ -121,6 +124,7 @@ absl::StatusOr<bool> MemoryChunkStore::Put(const ChunkId& id, const ChunkInfo& i
   uint64_t bytes = PayloadBytes(info);
   uint64_t chunks = 1;
   if (const auto found = chunks_.find(id); found != chunks_.end()) {
+    RenewLocked(id, chunk->info.expires);
     const StoredChunk& stored = *found->second;
     if (!RestoresLevels(stored.info, info)) return false;
     // Segments of two encodings must never meet in one chunk.
@@ -142,6 +146,8 @@ absl::StatusOr<bool> MemoryChunkStore::Put(const ChunkId& id, const ChunkInfo& i
   MakeRoom(bytes, &dead);
   if (absl::Status status = CheckRoom(what(), bytes); !status.ok()) return status;
   if (options_.evict) index_.Put(id, chunk->info);
+  Enlist(id, chunk->info);
+  pins_.SetPayloadBytes(id, PayloadBytes(chunk->info));
   Count(chunk->info, chunks, bytes);
   chunks_[id] = std::move(chunk);
   return true;
@@ -153,7 +159,9 @@ absl::StatusOr<size_t> MemoryChunkStore::Trim(absl::Span<const ChunkId> ids, uin
   const std::vector<ChunkId> removable = holds_.BeginRemoval(ids);
   {
     absl::MutexLock lock(&mutex_);
+    const absl::Time now = options_.now();
     for (const ChunkId& id : removable) {
+      if (pins_.Pinned(id, now)) continue;
       const size_t before = dead.size();
       RemoveLevels(id, keep_levels, &dead);
       if (options_.evict && dead.size() > before) index_.Put(id, chunks_.at(id)->info);
@@ -211,17 +219,142 @@ absl::StatusOr<PinnedBytes> MemoryChunkStore::ReadSegment(const ChunkId& id, uin
 absl::StatusOr<size_t> MemoryChunkStore::Delete(absl::Span<const ChunkId> ids) {
   // Freed after the lock is gone.
   std::vector<std::shared_ptr<const StoredChunk>> deleted;
+  const absl::Time now = options_.now();
   absl::MutexLock lock(&mutex_);
   for (const ChunkId& id : ids) {
     const auto found = chunks_.find(id);
-    if (found == chunks_.end()) continue;
+    if (found == chunks_.end() || pins_.Pinned(id, now)) continue;
     const ChunkInfo& info = found->second->info;
     Count(info, uint64_t{0} - 1, uint64_t{0} - PayloadBytes(info));
+    Unlist(id, info);
     deleted.push_back(std::move(found->second));
     chunks_.erase(found);
     index_.Remove(id);
   }
   return deleted.size();
+}
+
+void MemoryChunkStore::Enlist(const ChunkId& id, const ChunkInfo& info) {
+  if (info.expires != absl::InfiniteFuture()) expiry_.emplace(info.expires, id);
+  if (info.parent.has_value()) children_.emplace(*info.parent, id);
+}
+
+void MemoryChunkStore::Unlist(const ChunkId& id, const ChunkInfo& info) {
+  expiry_.erase({info.expires, id});
+  if (info.parent.has_value()) children_.erase({*info.parent, id});
+  // Only such as have ended.
+  for (const ChunkPin& pin : pins_.Of(id)) pins_.Remove(id, pin.owner);
+}
+
+bool MemoryChunkStore::RenewLocked(const ChunkId& id, absl::Time expires) {
+  const auto found = chunks_.find(id);
+  if (found == chunks_.end()) return false;
+  if (found->second->info.expires >= expires) return true;
+  auto renewed = std::make_shared<StoredChunk>(*found->second);
+  expiry_.erase({renewed->info.expires, id});
+  renewed->info.expires = expires;
+  if (expires != absl::InfiniteFuture()) expiry_.emplace(expires, id);
+  found->second = std::move(renewed);
+  return true;
+}
+
+absl::StatusOr<size_t> MemoryChunkStore::Renew(absl::Span<const ChunkId> ids, absl::Time expires) {
+  if (absl::Status status = ValidateExpires("Renew", expires); !status.ok()) return status;
+  const std::set<ChunkId> once(ids.begin(), ids.end());
+  size_t renewed = 0;
+  absl::MutexLock lock(&mutex_);
+  for (const ChunkId& id : once) renewed += RenewLocked(id, WholeNanos(expires)) ? 1 : 0;
+  return renewed;
+}
+
+absl::StatusOr<size_t> MemoryChunkStore::Expire(absl::Time now, size_t limit) {
+  std::vector<std::shared_ptr<const StoredChunk>> dead;  // freed after the lock is gone
+  absl::MutexLock lock(&mutex_);
+  for (auto ended = pins_.Ended(now, 256); !ended.empty(); ended = pins_.Ended(now, 256)) {
+    RemovePins(ended, now);
+  }
+  std::vector<ChunkId> due;
+  for (const auto& [expires, id] : expiry_) {
+    if (expires > now || due.size() >= limit) break;
+    if (!holds_.held(id) && !pins_.Pinned(id, now)) due.push_back(id);
+  }
+  const std::vector<ChunkId> removable = holds_.BeginRemoval(due);
+  for (const ChunkId& id : removable) {
+    RemoveLevels(id, 0, &dead);
+    index_.Remove(id);
+  }
+  holds_.EndRemoval(removable);
+  expired_ += removable.size();
+  return removable.size();
+}
+
+absl::StatusOr<size_t> MemoryChunkStore::Pin(absl::Span<const ChunkId> ids, absl::string_view owner,
+                                             absl::Time until) {
+  if (absl::Status status = ValidatePin(owner, until); !status.ok()) return status;
+  const std::set<ChunkId> once(ids.begin(), ids.end());
+  std::vector<PinTable::Item> items;
+  absl::MutexLock lock(&mutex_);
+  for (const ChunkId& id : once) {
+    const auto found = chunks_.find(id);
+    if (found != chunks_.end()) items.push_back({id, PayloadBytes(found->second->info)});
+  }
+  PinTable::Before before;
+  if (absl::Status status = pins_.Set(items, owner, WholeNanos(until), &before); !status.ok()) {
+    return status;
+  }
+  for (const PinTable::Item& item : items) index_.SetPinned(item.id, true);
+  return items.size();
+}
+
+void MemoryChunkStore::RemovePins(absl::Span<const ChunkPin> pins, absl::Time now) {
+  for (const ChunkPin& pin : pins) {
+    pins_.Remove(pin.id, pin.owner);
+    if (!pins_.Pinned(pin.id, now)) index_.SetPinned(pin.id, false);
+  }
+}
+
+absl::StatusOr<size_t> MemoryChunkStore::Unpin(absl::Span<const ChunkId> ids,
+                                               const absl::optional<std::string>& owner) {
+  const absl::Time now = options_.now();
+  size_t ended = 0;
+  absl::MutexLock lock(&mutex_);
+  for (const ChunkId& id : ids) {
+    std::vector<ChunkPin> pins;
+    for (ChunkPin& pin : pins_.Of(id)) {
+      if (!owner.has_value() || pin.owner == *owner) pins.push_back(std::move(pin));
+    }
+    RemovePins(pins, now);
+    ended += pins.size();
+  }
+  return ended;
+}
+
+absl::StatusOr<std::vector<ChunkPin>> MemoryChunkStore::PinsOf(absl::Span<const ChunkId> ids) {
+  std::vector<ChunkPin> pins;
+  for (const ChunkId& id : std::set<ChunkId>(ids.begin(), ids.end())) {
+    for (ChunkPin& pin : pins_.Of(id)) pins.push_back(std::move(pin));
+  }
+  return pins;
+}
+
+absl::StatusOr<size_t> MemoryChunkStore::DeleteSoon(absl::Span<const ChunkId> ids) {
+  const absl::Time now = options_.now();
+  size_t noted = 0;
+  absl::ReaderMutexLock lock(&mutex_);
+  for (const ChunkId& id : std::set<ChunkId>(ids.begin(), ids.end())) {
+    noted += chunks_.count(id) > 0 && !pins_.Pinned(id, now) ? 1 : 0;
+  }
+  return noted;
+}
+
+absl::StatusOr<std::vector<ChunkId>> MemoryChunkStore::Children(const ChunkId& id, size_t limit) {
+  std::vector<ChunkId> children;
+  absl::ReaderMutexLock lock(&mutex_);
+  for (auto next = children_.lower_bound({id, ChunkId{}});
+       next != children_.end() && next->first == id && children.size() < limit; ++next) {
+    children.push_back(next->second);
+  }
+  return children;
 }
 
 absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> MemoryChunkStore::List(
@@ -274,6 +407,9 @@ absl::StatusOr<StoreStats> MemoryChunkStore::Stats() {
   stats.payload_bytes = payload_bytes_;
   for (const auto& [tenant, use] : tenants_) stats.tenant_chunks += use.chunks;
   stats.capacity_bytes = options_.max_bytes;
+  stats.expired_chunks = expired_;
+  stats.pins = pins_.pins();
+  stats.pinned_bytes = pins_.bytes();
   return stats;
 }
 

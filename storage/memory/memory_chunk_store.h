@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,11 +17,14 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
 #include "storage/chunk_store.h"
 #include "storage/eviction_index.h"
 #include "storage/hold_table.h"
+#include "storage/pin_table.h"
 
 namespace kvstream {
 
@@ -31,8 +35,12 @@ struct MemoryChunkStoreOptions {
   // Whether a Put beyond it evicts what is worth least (storage/eviction_index.h). If not, or if
   // what is left is held, it is refused (RESOURCE_EXHAUSTED) and changes nothing.
   bool evict = false;
+  // What all pinned chunks together may have; 0: half of max_bytes.
+  uint64_t pin_bytes_max = 0;
+  // Tells when pins end.
+  std::function<absl::Time()> now = absl::Now;
 
-  // INVALID_ARGUMENT if max_bytes is 0.
+  // INVALID_ARGUMENT if max_bytes is 0 or there is no clock.
   absl::Status Validate() const;
 };
 
@@ -65,6 +73,20 @@ class MemoryChunkStore final : public ChunkStore {
   void Touch(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
       const absl::optional<ChunkId>& after, size_t limit) override;
+  absl::StatusOr<size_t> Expire(absl::Time now, size_t limit) override;
+  absl::StatusOr<size_t> Renew(absl::Span<const ChunkId> ids, absl::Time expires) override;
+  absl::StatusOr<size_t> Pin(absl::Span<const ChunkId> ids, absl::string_view owner,
+                             absl::Time until) override;
+  absl::StatusOr<size_t> Unpin(absl::Span<const ChunkId> ids,
+                               const absl::optional<std::string>& owner) override;
+  absl::StatusOr<std::vector<ChunkPin>> ListPins(const absl::optional<ChunkPin>& after,
+                                                 size_t limit) override {
+    return pins_.List(after, limit);
+  }
+  absl::StatusOr<std::vector<ChunkPin>> PinsOf(absl::Span<const ChunkId> ids) override;
+  // Nothing outlives the process, so there is nothing to note.
+  absl::StatusOr<size_t> DeleteSoon(absl::Span<const ChunkId> ids) override;
+  absl::StatusOr<std::vector<ChunkId>> Children(const ChunkId& id, size_t limit) override;
   absl::StatusOr<TenantUse> GetTenantUse(absl::string_view tenant) override;
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
   absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override;
@@ -81,7 +103,9 @@ class MemoryChunkStore final : public ChunkStore {
     std::vector<std::shared_ptr<const std::string>> segments;
   };
 
-  explicit MemoryChunkStore(const MemoryChunkStoreOptions& options) : options_(options) {}
+  explicit MemoryChunkStore(const MemoryChunkStoreOptions& options)
+      : options_(options),
+        pins_(options.pin_bytes_max > 0 ? options.pin_bytes_max : options.max_bytes / 2) {}
 
   // RESOURCE_EXHAUSTED if `bytes` more do not fit; `what` opens the message.
   absl::Status CheckRoom(absl::string_view what, uint64_t bytes) const
@@ -96,6 +120,13 @@ class MemoryChunkStore final : public ChunkStore {
                         std::vector<std::shared_ptr<const StoredChunk>>* dead)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  // Beside chunks_: a chunk is stored, or is not any more.
+  void Enlist(const ChunkId& id, const ChunkInfo& info) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Unlist(const ChunkId& id, const ChunkInfo& info) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether it is stored.
+  bool RenewLocked(const ChunkId& id, absl::Time expires) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RemovePins(absl::Span<const ChunkPin> pins, absl::Time now)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Adds to what is stored, in all and of the chunk's tenant; negative numbers are two's
   // complement.
   void Count(const ChunkInfo& info, uint64_t chunks, uint64_t bytes)
@@ -103,10 +134,14 @@ class MemoryChunkStore final : public ChunkStore {
 
   const MemoryChunkStoreOptions options_;
   HoldTable holds_;
+  PinTable pins_;
   mutable absl::Mutex mutex_;
   // Shared with the pins that readers hold: a chunk's memory is freed by whoever lets go of it
   // last.
   std::map<ChunkId, std::shared_ptr<const StoredChunk>> chunks_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::pair<absl::Time, ChunkId>> expiry_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::pair<ChunkId, ChunkId>> children_ ABSL_GUARDED_BY(mutex_);  // parent, child
+  uint64_t expired_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<StoredProfileId, std::string> profiles_ ABSL_GUARDED_BY(mutex_);
   EvictionIndex index_ ABSL_GUARDED_BY(mutex_);  // empty unless options_.evict
   StoreStats evicted_ ABSL_GUARDED_BY(mutex_);   // only what eviction counts

@@ -27,7 +27,15 @@ INSTANTIATE_TEST_SUITE_P(Memory, ChunkStoreConformance,
                          testing::Values(ConformanceParam{
                              "memory", [] { return std::make_unique<MemoryTarget>(false); }}),
                          ConformanceParam::Name);
+INSTANTIATE_TEST_SUITE_P(Memory, ChunkStoreLifetimes,
+                         testing::Values(ConformanceParam{
+                             "memory", [] { return std::make_unique<MemoryTarget>(false); }}),
+                         ConformanceParam::Name);
 INSTANTIATE_TEST_SUITE_P(EvictingMemory, ChunkStoreConformance,
+                         testing::Values(ConformanceParam{
+                             "memory", [] { return std::make_unique<MemoryTarget>(true); }}),
+                         ConformanceParam::Name);
+INSTANTIATE_TEST_SUITE_P(EvictingMemory, ChunkStoreLifetimes,
                          testing::Values(ConformanceParam{
                              "memory", [] { return std::make_unique<MemoryTarget>(true); }}),
                          ConformanceParam::Name);

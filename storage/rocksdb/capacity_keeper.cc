@@ -127,6 +127,11 @@ void CapacityKeeper::Gone(const ChunkId& id) {
   index_.Remove(id);
 }
 
+void CapacityKeeper::SetPinned(const ChunkId& id, bool pinned) {
+  absl::MutexLock lock(&mutex_);
+  index_.SetPinned(id, pinned);
+}
+
 void CapacityKeeper::Touch(absl::Span<const ChunkId> ids) {
   absl::MutexLock lock(&touch_mutex_);
   const size_t room = kTouchesMax - touches_.size();

@@ -102,6 +102,8 @@ class CapacityKeeper {
   // write the chunk.
   void Stored(const ChunkId& id, const ChunkInfo& info);
   void Gone(const ChunkId& id);
+  // A stored chunk is, or is not any more, to be left alone. Gone() ends it.
+  void SetPinned(const ChunkId& id, bool pinned);
   void Touch(absl::Span<const ChunkId> ids);
   void CountEvicted(const Evicted& evicted);
 

@@ -1,4 +1,5 @@
-// What the RocksDB driver stores: column families, keys and records of format version 3.
+// What the RocksDB driver stores: column families, keys and records of format version 3; those that
+// came with it are in lifetime_format.h.
 // docs/storage.md specifies the same for people. All numbers are little-endian. RocksDB checksums
 // every block (XXH3) and every log record (CRC32C), so records carry none of their own.
 #ifndef KVSTREAM_STORAGE_ROCKSDB_CHUNK_RECORD_FORMAT_H_
@@ -19,7 +20,7 @@ namespace kvstream::rocksdb_format {
 // program refuses stores of a newer version; raise it with every change that an older program would
 // misread.
 // 1: the first. 2: chunk records of version 2, the family `usage`. 3: chunk records of version 3,
-// the family `tenants` and counters of tenants.
+// the family `tenants` and counters of tenants, the families of lifetime_format.h.
 inline constexpr uint32_t kStoreVersion = 3;
 
 // Column families. RocksDB's own `default` stays empty.

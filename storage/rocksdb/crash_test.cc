@@ -87,14 +87,14 @@ std::set<uint64_t> RunAndKill(const std::string& data_dir, uint64_t first, size_
 }
 
 TEST(CrashTest, NothingAcknowledgedIsLostAndNothingIsPartial) {
-  constexpr int kRounds = 20;
+  const int rounds = TestRounds(20);
   constexpr uint64_t kNumbersPerRound = 1'000'000;
   std::mt19937_64 random(TestSeed());
   TempDir dir;
   RocksDbChunkStoreOptions options;
   options.data_dir = dir.path();
   std::set<uint64_t> acknowledged;
-  for (int round = 0; round < kRounds; ++round) {
+  for (int round = 0; round < rounds; ++round) {
     SCOPED_TRACE(round);
     const auto now = RunAndKill(dir.path(), round * kNumbersPerRound, random() % 60);
     acknowledged.insert(now.begin(), now.end());
@@ -125,7 +125,7 @@ TEST(CrashTest, NothingAcknowledgedIsLostAndNothingIsPartial) {
 // Killed amid evictions, trims and compactions: what is left of every chunk is what its info says
 // and what was put, and the bound holds.
 TEST(CrashTest, WhatEvictionLeavesIsWhole) {
-  constexpr int kRounds = 12;
+  const int rounds = TestRounds(12);
   constexpr uint64_t kNumbersPerRound = 1'000'000;
   std::mt19937_64 random(TestSeed());
   TempDir dir;
@@ -134,7 +134,7 @@ TEST(CrashTest, WhatEvictionLeavesIsWhole) {
   options.capacity_bytes = uint64_t{64} << 20;
   std::set<uint64_t> acknowledged;
   size_t degraded = 0, gone = 0;
-  for (int round = 0; round < kRounds; ++round) {
+  for (int round = 0; round < rounds; ++round) {
     SCOPED_TRACE(round);
     const auto now = RunAndKill(dir.path(), round * kNumbersPerRound, 20 + random() % 60,
                                 options.capacity_bytes);

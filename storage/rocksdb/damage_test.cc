@@ -7,12 +7,14 @@
 #include <iterator>
 #include <memory>
 #include <random>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "storage/chunk_limits.h"
 #include "storage/conformance/test_chunks.h"
 #include "storage/id_text.h"
 #include "storage/rocksdb/rocksdb_chunk_store.h"
@@ -152,6 +154,96 @@ TEST_F(DamageTest, ADamagedInfoIsDataLossAndSegmentsServe) {
   EXPECT_TRUE(segment->bytes() == chunks_[3].segments[0]);
 }
 
+TEST_F(DamageTest, AScrubFindsDamagedSegmentsAndAPutHealsWhatWasDiscarded) {
+  PutAllIntoTables();
+  FlipBit(".sst", chunks_[3].segments[1].substr(50000, 100));
+  Open();
+  const auto page = store_->ScrubInfos(absl::nullopt, 100);
+  ASSERT_TRUE(page.ok()) << page.status();
+  EXPECT_EQ(page->chunks.size(), chunks_.size());
+  EXPECT_TRUE(page->damaged.empty());
+  EXPECT_FALSE(page->next.has_value());
+  for (size_t i = 0; i < chunks_.size(); ++i) {
+    for (uint32_t level = 0; level < 2; ++level) {
+      const auto segment = store_->ScrubSegment(chunks_[i].id, level);
+      const bool damaged = i == 3 && level == 1;
+      EXPECT_EQ(absl::IsDataLoss(segment.status()), damaged) << segment.status();
+      EXPECT_EQ(segment.ok(), !damaged) << segment.status();
+    }
+  }
+  EXPECT_EQ(store_->Discard({chunks_[3].id, TestId(77)}).value_or(9), 1);
+  EXPECT_FALSE(store_->GetInfos({chunks_[3].id})->front().has_value());
+  EXPECT_EQ(store_->Stats()->chunks, chunks_.size() - 1);
+  EXPECT_EQ(store_->Stats()->payload_bytes, (chunks_.size() - 1) * 150000);
+  EXPECT_TRUE(store_->Put(chunks_[3].id, chunks_[3].info, chunks_[3].views()).value_or(false));
+  for (const TestChunk& chunk : chunks_) EXPECT_TRUE(IsWhole(chunk));
+}
+
+TEST_F(DamageTest, AScrubFindsTheChunksOfADamagedBlockOfInfosAndGoesOnBehindIt) {
+  // Several blocks of infos.
+  for (uint64_t i = 100; i < 600; ++i) chunks_.push_back(MakeTestChunk(i, 300));
+  PutAllIntoTables();
+  const TestChunk hit = chunks_[300];
+  FlipBit(".sst", hit.info.model);
+  Open();
+  EXPECT_TRUE(absl::IsDataLoss(store_->List(absl::nullopt, 1000).status()));
+  std::set<ChunkId> intact, damaged;
+  absl::optional<ChunkId> after;
+  do {
+    const auto page = store_->ScrubInfos(after, 7);
+    ASSERT_TRUE(page.ok()) << page.status();
+    for (const auto& [id, info] : page->chunks) EXPECT_TRUE(intact.insert(id).second);
+    for (const DamagedInfo& info : page->damaged) {
+      EXPECT_TRUE(absl::IsDataLoss(info.why)) << info.why;
+      EXPECT_TRUE(damaged.insert(info.id).second);
+    }
+    after = page->next;
+  } while (after.has_value());
+  EXPECT_EQ(damaged.count(hit.id), 1);
+  EXPECT_LT(damaged.size(), 100);
+  EXPECT_EQ(intact.size() + damaged.size(), chunks_.size());
+
+  const std::vector<ChunkId> lost(damaged.begin(), damaged.end());
+  EXPECT_EQ(store_->Discard(lost).value_or(0), lost.size());
+  EXPECT_EQ(store_->Stats()->chunks, intact.size());
+  uint64_t bytes = 0;
+  for (const TestChunk& chunk : chunks_) {
+    bytes += intact.count(chunk.id) > 0 ? PayloadBytes(chunk.info) : 0;
+  }
+  EXPECT_EQ(store_->Stats()->payload_bytes, bytes);
+  for (const TestChunk& chunk : chunks_) {
+    EXPECT_EQ(store_->Put(chunk.id, chunk.info, chunk.views()).value_or(false),
+              damaged.count(chunk.id) > 0);
+    EXPECT_TRUE(IsWhole(chunk));
+  }
+}
+
+TEST_F(DamageTest, AScrubOfFilesFindsWhatCachesHide) {
+  PutAllIntoTables();
+  Open();
+  EXPECT_TRUE(IsWhole(chunks_[3]));  // now in the block cache
+  const auto before = store_->ScrubFiles("", 1);
+  ASSERT_TRUE(before.ok()) << before.status();
+  EXPECT_EQ(before->files, 1);
+  EXPECT_FALSE(before->next.empty());
+  const fs::path damaged = Find(".sst", chunks_[3].segments[1].substr(50000, 100)).first;
+  FlipBit(".sst", chunks_[3].segments[1].substr(50000, 100));
+  EXPECT_TRUE(IsWhole(chunks_[3]));
+  std::string after;
+  std::vector<std::string> found;
+  do {
+    const auto page = store_->ScrubFiles(after, 1);
+    ASSERT_TRUE(page.ok()) << page.status();
+    for (const auto& file : page->damaged) {
+      EXPECT_TRUE(absl::IsDataLoss(file.why)) << file.why;
+      found.push_back(file.name);
+    }
+    after = page->next;
+  } while (!after.empty());
+  ASSERT_EQ(found.size(), 1);
+  EXPECT_EQ("/" + damaged.filename().string(), found[0]);
+}
+
 TEST_F(DamageTest, ACompactionThatMeetsDamageEndsWritesButNotReads) {
   options_.write_buffer_bytes = 1 << 20;
   options_.max_log_bytes = 1 << 20;
@@ -202,6 +294,15 @@ TEST_F(DamageTest, ALogDamagedBeforeItsEndIsNotCutShortInSilence) {
   // Once is enough.
   options_.drop_damaged_log = false;
   ExpectOnlyWhole(3);
+}
+
+// Its log holds records that were not synced, too.
+TEST_F(DamageTest, ALogOfABoundedStoreIsNotCutShortInSilenceEither) {
+  options_.capacity_bytes = RocksDbChunkStoreOptions::kCapacityBytesMin;
+  chunks_.resize(6);
+  PutAll();
+  FlipBit(".log", chunks_[3].segments[1].substr(50000, 100));
+  EXPECT_TRUE(absl::IsDataLoss(RocksDbChunkStore::Create(options_).status()));
 }
 
 TEST_F(DamageTest, ZeroedPagesBeforeTheLogsEndAreNotSkippedInSilence) {

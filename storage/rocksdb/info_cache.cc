@@ -1,5 +1,6 @@
 #include "storage/rocksdb/info_cache.h"
 
+#include <array>
 #include <cstring>
 
 #include "absl/hash/hash.h"
@@ -13,6 +14,15 @@ namespace {
 constexpr uint64_t kSlotBytes = 49;
 constexpr uint64_t kTypicalRecordBytes = 144;
 constexpr uint64_t kAllocationBytes = 16;
+// Ids whose memory is on its way at a time: more than a core has line buffers for would wait again.
+constexpr size_t kWindow = 16;
+constexpr size_t kLineBytes = 64;
+
+void PrefetchBytes(const void* bytes, size_t size) {
+  for (size_t offset = 0; offset < size; offset += kLineBytes) {
+    __builtin_prefetch(static_cast<const char*>(bytes) + offset);
+  }
+}
 
 }  // namespace
 
@@ -22,9 +32,9 @@ InfoCache::InfoCache(uint64_t bytes)
   static_assert(sizeof(Slot) + 1 == kSlotBytes, "the table would be larger than its bound");
   for (Shard& shard : shards_) {
     absl::MutexLock lock(&shard.mutex);
-    shard.slots.resize(sets_ * kWays);
-    shard.tags.resize(sets_ * kWays);
-    shard.hands.resize(sets_);
+    shard.slots = std::make_unique<Slot[]>(sets_ * kWays);
+    shard.tags = std::make_unique<uint8_t[]>(sets_ * kWays);
+    shard.hands = std::make_unique<uint8_t[]>(sets_);
   }
 }
 
@@ -43,19 +53,51 @@ InfoCache::Slot* InfoCache::Find(Shard& shard, const Place& place, const ChunkId
   return nullptr;
 }
 
-bool InfoCache::Get(const ChunkId& id, std::string* record, uint64_t* ticket) {
-  if (sets_ == 0) return false;
-  const Place place = PlaceOf(id);
-  Shard& shard = shards_[place.shard];
-  absl::MutexLock lock(&shard.mutex);
-  Slot* const slot = Find(shard, place, id);
-  if (slot == nullptr) {
-    *ticket = shard.erasures;
-    return false;
+void InfoCache::Prefetch(absl::Span<const ChunkId> ids, absl::Span<const Place> places) {
+  for (const Place& place : places) {
+    PrefetchBytes(shards_[place.shard].tags.get() + place.set * kWays, kWays);
   }
-  slot->used = true;
-  record->assign(slot->record.get(), slot->record_bytes);
-  return true;
+  for (const Place& place : places) {
+    Shard& shard = shards_[place.shard];
+    absl::MutexLock lock(&shard.mutex);
+    for (size_t slot = place.set * kWays; slot < (place.set + 1) * kWays; ++slot) {
+      if (shard.tags[slot] == place.tag) PrefetchBytes(&shard.slots[slot], sizeof(Slot));
+    }
+  }
+  for (size_t i = 0; i < ids.size(); ++i) {
+    Shard& shard = shards_[places[i].shard];
+    absl::MutexLock lock(&shard.mutex);
+    const Slot* const slot = Find(shard, places[i], ids[i]);
+    if (slot != nullptr) PrefetchBytes(slot->record.get(), slot->record_bytes);
+  }
+}
+
+void InfoCache::Get(absl::Span<const ChunkId> ids,
+                    absl::FunctionRef<void(size_t, absl::string_view)> found,
+                    absl::FunctionRef<void(size_t, uint64_t)> missing) {
+  std::array<Place, kWindow> places = {};
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (sets_ == 0) {
+      missing(i, 0);
+      continue;
+    }
+    if (i % kWindow == 0) {
+      const absl::Span<const ChunkId> window = ids.subspan(i, kWindow);
+      for (size_t k = 0; k < window.size(); ++k) places[k] = PlaceOf(window[k]);
+      Prefetch(window, absl::MakeConstSpan(places).subspan(0, window.size()));
+    }
+    const Place& place = places[i % kWindow];
+    Shard& shard = shards_[place.shard];
+    absl::ReleasableMutexLock lock(&shard.mutex);
+    if (Slot* const slot = Find(shard, place, ids[i]); slot != nullptr) {
+      slot->used = true;
+      found(i, absl::string_view(slot->record.get(), slot->record_bytes));
+      continue;
+    }
+    const uint64_t ticket = shard.erasures;
+    lock.Release();
+    missing(i, ticket);
+  }
 }
 
 size_t InfoCache::Victim(Shard& shard, size_t set) {
@@ -102,7 +144,7 @@ void InfoCache::Erase(const ChunkId& id) {
   absl::MutexLock lock(&shard.mutex);
   ++shard.erasures;
   if (Slot* const slot = Find(shard, place, id); slot != nullptr) {
-    Empty(shard, static_cast<size_t>(slot - shard.slots.data()));
+    Empty(shard, static_cast<size_t>(slot - shard.slots.get()));
   }
 }
 
@@ -110,7 +152,7 @@ void InfoCache::Clear() {
   for (Shard& shard : shards_) {
     absl::MutexLock lock(&shard.mutex);
     ++shard.erasures;
-    for (size_t slot = 0; slot < shard.slots.size(); ++slot) Empty(shard, slot);
+    for (size_t slot = 0; slot < sets_ * kWays; ++slot) Empty(shard, slot);
   }
 }
 

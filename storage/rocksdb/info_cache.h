@@ -10,15 +10,18 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
 #include "storage/chunk_store.h"
 
 namespace kvstream {
 
 // Ids are hashes, so the infos of one context lie in as many blocks of the tables as it has chunks,
 // and finding one there costs some ten accesses to memory that no cache of the processor has. Here
-// it costs three or four: a set-associative table, eight slots a set, found by the id's hash.
+// it costs three or four, and those of many ids at a time: a set-associative table, eight slots a
+// set, found by the id's hash.
 //
 // Holds what is stored only; that a chunk is absent is not remembered. A reader that found a record
 // in the tables may put it here only if nothing of its shard was erased in between, so that a
@@ -31,9 +34,11 @@ class InfoCache {
   explicit InfoCache(uint64_t bytes);
   InfoCache(const InfoCache&) = delete;
 
-  // Copies the record into *record, whose memory is used again. False if it is not here; then
-  // *ticket is for Insert.
-  bool Get(const ChunkId& id, std::string* record, uint64_t* ticket);
+  // Calls `found` with the index and the record of every id that is here, and `missing` with the
+  // index and a ticket for Insert of every other one, in the order of ids. `found` runs under a
+  // lock of the cache, so that nothing is copied: it must not call back.
+  void Get(absl::Span<const ChunkId> ids, absl::FunctionRef<void(size_t, absl::string_view)> found,
+           absl::FunctionRef<void(size_t, uint64_t)> missing);
   // Keeps the record, in place of one that was not used for long. Does nothing if something of the
   // shard was erased since the ticket was given out, or where there is no room.
   void Insert(const ChunkId& id, absl::string_view record, uint64_t ticket);
@@ -58,9 +63,9 @@ class InfoCache {
     mutable absl::Mutex mutex;
     uint64_t erasures ABSL_GUARDED_BY(mutex) = 0;
     uint64_t record_bytes ABSL_GUARDED_BY(mutex) = 0;
-    std::vector<Slot> slots ABSL_GUARDED_BY(mutex);
-    std::vector<uint8_t> tags ABSL_GUARDED_BY(mutex);   // by slot; 0: empty
-    std::vector<uint8_t> hands ABSL_GUARDED_BY(mutex);  // by set
+    std::unique_ptr<Slot[]> slots ABSL_PT_GUARDED_BY(mutex);
+    std::unique_ptr<uint8_t[]> tags ABSL_PT_GUARDED_BY(mutex);   // by slot; 0: empty
+    std::unique_ptr<uint8_t[]> hands ABSL_PT_GUARDED_BY(mutex);  // by set
   };
   struct Place {
     size_t shard;
@@ -69,6 +74,8 @@ class InfoCache {
   };
 
   Place PlaceOf(const ChunkId& id) const;
+  // Asks the processor for the memory that Find will need of these.
+  void Prefetch(absl::Span<const ChunkId> ids, absl::Span<const Place> places);
   // The slot of the id, or none.
   static Slot* Find(Shard& shard, const Place& place, const ChunkId& id)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <map>
 #include <random>
+#include <string>
+#include <vector>
 
 namespace kvstream {
 namespace {
@@ -20,35 +22,72 @@ std::string Record(uint64_t n, size_t bytes = 100) {
   return record + std::to_string(n);
 }
 
+// Of one id.
+bool Get(InfoCache& cache, const ChunkId& id, std::string* record, uint64_t* ticket) {
+  bool is_found = false;
+  cache.Get(
+      {id},
+      [&](size_t i, absl::string_view bytes) {
+        is_found = true;
+        *record = std::string(bytes);
+      },
+      [&](size_t i, uint64_t given) { *ticket = given; });
+  return is_found;
+}
+
 TEST(InfoCacheTest, KeepsWhatWasInserted) {
   InfoCache cache(1 << 20);
   std::string record;
   uint64_t ticket = 0;
   for (uint64_t n = 0; n < 100; ++n) {
-    ASSERT_FALSE(cache.Get(Id(n), &record, &ticket));
+    ASSERT_FALSE(Get(cache, Id(n), &record, &ticket));
     cache.Insert(Id(n), Record(n), ticket);
   }
   for (uint64_t n = 0; n < 100; ++n) {
-    ASSERT_TRUE(cache.Get(Id(n), &record, &ticket)) << n;
+    ASSERT_TRUE(Get(cache, Id(n), &record, &ticket)) << n;
     EXPECT_EQ(record, Record(n));
   }
+}
+
+TEST(InfoCacheTest, AnswersForManyIdsInTheirOrder) {
+  InfoCache cache(1 << 20);
+  std::vector<ChunkId> ids;
+  for (uint64_t n = 0; n < 100; ++n) {
+    ids.push_back(Id(n % 90));  // some twice
+    if (n % 3 != 0) cache.Insert(Id(n), Record(n), 0);
+  }
+  std::vector<size_t> answered;
+  cache.Get(
+      ids,
+      [&](size_t i, absl::string_view record) {
+        EXPECT_EQ(record, Record(i % 90));
+        EXPECT_NE(i % 90 % 3, 0);
+        answered.push_back(i);
+      },
+      [&](size_t i, uint64_t ticket) {
+        EXPECT_EQ(i % 90 % 3, 0);
+        EXPECT_EQ(ticket, 0);
+        answered.push_back(i);
+      });
+  ASSERT_EQ(answered.size(), ids.size());
+  for (size_t i = 0; i < answered.size(); ++i) EXPECT_EQ(answered[i], i);
 }
 
 TEST(InfoCacheTest, AReaderOvertakenByAnErasureInsertsNothing) {
   InfoCache cache(1 << 20);
   std::string record;
   uint64_t ticket = 0;
-  ASSERT_FALSE(cache.Get(Id(1), &record, &ticket));
+  ASSERT_FALSE(Get(cache, Id(1), &record, &ticket));
   cache.Erase(Id(1));  // while the reader was reading the tables
   cache.Insert(Id(1), Record(1), ticket);
-  EXPECT_FALSE(cache.Get(Id(1), &record, &ticket));
+  EXPECT_FALSE(Get(cache, Id(1), &record, &ticket));
   cache.Insert(Id(1), Record(1), ticket);
-  EXPECT_TRUE(cache.Get(Id(1), &record, &ticket));
+  EXPECT_TRUE(Get(cache, Id(1), &record, &ticket));
   cache.Erase(Id(1));
-  EXPECT_FALSE(cache.Get(Id(1), &record, &ticket));
+  EXPECT_FALSE(Get(cache, Id(1), &record, &ticket));
   cache.Insert(Id(1), Record(1), ticket);
   cache.Clear();
-  EXPECT_FALSE(cache.Get(Id(1), &record, &ticket));
+  EXPECT_FALSE(Get(cache, Id(1), &record, &ticket));
 }
 
 TEST(InfoCacheTest, WithoutBytesKeepsNothing) {
@@ -56,7 +95,7 @@ TEST(InfoCacheTest, WithoutBytesKeepsNothing) {
   std::string record;
   uint64_t ticket = 0;
   cache.Insert(Id(1), Record(1), ticket);
-  EXPECT_FALSE(cache.Get(Id(1), &record, &ticket));
+  EXPECT_FALSE(Get(cache, Id(1), &record, &ticket));
   cache.Erase(Id(1));
   EXPECT_EQ(cache.bytes(), 0);
 }
@@ -79,7 +118,7 @@ TEST(InfoCacheTest, AgreesWithAModelWithinItsBound) {
         stored[n] = Record(random(), 50 + random() % 2000);
       }
       cache.Erase(Id(n));
-    } else if (cache.Get(Id(n), &record, &ticket)) {
+    } else if (Get(cache, Id(n), &record, &ticket)) {
       ASSERT_EQ(stored.count(n), 1) << n;
       ASSERT_EQ(record, stored[n]) << n;
       ++hits;

@@ -14,6 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "absl/types/optional.h"
+#include "storage/rocksdb/log_mark.h"
 #include "storage/rocksdb/status_mapping.h"
 
 namespace kvstream {
@@ -45,9 +46,7 @@ uint32_t MaskedCrc32c(absl::string_view bytes) {
 }
 
 // A record is a write batch, which begins with its sequence number (8 bytes) and its number of
-// entries (4 bytes), each of which takes one sequence number.
-constexpr size_t kBatchHeaderBytes = 12;
-
+// entries (4 bytes), each of which takes one sequence number. Then comes our mark.
 uint64_t LittleEndian(absl::string_view bytes) {
   uint64_t value = 0;
   for (size_t i = 0; i < bytes.size(); ++i) {
@@ -92,9 +91,16 @@ class LogWalk {
         if (!look_again) offset += fragment ? kHeaderBytes + fragment->payload.size() : 1;
         continue;
       }
-      if (damaged() && fragment->starts_record() && !Continues(*fragment)) {
-        verdict_.state = LogState::kDamagedBeforeEnd;
-        return false;
+      if (damaged() && fragment->starts_record()) {
+        const Meaning meaning = MeaningOf(*fragment);
+        if (meaning == Meaning::kLoss) {
+          verdict_.state = LogState::kDamagedBeforeEnd;
+          return false;
+        }
+        if (meaning == Meaning::kNothing) {
+          offset += kHeaderBytes + fragment->payload.size();
+          continue;  // what belongs to it is passed over like the damage
+        }
       }
       Take(*fragment);
       offset += kHeaderBytes + fragment->payload.size();
@@ -118,23 +124,47 @@ class LogWalk {
     verdict_ = LogVerdict{LogState::kTornTail, file, offset};
   }
 
-  // Whether the record that begins here leaves out nothing after the last intact one. Then the
-  // damage was cut off by an earlier recovery, and its numbers were given out again.
-  bool Continues(const Fragment& first) const {
-    return next_sequence_.has_value() && first.payload.size() >= kBatchHeaderBytes &&
-           LittleEndian(first.payload.substr(0, 8)) <= *next_sequence_;
+  // Of an intact record behind the damage.
+  enum class Meaning {
+    kSettled,  // an earlier recovery has cut the damage off
+    kLoss,     // what is damaged had been synced
+    kNothing,  // neither can be told
+  };
+
+  Meaning MeaningOf(const Fragment& first) {
+    // The end of a block cut its head.
+    if (first.type == kFirst && first.payload.size() < kMarkedHeadBytes) return Meaning::kNothing;
+    if (first.payload.size() < kBatchHeaderBytes) return Meaning::kLoss;  // none of RocksDB's
+    const uint64_t sequence = LittleEndian(first.payload.substr(0, 8));
+    const uint64_t count = LittleEndian(first.payload.substr(8, 4));
+    // It leaves out nothing after the last intact one: its numbers were given out again.
+    if (next_sequence_.has_value() && sequence <= *next_sequence_) return Meaning::kSettled;
+    // A recovery that cut off a damaged end writes an empty record.
+    if (count == 0 && !next_sequence_.has_value()) return Meaning::kSettled;
+    const absl::optional<LogMark> mark = DecodeLogMark(first.payload);
+    // Of a version that wrote none, whose stores had synced all before this record.
+    if (!mark.has_value()) return marked_ ? Meaning::kNothing : Meaning::kLoss;
+    marked_ = true;
+    if (sequence <= mark->settled + 1) return Meaning::kSettled;
+    // What is missing ends before this record, and begins nobody knows where if nothing intact
+    // precedes it.
+    if (!missing_.has_value()) missing_ = next_sequence_.value_or(sequence - 1);
+    return mark->synced >= std::max(*missing_, mark->settled + 1) ? Meaning::kLoss
+                                                                  : Meaning::kNothing;
   }
 
   void Take(const Fragment& fragment) {
     if (fragment.starts_record()) {
       verdict_ = LogVerdict();
+      missing_.reset();
       head_.clear();
     }
-    const size_t missing = kBatchHeaderBytes - head_.size();
+    const size_t missing = kMarkedHeadBytes - head_.size();
     head_.append(fragment.payload.data(), std::min(missing, fragment.payload.size()));
     in_record_ = !fragment.ends_record();
-    if (!in_record_ && head_.size() == kBatchHeaderBytes) {
+    if (!in_record_ && head_.size() >= kBatchHeaderBytes) {
       const absl::string_view head = head_;
+      marked_ = marked_ || DecodeLogMark(head).has_value();
       next_sequence_ = LittleEndian(head.substr(0, 8)) + LittleEndian(head.substr(8, 4));
     }
   }
@@ -142,6 +172,8 @@ class LogWalk {
   bool in_record_ = false;
   std::string head_;  // first bytes of the record being read
   absl::optional<uint64_t> next_sequence_;
+  bool marked_ = false;               // a record had a mark
+  absl::optional<uint64_t> missing_;  // since the damage: the first number known to be missing
   LogVerdict verdict_;
 };
 
@@ -166,12 +198,14 @@ absl::StatusOr<std::vector<std::pair<uint64_t, std::string>>> ListLogs(
 
 }  // namespace
 
-absl::StatusOr<LogVerdict> CheckLogs(rocksdb::Env* env, const std::string& data_dir) {
+absl::StatusOr<LogVerdict> CheckLogs(rocksdb::Env* env, const std::string& data_dir,
+                                     uint64_t first_log) {
   const auto logs = ListLogs(env, data_dir);
   if (!logs.ok()) return logs.status();
   LogWalk walk;
   std::string buffer(kBlockBytes, '\0');
   for (const auto& [number, name] : *logs) {
+    if (number < first_log) continue;
     const std::string path = absl::StrCat(data_dir, "/", name);
     std::unique_ptr<rocksdb::SequentialFile> file;
     rocksdb::Status status = env->NewSequentialFile(path, &file, rocksdb::EnvOptions());

@@ -4,10 +4,10 @@
 // None of RocksDB's recovery modes can: kPointInTimeRecovery drops everything after the first
 // damage without a word, and kTolerateCorruptedTailRecords refuses a store whose last, never
 // acknowledged record reached the disk in part and out of order, and skips zeroed pages in silence.
-// With synced writes, though, RocksDB appends a record only after the one before it was synced. So
-// damage that another record follows hit something synced, unless an earlier recovery has already
-// cut it off; then the record's sequence number continues where the intact ones before the damage
-// ended.
+// So each record says in a mark (log_mark.h) what was synced when it was written. Damage to
+// something that a later record calls synced is real, unless an earlier recovery has already cut
+// it off; then the later record's sequence number says so. Records without a mark are of versions
+// that synced each before they wrote the next.
 #ifndef KVSTREAM_STORAGE_ROCKSDB_LOG_CHECK_H_
 #define KVSTREAM_STORAGE_ROCKSDB_LOG_CHECK_H_
 
@@ -15,6 +15,8 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 
@@ -22,8 +24,8 @@ namespace kvstream {
 
 enum class LogState {
   kIntact,
-  kTornTail,          // only the end of the newest log is damaged or incomplete
-  kDamagedBeforeEnd,  // records follow the damage, and what lay between is missing
+  kTornTail,          // what is damaged or incomplete may never have been on the disk
+  kDamagedBeforeEnd,  // something that was synced is missing, and records follow
 };
 
 struct LogVerdict {
@@ -33,10 +35,11 @@ struct LogVerdict {
   uint64_t offset = 0;
 };
 
-// Reads all of RocksDB's logs in `data_dir`, which no store may have open. Cost: reads them once
-// and computes CRC32C at some 400 MB/s; so it is for after a failed open. UNAVAILABLE or what
-// FromRocksDb says if a file cannot be read. Hostile bytes can only give a wrong verdict.
-absl::StatusOr<LogVerdict> CheckLogs(rocksdb::Env* env, const std::string& data_dir);
+// Reads RocksDB's logs in `data_dir` from number `first_log` on; no store may have it open. Cost:
+// reads them once and computes CRC32C at some 400 MB/s; UNAVAILABLE or what FromRocksDb says if a
+// file cannot be read. Hostile bytes can only give a wrong verdict.
+absl::StatusOr<LogVerdict> CheckLogs(rocksdb::Env* env, const std::string& data_dir,
+                                     uint64_t first_log = 0);
 
 }  // namespace kvstream
 

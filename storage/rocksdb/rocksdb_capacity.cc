@@ -37,7 +37,7 @@ absl::StatusOr<size_t> RocksDbChunkStore::Trim(absl::Span<const ChunkId> ids,
   for (; !ids.empty(); ids.remove_prefix(std::min(ids.size(), kTrimBatch))) {
     std::vector<EvictionIndex::Victim> victims;
     for (const ChunkId& id : ids.subspan(0, kTrimBatch)) victims.push_back({id, keep_levels, 0});
-    const absl::StatusOr<Removed> removed = RemoveLevels(victims, how);
+    const absl::StatusOr<RemovedLevels> removed = RemoveLevels(victims, how);
     if (!removed.ok()) return removed.status();
     trimmed += removed->chunks;
   }
@@ -48,7 +48,7 @@ void RocksDbChunkStore::Touch(absl::Span<const ChunkId> ids) {
   if (keeper_ != nullptr) keeper_->Touch(ids);
 }
 
-absl::StatusOr<RocksDbChunkStore::Removed> RocksDbChunkStore::RemoveLevels(
+absl::StatusOr<RocksDbChunkStore::RemovedLevels> RocksDbChunkStore::RemoveLevels(
     absl::Span<const EvictionIndex::Victim> victims, const rocksdb::WriteOptions& how) {
   std::vector<ChunkId> ids;
   ids.reserve(victims.size());
@@ -57,11 +57,14 @@ absl::StatusOr<RocksDbChunkStore::Removed> RocksDbChunkStore::RemoveLevels(
   const std::vector<ChunkId> removable = holds_.BeginRemoval(claim.ids());
   std::set<ChunkId> open(removable.begin(), removable.end());
 
-  Removed removed;
+  const absl::Time now = options_.now();
+  std::vector<ChunkId> gone;
+  RemovedLevels removed;
   rocksdb::WriteBatch batch;
   absl::Status status;
   for (const EvictionIndex::Victim& victim : victims) {
     if (open.erase(victim.id) == 0) continue;  // held, or named twice
+    if (pins_.Pinned(victim.id, now)) continue;
     const std::string what = absl::StrCat("removing levels of chunk ", ShortHex(victim.id));
     absl::StatusOr<absl::optional<ChunkInfo>> stored = GetInfo(victim.id, what);
     if (!stored.ok()) {
@@ -73,36 +76,38 @@ absl::StatusOr<RocksDbChunkStore::Removed> RocksDbChunkStore::RemoveLevels(
     ChunkInfo info = **std::move(stored);
     const size_t levels = info.segment_bytes.size();
     if (levels <= victim.keep_levels) continue;
-    const uint64_t bytes = TrimInfo(&info, victim.keep_levels);
-    removed.change.Add(info, victim.keep_levels > 0 ? 0 : uint64_t{0} - 1, uint64_t{0} - bytes);
     rocksdb::Status batched;
     if (victim.keep_levels > 0) {
+      const uint64_t bytes = TrimInfo(&info, victim.keep_levels);
+      removed.change.Add(info, 0, uint64_t{0} - bytes);
       batched = batch.Put(family(kChunks), ToSlice(IdKey(victim.id)),
                           rocksdb_format::EncodeChunkRecord(info));
-    } else {
-      batched = batch.Delete(family(kChunks), ToSlice(IdKey(victim.id)));
-      if (batched.ok()) batched = batch.Delete(family(kUsage), ToSlice(IdKey(victim.id)));
-      if (batched.ok() && !info.tenant.empty()) {
-        batched = batch.Delete(family(kTenants), rocksdb_format::TenantKey(info.tenant, victim.id));
+      for (size_t level = victim.keep_levels; batched.ok() && level < levels; ++level) {
+        batched = batch.Delete(family(kSegments),
+                               rocksdb_format::SegmentKey(victim.id, static_cast<uint32_t>(level)));
       }
+    } else {
+      removed.change.Add(info, uint64_t{0} - 1, uint64_t{0} - PayloadBytes(info));
+      batched = BatchRemoval(victim.id, info, &batch);
+      gone.push_back(victim.id);
     }
-    for (size_t level = victim.keep_levels; batched.ok() && level < levels; ++level) {
-      batched = batch.Delete(family(kSegments),
-                             rocksdb_format::SegmentKey(victim.id, static_cast<uint32_t>(level)));
-      ++removed.segments;
-    }
+    removed.segments += levels - victim.keep_levels;
     if (!batched.ok()) status.Update(FromRocksDb(batched, what));
     ++removed.chunks;
   }
   if (removed.chunks > 0) {
-    status.Update(Write(&batch, removed.change, "removing levels", how));
+    const absl::Status written = Write(&batch, removed.change, "removing levels", how);
+    if (written.ok()) {
+      for (const ChunkId& id : gone) Removed(id);
+    }
+    status.Update(written);
   }
   if (keeper_ != nullptr) {
     // Whatever became of the batch, the keeper learns what is there.
     for (const ChunkId& id : claim.ids()) {
       const absl::StatusOr<absl::optional<ChunkInfo>> stored = GetInfo(id, "removing levels");
       if (stored.ok() && stored->has_value()) {
-        keeper_->Stored(id, **stored);
+        ReportStored(id, **stored);
       } else {
         keeper_->Gone(id);
       }
@@ -206,7 +211,7 @@ void RocksDbChunkStore::StartKeeper() {
     rocksdb::WriteOptions how;
     // After a power cut the chunk may be back, whole. It must not wait: see HoldTable.
     how.no_slowdown = true;
-    const absl::StatusOr<Removed> removed = RemoveLevels(victims, how);
+    const absl::StatusOr<RemovedLevels> removed = RemoveLevels(victims, how);
     if (!removed.ok()) return removed.status();
     keeper_->CountEvicted({removed->segments, uint64_t{0} - removed->change.total().payload_bytes,
                            uint64_t{0} - removed->change.total().chunks});

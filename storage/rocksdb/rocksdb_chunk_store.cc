@@ -17,6 +17,7 @@
 #include "absl/strings/strip.h"
 #include "storage/chunk_limits.h"
 #include "storage/id_text.h"
+#include "storage/rocksdb/lifetime_format.h"
 #include "storage/rocksdb/rocksdb_open.h"
 #include "storage/rocksdb/status_mapping.h"
 
@@ -104,6 +105,7 @@ RocksDbChunkStore::RocksDbChunkStore(const RocksDbChunkStoreOptions& options)
     : options_(options),
       infos_(options.info_cache_bytes),
       cache_(NewBlockCache(options)),
+      pins_(PinBytesMax(options)),
       errors_(std::make_shared<BackgroundErrors>()) {}
 
 absl::StatusOr<std::unique_ptr<ChunkStore>> RocksDbChunkStore::Create(
@@ -146,10 +148,17 @@ absl::Status RocksDbChunkStore::Open() {
   if (!opened.ok()) return opened.status();
   db_ = std::move(opened->db);
   families_ = std::move(opened->families);
+  // Opening has written to tables what it found in the logs (avoid_flush_during_recovery is off).
+  settled_sequence_ = db_->GetLatestSequenceNumber();
+  synced_sequence_ = settled_sequence_;
   if (absl::Status status = OpenMeta(); !status.ok()) return status;
-  if (keeper_ == nullptr) return absl::OkStatus();
-  if (absl::Status status = RestoreIndex(); !status.ok()) return status;
-  StartKeeper();
+  if (keeper_ != nullptr) {
+    if (absl::Status status = RestoreIndex(); !status.ok()) return status;
+  }
+  if (absl::Status status = RestorePins(); !status.ok()) return status;
+  // A disk that takes no writes must not keep what is on it from being read.
+  deletions_left_ = !CompleteDeletions().ok();
+  if (keeper_ != nullptr) StartKeeper();
   return absl::OkStatus();
 }
 
@@ -180,7 +189,12 @@ absl::Status RocksDbChunkStore::OpenMeta() {
   }
   if (*version == 0) return absl::DataLossError(absl::StrCat(what, ": its version is 0"));
   if (*version < rocksdb_format::kStoreVersion) {
-    // All that older versions wrote is read as it is. Told before anything newer is written.
+    // All that older versions wrote is read as it is. A crash on the way begins again.
+    const absl::Status built = BuildIndexes();
+    // Damage ends the reading of infos. The rest is served as ever, and the next opening tries
+    // again.
+    if (absl::IsDataLoss(built)) return LoadCounters();
+    if (!built.ok()) return built;
     rocksdb::WriteBatch batch;
     status = batch.Put(family(kMeta), rocksdb_format::kVersionKey,
                        rocksdb_format::EncodeVersion(rocksdb_format::kStoreVersion));
@@ -259,19 +273,34 @@ void RocksDbChunkStore::ForgetInfosOf(const rocksdb::WriteBatch& batch) {
   if (!batch.Iterate(&keys).ok()) infos_.Clear();
 }
 
+LogMark RocksDbChunkStore::Mark() const {
+  return {settled_sequence_, synced_sequence_.load(std::memory_order_acquire)};
+}
+
+rocksdb::WriteBatch RocksDbChunkStore::NewBatch(size_t reserved_bytes) const {
+  return NewMarkedBatch(Mark(), reserved_bytes);
+}
+
 absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const StoreChange& change,
                                       absl::string_view what,
                                       const absl::optional<rocksdb::WriteOptions>& how) {
   if (const rocksdb::Status merged = change.MergeInto(batch, family(kMeta)); !merged.ok()) {
     return FromRocksDb(merged, what);
   }
+  MarkBatch(Mark(), batch);
   MaybeResume();
-  rocksdb::WriteOptions synced;
-  synced.sync = options_.sync_writes;
-  const rocksdb::Status status = Commit(batch, how.value_or(synced));
+  rocksdb::WriteOptions options;
+  options.sync = options_.sync_writes;
+  options = how.value_or(options);
+  const rocksdb::Status status = Commit(batch, options);
   ForgetInfosOf(*batch);
   if (status.ok()) {
     errors_->Clear();
+    if (options.sync) {
+      const uint64_t last = LastSequence(*batch);
+      uint64_t known = synced_sequence_.load(std::memory_order_relaxed);
+      while (known < last && !synced_sequence_.compare_exchange_weak(known, last)) continue;
+    }
   } else if (!status.IsIncomplete()) {
     errors_->Set();
   }
@@ -306,7 +335,12 @@ absl::StatusOr<bool> RocksDbChunkStore::Put(const ChunkId& id, const ChunkInfo& 
     // A first look without a claim, since eviction may need one while this waits for room.
     const absl::StatusOr<absl::optional<ChunkInfo>> stored = GetInfo(id, what);
     if (!stored.ok()) return stored.status();
-    if (stored->has_value() && !RestoresLevels(**stored, info)) return false;
+    if (stored->has_value() && !RestoresLevels(**stored, info)) {
+      if (!NeedsRenewal(id, **stored, WholeNanos(info.expires))) return false;
+      const absl::StatusOr<size_t> renewed = Renew({id}, info.expires);
+      if (!renewed.ok()) return renewed.status();
+      if (*renewed > 0) return false;
+    }
     // 1 KiB for the record, keys and lengths of a batch.
     absl::StatusOr<CapacityKeeper::Room> admitted =
         keeper_->Admit(payload_bytes + 1024 + 64 * segments.size(), what);
@@ -318,12 +352,19 @@ absl::StatusOr<bool> RocksDbChunkStore::Put(const ChunkId& id, const ChunkInfo& 
   const absl::StatusOr<absl::optional<ChunkInfo>> stored = GetInfo(id, what);
   if (!stored.ok()) return stored.status();
   if (stored->has_value()) {
-    return RestoresLevels(**stored, info) ? Restore(id, **stored, info, segments) : false;
+    if (RestoresLevels(**stored, info)) {
+      const absl::StatusOr<bool> restored = Restore(id, **stored, info, segments);
+      if (!restored.ok() || *restored) return restored;
+    }
+    if (absl::Status status = RenewStored(id, **stored, WholeNanos(info.expires)); !status.ok()) {
+      return status;
+    }
+    return false;
   }
 
   const std::string record = rocksdb_format::EncodeChunkRecord(info);
   // Headers, keys and lengths take under 64 bytes an entry.
-  rocksdb::WriteBatch batch(payload_bytes + record.size() + 64 * (segments.size() + 4));
+  rocksdb::WriteBatch batch = NewBatch(payload_bytes + record.size() + 64 * (segments.size() + 4));
   rocksdb::Status status = batch.Put(family(kChunks), ToSlice(IdKey(id)), record);
   for (size_t level = 0; status.ok() && level < segments.size(); ++level) {
     // Copies the segment: RocksDB writes a batch to its log in one piece.
@@ -331,15 +372,31 @@ absl::StatusOr<bool> RocksDbChunkStore::Put(const ChunkId& id, const ChunkInfo& 
         batch.Put(family(kSegments), rocksdb_format::SegmentKey(id, static_cast<uint32_t>(level)),
                   ToSlice(segments[level]));
   }
-  if (status.ok() && !info.tenant.empty()) {
-    status = batch.Put(family(kTenants), rocksdb_format::TenantKey(info.tenant, id), "");
-  }
+  if (status.ok()) status = BatchArrival(id, info, &batch);
   if (!status.ok()) return FromRocksDb(status, what);
   StoreChange change;
   change.Add(info, 1, payload_bytes);
   if (absl::Status written = Write(&batch, change, what); !written.ok()) return written;
-  if (keeper_ != nullptr) keeper_->Stored(id, info);
+  ReportStored(id, info);
   return true;
+}
+
+absl::Status RocksDbChunkStore::RenewStored(const ChunkId& id, const ChunkInfo& stored,
+                                            absl::Time expires) {
+  if (!NeedsRenewal(id, stored, expires)) return absl::OkStatus();
+  const std::string what = Naming("Put", id);
+  ChunkInfo renewed = stored;
+  rocksdb::WriteBatch batch;
+  rocksdb::Status status = BatchRenewal(id, expires, &renewed, &batch);
+  if (status.ok()) {
+    status =
+        batch.Put(family(kChunks), ToSlice(IdKey(id)), rocksdb_format::EncodeChunkRecord(renewed));
+  }
+  if (!status.ok()) return FromRocksDb(status, what);
+  if (absl::Status written = Write(&batch, StoreChange(), what); !written.ok()) return written;
+  SetDoomed(id, false);
+  SweepFrom(expires);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<bool> RocksDbChunkStore::Restore(const ChunkId& id, const ChunkInfo& stored,
@@ -356,9 +413,18 @@ absl::StatusOr<bool> RocksDbChunkStore::Restore(const ChunkId& id, const ChunkIn
   ChunkInfo restored = stored;
   restored.segment_bytes = info.segment_bytes;
   restored.levels_lost -= static_cast<uint32_t>(segments.size()) - kept;
-  rocksdb::WriteBatch batch;
-  rocksdb::Status status =
-      batch.Put(family(kChunks), ToSlice(IdKey(id)), rocksdb_format::EncodeChunkRecord(restored));
+  rocksdb::WriteBatch batch = NewBatch(PayloadBytes(restored) - PayloadBytes(stored));
+  rocksdb::Status status = BatchRenewal(id, WholeNanos(info.expires), &restored, &batch);
+  if (status.ok()) {
+    status =
+        batch.Put(family(kChunks), ToSlice(IdKey(id)), rocksdb_format::EncodeChunkRecord(restored));
+  }
+  const uint64_t payload_bytes = PayloadBytes(restored);
+  for (const ChunkPin& pin : pins_.Of(id)) {
+    if (!status.ok()) break;
+    status = batch.Put(family(kPins), rocksdb_format::PinKey(id, pin.owner),
+                       rocksdb_format::EncodePin(pin.until, payload_bytes));
+  }
   for (size_t level = kept; status.ok() && level < segments.size(); ++level) {
     status =
         batch.Put(family(kSegments), rocksdb_format::SegmentKey(id, static_cast<uint32_t>(level)),
@@ -366,9 +432,11 @@ absl::StatusOr<bool> RocksDbChunkStore::Restore(const ChunkId& id, const ChunkIn
   }
   if (!status.ok()) return FromRocksDb(status, what);
   StoreChange change;
-  change.Add(stored, 0, PayloadBytes(restored) - PayloadBytes(stored));
+  change.Add(stored, 0, payload_bytes - PayloadBytes(stored));
   if (absl::Status written = Write(&batch, change, what); !written.ok()) return written;
-  if (keeper_ != nullptr) keeper_->Stored(id, restored);
+  SetDoomed(id, false);
+  pins_.SetPayloadBytes(id, payload_bytes);
+  ReportStored(id, restored);
   return true;
 }
 
@@ -379,19 +447,23 @@ absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> RocksDbChunkStore::GetInf
   std::vector<ChunkId> left;
   std::vector<size_t> places;
   std::vector<uint64_t> tickets;
-  std::string record;
-  for (size_t i = 0; i < ids.size(); ++i) {
-    uint64_t ticket = 0;
-    if (!infos_.Get(ids[i], &record, &ticket)) {
-      left.push_back(ids[i]);
-      places.push_back(i);
-      tickets.push_back(ticket);
-      continue;
-    }
-    absl::StatusOr<ChunkInfo> info = rocksdb_format::DecodeChunkRecord(record);
-    if (!info.ok()) return Annotate(info.status(), Naming("GetInfos", ids[i]));
-    infos[i] = *std::move(info);
-  }
+  absl::Status status;
+  infos_.Get(
+      ids,
+      [&](size_t i, absl::string_view record) {
+        absl::StatusOr<ChunkInfo> info = rocksdb_format::DecodeChunkRecord(record);
+        if (!info.ok()) {
+          status.Update(Annotate(info.status(), Naming("GetInfos", ids[i])));
+        } else {
+          infos[i] = *std::move(info);
+        }
+      },
+      [&](size_t i, uint64_t ticket) {
+        left.push_back(ids[i]);
+        places.push_back(i);
+        tickets.push_back(ticket);
+      });
+  if (!status.ok()) return status;
   for (size_t begin = 0; begin < left.size(); begin += kLastReadBatch) {
     const auto batch = absl::MakeConstSpan(left).subspan(begin, kLastReadBatch);
     const Values found = MultiGet(db_.get(), family(kChunks), batch);
@@ -477,39 +549,27 @@ absl::StatusOr<size_t> RocksDbChunkStore::DeleteBatch(absl::Span<const ChunkId> 
   const Values found = MultiGet(db_.get(), family(kChunks), claim.ids());
   rocksdb::WriteBatch batch;
   StoreChange change;
-  size_t deleted = 0;
-  const ChunkId* first = nullptr;
+  std::vector<ChunkId> removed;
+  const absl::Time now = options_.now();
   for (size_t i = 0; i < claim.ids().size(); ++i) {
     const ChunkId& id = claim.ids()[i];
-    if (found.statuses[i].IsNotFound()) continue;
+    if (found.statuses[i].IsNotFound() || pins_.Pinned(id, now)) continue;
     const std::string what = Naming("Delete", id);
     if (!found.statuses[i].ok()) return FromRocksDb(found.statuses[i], what);
     const absl::StatusOr<ChunkInfo> info =
         rocksdb_format::DecodeChunkRecord(ToView(found.values[i]));
     if (!info.ok()) return Annotate(info.status(), what);
-    rocksdb::Status status = batch.Delete(family(kChunks), ToSlice(IdKey(id)));
-    for (size_t level = 0; status.ok() && level < info->segment_bytes.size(); ++level) {
-      status = batch.Delete(family(kSegments),
-                            rocksdb_format::SegmentKey(id, static_cast<uint32_t>(level)));
-    }
-    if (status.ok() && keeper_ != nullptr) {
-      status = batch.Delete(family(kUsage), ToSlice(IdKey(id)));
-    }
-    if (status.ok() && !info->tenant.empty()) {
-      status = batch.Delete(family(kTenants), rocksdb_format::TenantKey(info->tenant, id));
-    }
+    const rocksdb::Status status = BatchRemoval(id, *info, &batch);
     if (!status.ok()) return FromRocksDb(status, what);
-    if (first == nullptr) first = &id;
-    ++deleted;
+    removed.push_back(id);
     change.Add(*info, uint64_t{0} - 1, uint64_t{0} - PayloadBytes(*info));
   }
-  if (deleted == 0) return 0;
-  const std::string what = absl::StrCat(Naming("Delete", *first), " and ", deleted - 1, " more");
+  if (removed.empty()) return 0;
+  const std::string what =
+      absl::StrCat(Naming("Delete", removed.front()), " and ", removed.size() - 1, " more");
   if (absl::Status status = Write(&batch, change, what); !status.ok()) return status;
-  if (keeper_ != nullptr) {
-    for (const ChunkId& id : claim.ids()) keeper_->Gone(id);
-  }
-  return deleted;
+  for (const ChunkId& id : removed) Removed(id);
+  return removed.size();
 }
 
 absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RocksDbChunkStore::List(
@@ -586,7 +646,7 @@ absl::StatusOr<bool> RocksDbChunkStore::PutProfile(const StoredProfileId& id,
   const absl::StatusOr<bool> exists = Exists(kMeta, list_key, what);
   if (!exists.ok()) return exists.status();
   if (*exists) return false;
-  rocksdb::WriteBatch batch;
+  rocksdb::WriteBatch batch = NewBatch(bytes.size());
   rocksdb::Status status = batch.Put(family(kProfiles), ToSlice(IdKey(id)), ToSlice(bytes));
   if (status.ok()) status = batch.Put(family(kMeta), list_key, rocksdb::Slice());
   if (!status.ok()) return FromRocksDb(status, what);
@@ -643,6 +703,9 @@ absl::StatusOr<StoreStats> RocksDbChunkStore::Stats() {
     }
     for (const auto& log : logs) stats.disk_bytes += log->SizeFileBytes();
   }
+  stats.expired_chunks = expired_;
+  stats.pins = pins_.pins();
+  stats.pinned_bytes = pins_.bytes();
   const Counters total = counters_.total();
   stats.chunks = total.chunks;
   stats.payload_bytes = total.payload_bytes;

@@ -7,7 +7,10 @@
 #include <rocksdb/env.h>
 #include <rocksdb/write_batch.h>
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -15,6 +18,7 @@
 
 #include "absl/base/attributes.h"
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -25,6 +29,7 @@
 #include "storage/chunk_store.h"
 #include "storage/eviction_index.h"
 #include "storage/hold_table.h"
+#include "storage/pin_table.h"
 #include "storage/rocksdb/background_errors.h"
 #include "storage/rocksdb/capacity_keeper.h"
 #include "storage/rocksdb/chunk_record_format.h"
@@ -32,6 +37,7 @@
 #include "storage/rocksdb/counted_file_system.h"
 #include "storage/rocksdb/id_claims.h"
 #include "storage/rocksdb/info_cache.h"
+#include "storage/rocksdb/log_mark.h"
 #include "storage/rocksdb/rocksdb_options.h"
 #include "storage/rocksdb/rocksdb_tuning.h"
 #include "storage/rocksdb/store_change.h"
@@ -84,6 +90,21 @@ class RocksDbChunkStore final : public ChunkStore {
   void Touch(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
       const absl::optional<ChunkId>& after, size_t limit) override;
+  // One batch, and one sync, for 256 chunks; so do Pin, Unpin, DeleteSoon.
+  absl::StatusOr<size_t> Renew(absl::Span<const ChunkId> ids, absl::Time expires) override;
+  absl::StatusOr<size_t> Expire(absl::Time now, size_t limit) override;
+  absl::StatusOr<size_t> Pin(absl::Span<const ChunkId> ids, absl::string_view owner,
+                             absl::Time until) override;
+  absl::StatusOr<size_t> Unpin(absl::Span<const ChunkId> ids,
+                               const absl::optional<std::string>& owner) override;
+  // From memory.
+  absl::StatusOr<std::vector<ChunkPin>> ListPins(const absl::optional<ChunkPin>& after,
+                                                 size_t limit) override {
+    return pins_.List(after, limit);
+  }
+  absl::StatusOr<std::vector<ChunkPin>> PinsOf(absl::Span<const ChunkId> ids) override;
+  absl::StatusOr<size_t> DeleteSoon(absl::Span<const ChunkId> ids) override;
+  absl::StatusOr<std::vector<ChunkId>> Children(const ChunkId& id, size_t limit) override;
   // By an index, so that its cost does not depend on other tenants; "" has none.
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ListTenant(
       absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) override;
@@ -93,6 +114,15 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
   absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override;
   absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override;
+  // Reads tables past the block cache, as far as their blocks are not in it.
+  absl::StatusOr<ScrubbedInfos> ScrubInfos(const absl::optional<ChunkId>& after,
+                                           size_t limit) override;
+  absl::StatusOr<PinnedBytes> ScrubSegment(const ChunkId& id, uint32_t level) override;
+  // Verifies every block of whole tables, from the disk whatever is cached; at least one table.
+  absl::StatusOr<ScrubbedFiles> ScrubFiles(const std::string& after, uint64_t bytes) override;
+  absl::StatusOr<size_t> Discard(absl::Span<const ChunkId> ids) override;
+  // Flushes, and makes hard links where `dir` is on the same file system, else copies.
+  absl::Status Backup(const std::string& dir) override;
   // Counts are exact and cost nothing: every batch carries its change to them. disk_bytes is that
   // of live tables and logs; with a capacity, of all files but RocksDB's text log.
   absl::StatusOr<StoreStats> Stats() override;
@@ -105,7 +135,8 @@ class RocksDbChunkStore final : public ChunkStore {
   explicit RocksDbChunkStore(const RocksDbChunkStoreOptions& options);
 
   absl::Status Open();
-  // Checks the version, writes it into an empty store, and loads the counters.
+  // Checks the version, writes it into an empty store or brings an older one up to it, and loads
+  // the counters.
   absl::Status OpenMeta();
   absl::Status LoadCounters();
 
@@ -115,6 +146,9 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::StatusOr<absl::optional<ChunkInfo>> GetInfo(const ChunkId& id, absl::string_view what);
   // False if absent.
   absl::StatusOr<bool> Exists(Family in, absl::string_view key, absl::string_view what);
+  // A batch with the log's mark (log_mark.h). Write gives one to any other batch, for a copy of it.
+  rocksdb::WriteBatch NewBatch(size_t reserved_bytes) const;
+  LogMark Mark() const;
   // `change` must be what the batch adds to the stored counters. Without `how` it writes as
   // options_.sync_writes says. UNAVAILABLE for a write that would have to wait and must not.
   absl::Status Write(rocksdb::WriteBatch* batch, const StoreChange& change, absl::string_view what,
@@ -135,23 +169,71 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::optional<absl::StatusOr<PinnedBytes>> Read(const rocksdb::ReadOptions& read,
                                                    const ChunkId& id, uint32_t level);
   absl::StatusOr<size_t> DeleteBatch(absl::Span<const ChunkId> ids);
+  // rocksdb_scrub.cc
+  absl::Status FindChunks(const ChunkId& after, const absl::optional<ChunkId>& before,
+                          ScrubbedInfos* page);
+  absl::StatusOr<bool> DiscardOne(const ChunkId& id);
+  // Under the id's claim: a Put of a chunk that is stored.
+  absl::Status RenewStored(const ChunkId& id, const ChunkInfo& stored, absl::Time expires);
   // Under the id's claim: writes the levels that `stored` has lost. False if its segments are not
   // the first ones of `segments`.
   absl::StatusOr<bool> Restore(const ChunkId& id, const ChunkInfo& stored, const ChunkInfo& info,
                                absl::Span<const absl::string_view> segments);
 
+  // rocksdb_lifetime.cc. The Batch functions add to a batch what belongs to a chunk beside its
+  // record and its segments (BatchRemoval: those too); they and what names a chunk need its claim.
+  static uint64_t PinBytesMax(const RocksDbChunkStoreOptions& options);
+  bool Doomed(const ChunkId& id) const;
+  void SetDoomed(const ChunkId& id, bool doomed);
+  // An entry of `expiry` may have been written at this time.
+  void SweepFrom(absl::Time at);
+  rocksdb::Status BatchArrival(const ChunkId& id, const ChunkInfo& info,
+                               rocksdb::WriteBatch* batch);
+  rocksdb::Status BatchRemoval(const ChunkId& id, const ChunkInfo& info,
+                               rocksdb::WriteBatch* batch);
+  // All but the record. Sets info->expires.
+  rocksdb::Status BatchRenewal(const ChunkId& id, absl::Time expires, ChunkInfo* info,
+                               rocksdb::WriteBatch* batch);
+  bool NeedsRenewal(const ChunkId& id, const ChunkInfo& stored, absl::Time expires) const;
+  // After BatchRemoval is written; and after a chunk was put, restored, or found to be there still.
+  void Removed(const ChunkId& id);
+  void ReportStored(const ChunkId& id, const ChunkInfo& info);
+  // Those that are stored. `what` opens the message.
+  absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> StoredOf(absl::Span<const ChunkId> ids,
+                                                                      absl::string_view what);
+  // The sum over batches of different ids, each under a claim.
+  absl::StatusOr<size_t> InBatches(
+      absl::Span<const ChunkId> ids,
+      const std::function<absl::StatusOr<size_t>(absl::Span<const ChunkId>)>& of_batch);
+  absl::StatusOr<size_t> EndPins(absl::Span<const ChunkId> ids,
+                                 const std::function<bool(const ChunkPin&)>& ends,
+                                 const absl::optional<rocksdb::WriteOptions>& how = absl::nullopt);
+  absl::Status RestorePins();
+  // What DeleteSoon has noted, in an earlier run.
+  absl::Status CompleteDeletions();
+  // Of a store of an older version.
+  absl::Status BuildIndexes();
+  struct Due {
+    ChunkId id = {};
+    absl::Time at;
+  };
+  // Entries of `expiry` from a key on, up to now.
+  absl::StatusOr<std::vector<Due>> DueChunks(const std::string& from, absl::Time now, size_t limit);
+  absl::StatusOr<size_t> ExpireBatch(absl::Span<const Due> due, absl::Time now,
+                                     const rocksdb::WriteOptions& how);
+
   // rocksdb_capacity.cc
   void StartKeeper();
   absl::Status RestoreIndex();
-  // Removes levels from chunks that nobody holds; chunks of which no level is kept are deleted.
-  // Reports every chunk to the keeper.
-  struct Removed {
+  // Removes levels from chunks that nobody holds or has pinned; chunks of which no level is kept
+  // are deleted. Reports every chunk to the keeper.
+  struct RemovedLevels {
     StoreChange change;
     size_t segments = 0;
     size_t chunks = 0;  // that lost any
   };
-  absl::StatusOr<Removed> RemoveLevels(absl::Span<const EvictionIndex::Victim> victims,
-                                       const rocksdb::WriteOptions& how);
+  absl::StatusOr<RemovedLevels> RemoveLevels(absl::Span<const EvictionIndex::Victim> victims,
+                                             const rocksdb::WriteOptions& how);
   absl::Status WriteUsage(absl::Span<const std::pair<ChunkId, EvictionIndex::Usage>> usages,
                           double clock);
   uint64_t UpperLevelBytes();
@@ -172,6 +254,7 @@ class RocksDbChunkStore final : public ChunkStore {
   IdClaims chunk_claims_;
   IdClaims profile_claims_;
   HoldTable holds_;
+  PinTable pins_;
   std::unique_ptr<CapacityKeeper> keeper_;  // null without a capacity
 
   // Shared with RocksDB, which calls it until it is closed.
@@ -179,6 +262,18 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::Mutex resume_mutex_;
   bool resuming_ ABSL_GUARDED_BY(resume_mutex_) = false;
   absl::Time next_resume_ ABSL_GUARDED_BY(resume_mutex_) = absl::InfinitePast();
+
+  // Sequence numbers: what was there when the store was opened, and what is known to be synced.
+  uint64_t settled_sequence_ = 0;
+  std::atomic<uint64_t> synced_sequence_{0};
+  std::atomic<uint64_t> expired_{0};
+  // Deletions of an earlier run could not be completed: Expire tries again.
+  std::atomic<bool> deletions_left_{false};
+  mutable absl::Mutex lifetime_mutex_;
+  // As in the family `doomed`.
+  absl::flat_hash_set<ChunkId> doomed_ ABSL_GUARDED_BY(lifetime_mutex_);
+  // No entry of `expiry` is before it.
+  absl::Time swept_to_ ABSL_GUARDED_BY(lifetime_mutex_) = absl::InfinitePast();
 
   StoreCounters counters_;
 };

@@ -34,8 +34,17 @@ INSTANTIATE_TEST_SUITE_P(RocksDb, ChunkStoreConformance,
                          testing::Values(ConformanceParam{
                              "rocksdb", [] { return std::make_unique<RocksDbTarget>(0); }}),
                          ConformanceParam::Name);
+INSTANTIATE_TEST_SUITE_P(RocksDb, ChunkStoreLifetimes,
+                         testing::Values(ConformanceParam{
+                             "rocksdb", [] { return std::make_unique<RocksDbTarget>(0); }}),
+                         ConformanceParam::Name);
 // Whose keeper is at work, but never has to evict.
 INSTANTIATE_TEST_SUITE_P(BoundedRocksDb, ChunkStoreConformance,
+                         testing::Values(ConformanceParam{
+                             "rocksdb",
+                             [] { return std::make_unique<RocksDbTarget>(uint64_t{4} << 30); }}),
+                         ConformanceParam::Name);
+INSTANTIATE_TEST_SUITE_P(BoundedRocksDb, ChunkStoreLifetimes,
                          testing::Values(ConformanceParam{
                              "rocksdb",
                              [] { return std::make_unique<RocksDbTarget>(uint64_t{4} << 30); }}),

@@ -14,10 +14,13 @@
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "storage/conformance/test_chunks.h"
 #include "storage/rocksdb/chunk_record_format.h"
 #include "storage/rocksdb/rocksdb_tuning.h"
 #include "storage/rocksdb/status_mapping.h"
+#include "storage/rocksdb/store_audit.h"
 #include "storage/rocksdb/temp_dir.h"
 
 namespace kvstream {
@@ -133,6 +136,82 @@ TEST_F(RocksDbChunkStoreTest, RefusesAStoreOfANewerVersion) {
   ExpectRefused(absl::StatusCode::kFailedPrecondition,
                 absl::StrCat("it has version ", rocksdb_format::kStoreVersion + 1));
   ExpectRefused(absl::StatusCode::kFailedPrecondition, "run the newer version");
+}
+
+// Of a store of version 2, which had no indexes.
+TEST_F(RocksDbChunkStoreTest, BuildsTheIndexesOfAnOlderStore) {
+  constexpr uint64_t kChunks = 1500;
+  const absl::Time due = absl::UnixEpoch();
+  ChunkId parent = {};
+  size_t children = 0, expiring = 0;
+  {
+    const auto store = RocksDbChunkStore::Create(options_);
+    ASSERT_TRUE(store.ok()) << store.status();
+    for (uint64_t i = 0; i < kChunks; ++i) {
+      TestChunk chunk = MakeTestChunk(i, 10);
+      if (chunk.info.parent.has_value()) parent = *chunk.info.parent;
+      if (i % 3 == 0) chunk.info.expires = due;
+      expiring += i % 3 == 0 ? 1 : 0;
+      ASSERT_TRUE((*store)->Put(chunk.id, chunk.info, chunk.views()).value_or(false));
+    }
+    children = (*store)->Children(parent, 10)->size();
+    ASSERT_EQ(children, 1);
+  }
+  rocksdb::DB* opened = nullptr;
+  std::vector<rocksdb::ColumnFamilyHandle*> families;
+  ASSERT_TRUE(rocksdb::DB::Open(TunedDbOptions(options_), options_.data_dir,
+                                TunedFamilies(options_, NewBlockCache(options_)), &families,
+                                &opened)
+                  .ok());
+  for (const Family family : {kExpiry, kPins, kDoomed, kChildren}) {
+    ASSERT_TRUE(opened->DropColumnFamily(families[family]).ok());
+  }
+  ASSERT_TRUE(
+      opened
+          ->Put({}, families[kMeta], rocksdb_format::kVersionKey, rocksdb_format::EncodeVersion(2))
+          .ok());
+  for (auto* family : families) ASSERT_TRUE(opened->DestroyColumnFamilyHandle(family).ok());
+  delete opened;
+
+  {
+    const auto store = RocksDbChunkStore::Create(options_);
+    ASSERT_TRUE(store.ok()) << store.status();
+    EXPECT_EQ((*store)->Children(parent, 10)->size(), children);
+    EXPECT_EQ((*store)->Stats()->chunks, kChunks);
+  }
+  auto audit = AuditStore(options_);
+  ASSERT_TRUE(audit.ok()) << audit.status();
+  EXPECT_EQ(audit->size(), kChunks);
+  {
+    const auto store = RocksDbChunkStore::Create(options_);
+    ASSERT_TRUE(store.ok()) << store.status();
+    EXPECT_EQ((*store)->Expire(due, kChunks).value_or(0), expiring);
+  }
+  audit = AuditStore(options_);
+  ASSERT_TRUE(audit.ok()) << audit.status();
+  EXPECT_EQ(audit->size(), kChunks - expiring);
+  Tamper([](rocksdb::DB* db, rocksdb::ColumnFamilyHandle* meta) {
+    std::string version;
+    ASSERT_TRUE(db->Get({}, meta, rocksdb_format::kVersionKey, &version).ok());
+    EXPECT_EQ(version, rocksdb_format::EncodeVersion(3));
+  });
+}
+
+TEST_F(RocksDbChunkStoreTest, WhatPinsHoldOfABoundedStoreIsBounded) {
+  options_.pin_bytes_max = 100;
+  const auto store = RocksDbChunkStore::Create(options_);
+  ASSERT_TRUE(store.ok()) << store.status();
+  TestChunk chunk = MakeTestChunk(1);
+  chunk.segments = {std::string(60, 'x')};
+  chunk.info.segment_bytes = {60};
+  for (uint64_t i = 1; i <= 2; ++i) {
+    ASSERT_TRUE((*store)->Put(TestId(i), chunk.info, chunk.views()).value_or(false));
+  }
+  const absl::Time until = absl::Now() + absl::Hours(1);
+  EXPECT_EQ((*store)->Pin({TestId(1)}, "a", until).value_or(0), 1);
+  EXPECT_TRUE(absl::IsResourceExhausted((*store)->Pin({TestId(2)}, "a", until).status()));
+  EXPECT_EQ((*store)->Pin({TestId(1)}, "b", until).value_or(0), 1) << "it counts once";
+  EXPECT_EQ((*store)->Delete({TestId(1), TestId(2)}).value_or(9), 1);
 }
 
 TEST_F(RocksDbChunkStoreTest, RefusesAStoreWithUnknownFamilies) {

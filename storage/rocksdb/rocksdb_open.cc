@@ -3,8 +3,13 @@
 #include <rocksdb/env.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
+#include <memory>
+#include <string>
 #include <system_error>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "storage/rocksdb/chunk_record_format.h"
@@ -14,14 +19,44 @@
 namespace kvstream {
 namespace {
 
+// The oldest log that RocksDB still needs, 0 if that cannot be told. Older ones, whose content is
+// in tables, may lie around after a crash, and may never have been synced. Replays the logs.
+uint64_t FirstLogNeeded(rocksdb::DBOptions db_options,
+                        const std::vector<rocksdb::ColumnFamilyDescriptor>& families,
+                        const std::string& data_dir) {
+  std::vector<std::string> names;
+  if (!rocksdb::DB::ListColumnFamilies(db_options, data_dir, &names).ok()) return 0;
+  std::vector<rocksdb::ColumnFamilyDescriptor> present;
+  for (const auto& family : families) {
+    if (std::count(names.begin(), names.end(), family.name) > 0) present.push_back(family);
+  }
+  db_options.listeners.clear();
+  db_options.sst_file_manager.reset();
+  rocksdb::DB* opened = nullptr;
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  if (!rocksdb::DB::OpenForReadOnly(db_options, data_dir, present, &handles, &opened).ok()) {
+    return 0;
+  }
+  const std::unique_ptr<rocksdb::DB> db(opened);
+  uint64_t number = 0;
+  if (!db->GetIntProperty(rocksdb::DB::Properties::kMinLogNumberToKeep, &number)) number = 0;
+  for (auto* handle : handles) db->DestroyColumnFamilyHandle(handle).PermitUncheckedError();
+  return number;
+}
+
 // Holds RocksDB's own lock, so that the logs are not checked while another process writes them.
 absl::Status CheckLogsLocked(const rocksdb::DBOptions& db_options,
+                             const std::vector<rocksdb::ColumnFamilyDescriptor>& families,
                              const RocksDbChunkStoreOptions& options, absl::string_view what) {
   const std::string path = absl::StrCat(options.data_dir, "/LOCK");
   rocksdb::FileLock* lock = nullptr;
   const rocksdb::Status locked = db_options.env->LockFile(path, &lock);
   if (!locked.ok()) return FromRocksDb(locked, what);
-  const absl::StatusOr<LogVerdict> verdict = CheckLogs(db_options.env, options.data_dir);
+  absl::StatusOr<LogVerdict> verdict = CheckLogs(db_options.env, options.data_dir);
+  if (verdict.ok() && verdict->state == LogState::kDamagedBeforeEnd) {
+    verdict = CheckLogs(db_options.env, options.data_dir,
+                        FirstLogNeeded(db_options, families, options.data_dir));
+  }
   const rocksdb::Status unlocked = db_options.env->UnlockFile(lock);
   if (!verdict.ok()) return verdict.status();
   if (!unlocked.ok()) return FromRocksDb(unlocked, what);
@@ -97,7 +132,7 @@ absl::StatusOr<OpenedDb> OpenDb(const rocksdb::DBOptions& db_options,
   // Without synced writes a crash of the machine may tear the log anywhere; what lies before that
   // is all that there is.
   if (options.sync_writes && !options.drop_damaged_log) {
-    if (absl::Status status = CheckLogsLocked(db_options, options, what); !status.ok()) {
+    if (absl::Status status = CheckLogsLocked(db_options, families, options, what); !status.ok()) {
       return status;
     }
   }

@@ -50,6 +50,9 @@ struct RocksDbChunkStoreOptions {
   // of the capacity is kept free (capacity_plan.h). A store that is larger when it is opened
   // shrinks in the background.
   uint64_t capacity_bytes = 0;
+  // What all pinned chunks together may have; 0: half of what the capacity leaves for payload, no
+  // bound without a capacity.
+  uint64_t pin_bytes_max = 0;
   // A Put waits so long for room before it fails.
   absl::Duration room_timeout = absl::Seconds(10);
   // How often records of use are written.
@@ -58,8 +61,8 @@ struct RocksDbChunkStoreOptions {
   // background, such as a full disk.
   absl::Duration resume_interval = absl::Seconds(1);
 
-  // For tests. The clock of resume_interval; and the file system, borrowed for the store's life
-  // (null: the machine's).
+  // For tests. The clock of resume_interval and of pins; and the file system, borrowed for the
+  // store's life (null: the machine's).
   std::function<absl::Time()> now = absl::Now;
   rocksdb::Env* env = nullptr;
 

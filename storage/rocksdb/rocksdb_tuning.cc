@@ -8,6 +8,7 @@
 
 #include "storage/rocksdb/chunk_record_format.h"
 #include "storage/rocksdb/counter_merge.h"
+#include "storage/rocksdb/lifetime_format.h"
 
 namespace kvstream {
 namespace {
@@ -93,6 +94,8 @@ rocksdb::DBOptions TunedDbOptions(const RocksDbChunkStoreOptions& options) {
   // Opens whatever a crash left. What it drops was never acknowledged: OpenDb has made sure of that
   // (log_check.h).
   db.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
+  // After an open no log of before is needed, see OpenDb.
+  db.avoid_flush_during_recovery = false;
   // Its files are written when the options say so, not whenever the kernel likes, so that a flush
   // does not stall reads.
   db.bytes_per_sync = uint64_t{1} << 20;
@@ -118,6 +121,10 @@ std::vector<rocksdb::ColumnFamilyDescriptor> TunedFamilies(
   families[kProfiles] = {rocksdb_format::kProfilesFamily, small};
   families[kMeta] = {rocksdb_format::kMetaFamily, meta};
   families[kUsage] = {rocksdb_format::kUsageFamily, small};
+  families[kExpiry] = {rocksdb_format::kExpiryFamily, small};
+  families[kPins] = {rocksdb_format::kPinsFamily, small};
+  families[kDoomed] = {rocksdb_format::kDoomedFamily, small};
+  families[kChildren] = {rocksdb_format::kChildrenFamily, small};
   families[kTenants] = {rocksdb_format::kTenantsFamily, small};
   return families;
 }

@@ -18,8 +18,22 @@ std::shared_ptr<rocksdb::Cache> NewBlockCache(const RocksDbChunkStoreOptions& op
 
 rocksdb::DBOptions TunedDbOptions(const RocksDbChunkStoreOptions& options);
 
-// `default` and the families of chunk_record_format.h, in the order of the Family enumerators.
-enum Family : int { kDefault, kChunks, kSegments, kProfiles, kMeta, kUsage, kTenants, kFamilies };
+// `default` and the families of chunk_record_format.h and lifetime_format.h, in the order of the
+// Family enumerators.
+enum Family : int {
+  kDefault,
+  kChunks,
+  kSegments,
+  kProfiles,
+  kMeta,
+  kUsage,
+  kTenants,
+  kExpiry,
+  kPins,
+  kDoomed,
+  kChildren,
+  kFamilies
+};
 std::vector<rocksdb::ColumnFamilyDescriptor> TunedFamilies(
     const RocksDbChunkStoreOptions& options, const std::shared_ptr<rocksdb::Cache>& cache);
 

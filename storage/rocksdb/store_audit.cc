@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "storage/chunk_limits.h"
 #include "storage/id_text.h"
 #include "storage/rocksdb/chunk_record_format.h"
+#include "storage/rocksdb/lifetime_format.h"
 #include "storage/rocksdb/rocksdb_tuning.h"
 #include "storage/rocksdb/status_mapping.h"
 
@@ -22,6 +24,8 @@ namespace kvstream {
 namespace {
 
 using Sizes = std::map<ChunkId, std::vector<uint64_t>>;
+using Infos = std::map<ChunkId, ChunkInfo>;
+using Keys = std::set<std::string>;
 
 // By tenant's name.
 struct Tenants {
@@ -31,7 +35,7 @@ struct Tenants {
 
 absl::string_view View(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
 
-absl::Status ReadChunks(rocksdb::DB* db, rocksdb::ColumnFamilyHandle* family, Sizes* sizes,
+absl::Status ReadChunks(rocksdb::DB* db, rocksdb::ColumnFamilyHandle* family, Infos* infos,
                         Tenants* tenants) {
   const std::unique_ptr<rocksdb::Iterator> it(db->NewIterator({}, family));
   for (it->SeekToFirst(); it->Valid(); it->Next()) {
@@ -39,10 +43,11 @@ absl::Status ReadChunks(rocksdb::DB* db, rocksdb::ColumnFamilyHandle* family, Si
     if (!id.ok()) return id.status();
     const auto info = rocksdb_format::DecodeChunkRecord(View(it->value()));
     if (!info.ok()) return info.status();
-    (*sizes)[*id] = info->segment_bytes;
-    if (info->tenant.empty()) continue;
-    tenants->chunks[info->tenant].insert(*id);
-    tenants->payload_bytes[info->tenant] += PayloadBytes(*info);
+    if (!info->tenant.empty()) {
+      tenants->chunks[info->tenant].insert(*id);
+      tenants->payload_bytes[info->tenant] += PayloadBytes(*info);
+    }
+    (*infos)[*id] = *info;
   }
   return FromRocksDb(it->status(), "reading infos");
 }
@@ -113,6 +118,60 @@ absl::StatusOr<std::set<ChunkId>> Compare(const Sizes& announced, const Sizes& f
   return ids;
 }
 
+absl::StatusOr<Keys> ReadKeys(rocksdb::DB* db, rocksdb::ColumnFamilyHandle* family) {
+  Keys keys;
+  const std::unique_ptr<rocksdb::Iterator> it(db->NewIterator({}, family));
+  for (it->SeekToFirst(); it->Valid(); it->Next()) keys.insert(it->key().ToString());
+  if (!it->status().ok()) return FromRocksDb(it->status(), "reading keys");
+  return keys;
+}
+
+// What lifetime_format.h says of the families that name chunks.
+absl::Status CheckLifetimes(const Infos& infos, const Keys& expiry, const Keys& pins,
+                            const Keys& doomed, const Keys& children) {
+  std::map<ChunkId, absl::Time> first_entry;
+  std::set<ChunkId> pinned;
+  for (const std::string& key : expiry) {
+    const auto entry = rocksdb_format::DecodeExpiryKey(key);
+    if (!entry.ok()) return entry.status();
+    first_entry.emplace(entry->id, entry->at);  // in the order of times
+  }
+  for (const std::string& key : pins) {
+    const auto id = rocksdb_format::DecodeIdKey(key.substr(0, rocksdb_format::kIdBytes));
+    if (!id.ok()) return id.status();
+    if (infos.count(*id) == 0) {
+      return absl::InternalError(absl::StrCat(ShortHex(*id), " is pinned but not stored"));
+    }
+    pinned.insert(*id);
+  }
+  for (const std::string& key : doomed) {
+    const auto id = rocksdb_format::DecodeIdKey(key);
+    if (!id.ok()) return id.status();
+    if (infos.count(*id) == 0) {
+      return absl::InternalError(absl::StrCat(ShortHex(*id), " is doomed but not stored"));
+    }
+  }
+  size_t with_parent = 0;
+  for (const auto& [id, info] : infos) {
+    if (info.parent.has_value()) {
+      ++with_parent;
+      if (children.count(rocksdb_format::ChildKey(*info.parent, id)) == 0) {
+        return absl::InternalError(absl::StrCat(ShortHex(id), " is no child of its parent"));
+      }
+    }
+    if (info.expires == absl::InfiniteFuture()) continue;
+    const auto entry = first_entry.find(id);
+    if (entry == first_entry.end() || (entry->second > info.expires && pinned.count(id) == 0)) {
+      return absl::InternalError(absl::StrCat(ShortHex(id), " will not expire when it should"));
+    }
+  }
+  if (children.size() != with_parent) {
+    return absl::InternalError(absl::StrCat("there are ", children.size(), " children, but ",
+                                            with_parent, " chunks with a parent"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::set<ChunkId>> AuditStore(const RocksDbChunkStoreOptions& options) {
@@ -126,11 +185,22 @@ absl::StatusOr<std::set<ChunkId>> AuditStore(const RocksDbChunkStoreOptions& opt
   const auto close = absl::MakeCleanup([&] {
     for (auto* family : families) db->DestroyColumnFamilyHandle(family).PermitUncheckedError();
   });
-  Sizes announced, found;
+  Infos infos;
   Tenants tenants;
-  if (absl::Status s = ReadChunks(db.get(), families[kChunks], &announced, &tenants); !s.ok()) {
+  if (absl::Status s = ReadChunks(db.get(), families[kChunks], &infos, &tenants); !s.ok()) {
     return s;
   }
+  std::map<Family, Keys> keys;
+  for (const Family family : {kExpiry, kPins, kDoomed, kChildren}) {
+    absl::StatusOr<Keys> read = ReadKeys(db.get(), families[family]);
+    if (!read.ok()) return read.status();
+    keys[family] = *std::move(read);
+  }
+  const absl::Status lifetimes =
+      CheckLifetimes(infos, keys[kExpiry], keys[kPins], keys[kDoomed], keys[kChildren]);
+  if (!lifetimes.ok()) return lifetimes;
+  Sizes announced, found;
+  for (const auto& [id, info] : infos) announced[id] = info.segment_bytes;
   if (absl::Status s = ReadSegments(db.get(), families[kSegments], &found); !s.ok()) return s;
   absl::StatusOr<std::set<ChunkId>> ids = Compare(announced, found);
   if (!ids.ok()) return ids;

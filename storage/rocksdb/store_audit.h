@@ -13,7 +13,9 @@ namespace kvstream {
 
 // Ids of the chunks of a store that nobody has open. An error, naming the chunk, unless every chunk
 // has exactly the segments that its info announces, no segment lacks an info, and the stored
-// counters are the sum over all chunks.
+// counters are the sum over all chunks. Nor unless every chunk that expires is in the index of
+// expiry, every one with a parent and no other in that of children, and only stored chunks are
+// pinned or noted for deletion.
 absl::StatusOr<std::set<ChunkId>> AuditStore(const RocksDbChunkStoreOptions& options);
 
 }  // namespace kvstream

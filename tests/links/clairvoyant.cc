@@ -1,6 +1,7 @@
 #include "tests/links/clairvoyant.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <iostream>
 #include <limits>
@@ -12,22 +13,27 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
+// Of one chunk, cumulative.
+std::vector<double> LevelBytes(const LoadSpec& spec) {
+  std::vector<double> sums;
+  double sum = 0;
+  for (uint64_t bytes : spec.chunks[0].segment_bytes) {
+    sums.push_back(sum += static_cast<double>(bytes));
+  }
+  return sums;
+}
+
 struct Problem {
   Problem(const LoadSpec& spec, const LinkView& link)
       : spec(spec),
         link(link),
         n(static_cast<int>(spec.chunks.size())),
         rtt_s(absl::ToDoubleSeconds(link.rtt)),
-        decode_s(spec.chunks[0].tokens * spec.decode_seconds_per_token) {
-    uint64_t sum = 0;
-    uint64_t previous = 0;
-    for (uint64_t bytes : spec.chunks[0].segment_bytes) {
-      // The first has to be bought whatever it costs.
-      if (level_bytes.size() > 1 && bytes < previous) Die("refinements must grow");
-      previous = bytes;
-      sum += bytes;
-      level_bytes.push_back(static_cast<double>(sum));
-    }
+        decode_s(spec.chunks[0].tokens * spec.decode_seconds_per_token),
+        level_bytes(LevelBytes(spec)) {
+    const std::vector<uint64_t>& segments = spec.chunks[0].segment_bytes;
+    // The first has to be bought whatever it costs.
+    if (!std::is_sorted(segments.begin() + 1, segments.end())) Die("refinements must grow");
     for (const StoredChunkSizes& chunk : spec.chunks) {
       if (chunk.tokens != spec.chunks[0].tokens ||
           chunk.segment_bytes != spec.chunks[0].segment_bytes) {
@@ -66,22 +72,47 @@ struct Problem {
   const int n;
   const double rtt_s;
   const double decode_s;
-  std::vector<double> level_bytes;  // cumulative
+  const std::vector<double> level_bytes;
   double floor_bytes = 0;
 };
 
 // Sum of levels of k chunks that share `bytes`, of which the floor is paid; see the header.
-double Knapsack(const Problem& problem, int k, double bytes) {
-  double sum = static_cast<double>(problem.spec.floor_level) * k;
-  bytes -= problem.floor_bytes * k;
-  const int levels = static_cast<int>(problem.level_bytes.size());
-  for (int level = problem.spec.floor_level + 1; level < levels && bytes > 0; ++level) {
-    const double segment = problem.level_bytes[level] - problem.level_bytes[level - 1];
+double Knapsack(const std::vector<double>& level_bytes, int floor_level, int k, double bytes) {
+  double sum = static_cast<double>(floor_level) * k;
+  bytes -= level_bytes[floor_level] * k;
+  const int levels = static_cast<int>(level_bytes.size());
+  for (int level = floor_level + 1; level < levels && bytes > 0; ++level) {
+    const double segment = level_bytes[level] - level_bytes[level - 1];
     const double bought = std::min(static_cast<double>(k), bytes / segment);
     sum += bought;
     bytes -= bought * segment;
   }
   return sum;
+}
+
+// The sum of levels of k chunks before a recompute that takes recompute_s, see the header; negative
+// if it is not in time. `bytes`: B.
+double BeforeSuffix(const Problem& problem, int k, double stream_s, double recompute_s,
+                    double deadline_s, double bytes) {
+  const int floor_level = problem.spec.floor_level;
+  const double left_s = deadline_s - recompute_s - stream_s;
+  if (left_s < 0) return -1;
+  const double most = Knapsack(problem.level_bytes, floor_level, k, bytes);
+  if (problem.decode_s <= 0) return most;
+  const int j_max = static_cast<int>(std::min(std::floor(left_s / problem.decode_s), double(k)));
+  const int step = std::max(j_max / 64, 1);
+  double best = 0;
+  for (int j = 0; j <= j_max && best < most; j += step) {
+    // For all of [j, last] at once: the earlier bound on time, the later on chunks.
+    const int last = std::min(j + step - 1, j_max);
+    const double before =
+        problem.link.Bytes(deadline_s - recompute_s - (j + 1) * problem.decode_s - problem.rtt_s) -
+        j * problem.floor_bytes;
+    if (before >= bytes * (k - j) / (k - j + last)) return most;
+    best = std::max(best, Knapsack(problem.level_bytes, floor_level, k - j, before) +
+                              Knapsack(problem.level_bytes, floor_level, last, bytes - before));
+  }
+  return std::min(best, most);
 }
 
 }  // namespace
@@ -128,11 +159,22 @@ DeadlineBound ClairvoyantQuality(const LoadSpec& spec, const LinkView& link) {
       ready_s = std::max(ready_s, problem.rtt_s + problem.Recompute(0, n - k));
     }
     if (ready_s > deadline_s) continue;
-    const double sum = Knapsack(problem, k, bytes) + static_cast<double>(finest) * (n - k);
-    best.mean_level = std::max(best.mean_level, sum / n);
+    const double exact = static_cast<double>(finest) * (n - k);
+    double sum = Knapsack(problem.level_bytes, spec.floor_level, k, bytes);
+    if (suffix && k > 0 && k < n && (sum + exact) / n > best.mean_level) {
+      sum = BeforeSuffix(problem, k, stream[k], problem.Recompute(k, n), deadline_s, bytes);
+    }
+    sum += exact;
+    if (best.feasible && sum / n <= best.mean_level) continue;
     best.feasible = true;
+    best.mean_level = sum / n;
+    best.streamed = static_cast<uint32_t>(k);
   }
   return best;
+}
+
+double MostLevels(const LoadSpec& spec, uint32_t streamed, double bytes) {
+  return Knapsack(LevelBytes(spec), spec.floor_level, static_cast<int>(streamed), bytes);
 }
 
 }  // namespace links

@@ -55,17 +55,31 @@ double ClairvoyantDelay(const LoadSpec& spec, const LinkView& link);
 struct DeadlineBound {
   bool feasible = false;  // every chunk can be there by the deadline, at spec.floor_level at least
   double mean_level = 0;  // the highest possible, recompute counting as the finest; 0 if infeasible
+  uint32_t streamed = 0;  // chunks that are streamed for it
 };
 
 // The best mean level by spec.deadline D. An upper bound, not always reached: segments count
-// by the byte, and refinement is decoded in no time.
+// by the byte.
 // k chunks that are streamed get at most B = bytes carried by D - rtt - d, as the last segment must
 // be decoded; and S(k), plus R(k, n) with SUFFIX, must be in time. Given B, the sum of levels is at
 // most that of the fractional knapsack which buys level by level for all k chunks: a level's
 // segments cost the same for all chunks and less than those of any higher level, so no byte can buy
 // more elsewhere. Then the maximum over k, the others counting as finest; with FRONT and ANY they
 // must satisfy rtt + R(0, n - k) <= D, by the same argument as above.
+//
+// With SUFFIX and 0 < k < n the recompute reads all k chunks, so none of them is decoded meanwhile,
+// and each is decoded once before. Let j of them be decoded again after it began. These decodes and
+// the recompute follow one another, so it began by D - R(k, n) - j d; the other k - j chunks were
+// complete a decode before, and the j had their floor. So all of that is at most
+//     A(j) = bytes carried by D - R(k, n) - (j + 1) d - rtt.
+// The k - j chunks share x <= A(j) - j b bytes, the j chunks B - x. That is best for the largest x,
+// or for equal shares if those are allowed, since the knapsack is concave; then the maximum over j.
+// (Blocks of up to k / 64 values of j are bounded together, by the A of the first and the j of the
+// last.)
 DeadlineBound ClairvoyantQuality(const LoadSpec& spec, const LinkView& link);
+
+// The highest sum of levels of `streamed` chunks that `bytes` can buy, if they buy the floor.
+double MostLevels(const LoadSpec& spec, uint32_t streamed, double bytes);
 
 }  // namespace links
 }  // namespace kvstream

@@ -94,6 +94,23 @@ TEST(ClairvoyantTest, QualityBuysTheCheapestLevelsFirst) {
   EXPECT_NEAR(bound.mean_level, (2 + 400.0 / 300) / 2, 1e-9);
 }
 
+TEST(ClairvoyantTest, APrefixIsNotDecodedWhileItsSuffixIsRecomputed) {
+  const RateTrace trace = RateTrace::Constant(50);
+  LoadSpec spec = Spec(2, RecomputeAbility::kSuffix);
+  spec.prefill_seconds_per_token = 10.0 / 256;
+  spec.decode_seconds_per_token = 1.0 / 256;
+  const LinkView link = {&trace, absl::ZeroDuration(), {}};
+  // The first is decoded by 3.5 s, so that the second is done by 13.5 s: 25 bytes of 200 beyond the
+  // base have come by 2.5 s.
+  spec.deadline = absl::Seconds(13.5);
+  DeadlineBound bound = ClairvoyantQuality(spec, link);
+  EXPECT_EQ(bound.streamed, 1u);
+  EXPECT_NEAR(bound.mean_level, (2 + 0.125) / 2, 1e-9);
+  // Another second, and it is decoded again, with all that has come meanwhile.
+  spec.deadline = absl::Seconds(14.5);
+  EXPECT_NEAR(ClairvoyantQuality(spec, link).mean_level, 2, 1e-9);
+}
+
 TEST(ClairvoyantTest, RecomputeCountsAsFinest) {
   const RateTrace trace = Stalling();
   LoadSpec spec = Spec(4, RecomputeAbility::kFront);

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "tests/links/level_loss.h"
 #include "tests/links/report.h"
 
 namespace kvstream {
@@ -27,6 +28,8 @@ int Run(int argc, char** argv) {
   int worst = 0;
   bool deadline = false;
   bool quick = false;
+  bool losses = false;
+  int ladder = 0;
   Prior prior = Prior::kRecord;
   RecomputeAbility ability = RecomputeAbility::kNone;
   for (int i = 1; i < argc; ++i) {
@@ -49,6 +52,13 @@ int Run(int argc, char** argv) {
       for (RecomputeAbility one : kAbilities) {
         if (value == AbilityName(one)) ability = one;
       }
+    } else if (absl::ConsumePrefix(&value, "--ladder=")) {
+      if (!absl::SimpleAtoi(value, &ladder) || ladder < 0 ||
+          ladder >= static_cast<int>(Ladders().size())) {
+        return Fail("--ladder needs the number of a ladder");
+      }
+    } else if (value == "--losses") {
+      losses = true;
     } else if (value == "--no-prior") {
       prior = Prior::kNone;
     } else if (value == "--quick") {
@@ -61,22 +71,30 @@ int Run(int argc, char** argv) {
       return Fail(
           "usage: --traces=DIR [--tuning] [--seed=N] [--contexts=N per trace] [--out=DIR]\n"
           "    [--margin-ms=N]\n"
-          "or: --quick (one table, one ladder)\n"
-          "or: --worst=N [--ability=NONE|SUFFIX|ANY|FRONT] [--deadline] [--no-prior]");
+          "or: --quick (one table, one ladder) [--ladder=N]\n"
+          "or: --worst=N [--ability=NONE|SUFFIX|ANY|FRONT] [--deadline] [--no-prior] [--ladder=N]\n"
+          "or: --losses [--ability=...] [--no-prior] [--ladder=N]");
     }
   }
   const auto traces = ReadTraces(folder);
   if (!traces.ok()) return Fail(traces.status().ToString());
   if (worst > 0) {
-    const auto text = Worst(MakeCases(*traces, options), Ladders()[0], ability, prior, deadline,
-                            worst, options.session);
+    const auto text = Worst(MakeCases(*traces, options), Ladders()[ladder], ability, prior,
+                            deadline, worst, options.session);
+    if (!text.ok()) return Fail(text.status().ToString());
+    std::cout << *text;
+    return 0;
+  }
+  if (losses) {
+    const auto text =
+        LevelLoss(MakeCases(*traces, options), Ladders()[ladder], ability, prior, options.session);
     if (!text.ok()) return Fail(text.status().ToString());
     std::cout << *text;
     return 0;
   }
   if (quick) {
     const std::vector<Case> cases = MakeCases(*traces, options);
-    const auto text = Summary(cases, Ladders()[0], options.session);
+    const auto text = Summary(cases, Ladders()[ladder], options.session);
     if (!text.ok()) return Fail(text.status().ToString());
     std::cout << *text;
     return 0;

@@ -47,24 +47,26 @@ TEST(TracesTest, EveryFamilyIsThere) {
   EXPECT_EQ(final, 49);
 }
 
+// The margins are those of these few loads (one context a trace): in brackets what they reached when
+// this was written.
 TEST(SimulateTest, StreamingAloneIsAsFastAsTheClairvoyant) {
   for (Prior prior : {Prior::kNone, Prior::kRecord}) {
     const Score score = FinalScore(RecomputeAbility::kNone, prior, 7);
-    EXPECT_LE(score.mean_ratio(), 1.02);
-    EXPECT_LE(score.extra_unusable(), 1);
-    EXPECT_GE(score.level_ratio(), 0.85);
+    EXPECT_LE(score.mean_ratio(), 1.005);  // (1.000)
+    EXPECT_LE(score.extra_unusable(), 0);
+    EXPECT_GE(score.level_ratio(), prior == Prior::kNone ? 0.90 : 0.94);
   }
 }
 
 TEST(SimulateTest, RecomputeComesNearTheClairvoyant) {
   const Score suffix = FinalScore(RecomputeAbility::kSuffix, Prior::kRecord, 7);
-  EXPECT_LE(suffix.mean_ratio(), 1.20);
-  EXPECT_LE(suffix.extra_unusable(), 5);
-  EXPECT_GE(suffix.level_ratio(), 0.80);
+  EXPECT_LE(suffix.mean_ratio(), 1.08);     // (1.030)
+  EXPECT_LE(suffix.extra_unusable(), 2.8);  // (2.0: three of 147)
+  EXPECT_GE(suffix.level_ratio(), 0.92);    // (0.941)
   const Score front = FinalScore(RecomputeAbility::kFront, Prior::kRecord, 7);
-  EXPECT_LE(front.mean_ratio(), 1.22);
-  EXPECT_LE(front.extra_unusable(), 4);
-  EXPECT_GE(front.level_ratio(), 0.88);
+  EXPECT_LE(front.mean_ratio(), 1.08);     // (1.037)
+  EXPECT_LE(front.extra_unusable(), 1.4);  // (0.7: one)
+  EXPECT_GE(front.level_ratio(), 0.94);    // (0.958)
 }
 
 TEST(SimulateTest, FasterThanCacheGenAtItsQuality) {
@@ -76,7 +78,7 @@ TEST(SimulateTest, FasterThanCacheGenAtItsQuality) {
     const absl::Status status =
         AddCacheGen(cases, Ladders()[ladder], Prior::kRecord, options.session, &score);
     ASSERT_TRUE(status.ok()) << status;
-    EXPECT_LE(score.mean_ratio(), ladder == 0 ? 0.30 : 0.50);
+    EXPECT_LE(score.mean_ratio(), ladder == 0 ? 0.22 : 0.34);
   }
 }
 

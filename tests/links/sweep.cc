@@ -87,6 +87,9 @@ absl::StatusOr<LoadResult> RunSession(const Case& one, const LoadSpec& spec, con
   result.bytes = static_cast<double>(run.bytes);
   const double n = static_cast<double>(run.finish.chunks.size());
   result.recomputed = run.recomputed / n;
+  result.received_bytes = static_cast<double>(run.received_at_deadline);
+  result.decoded_bytes = static_cast<double>(run.decoded_at_deadline);
+  result.recomputed_chunks = run.recomputed_at_deadline;
   for (const ChunkDecision& chunk : run.finish.chunks) {
     if (chunk.level) result.mean_kl += ladder.kl[*chunk.level] / n;
   }

@@ -53,6 +53,10 @@ struct LoadResult {
   double mean_kl = 0;     // recompute: 0
   double bytes = 0;
   double recomputed = 0;  // share of the chunks
+  // With a deadline, then; see SimulationResult.
+  double received_bytes = 0;
+  double decoded_bytes = 0;
+  uint32_t recomputed_chunks = 0;
 };
 
 // Runs the real session. INTERNAL if it fails or breaks an invariant.

@@ -121,8 +121,7 @@ class Simulation {
       OnReport(progress);
     } else if (next.order == deadline_.order) {
       // After what else happens at this moment.
-      result_.usable_at_deadline = client_.all_in_place();
-      result_.mean_level_at_deadline = client_.mean_level();
+      Judge();
       deadline_.at = absl::InfiniteDuration();
       judged_ = true;
       TakeIfInPlace(/*late=*/false);
@@ -202,6 +201,14 @@ class Simulation {
     AfterClient();
   }
 
+  void Judge() {
+    result_.usable_at_deadline = client_.all_in_place();
+    result_.mean_level_at_deadline = client_.mean_level();
+    result_.received_at_deadline = client_.received_bytes();
+    result_.decoded_at_deadline = client_.decoded_bytes();
+    result_.recomputed_at_deadline = client_.recomputed();
+  }
+
   // At the deadline or after it the client takes what it has and is gone.
   void TakeIfInPlace(bool late) {
     if (spec_.policy != LoadPolicy::kDeadline || taken_ || !client_.all_in_place()) return;
@@ -242,10 +249,7 @@ class Simulation {
   void End(const Finish& finish) {
     result_.finish = finish;
     Stop(checker_.OnFinish(finish, result_.bytes));
-    if (!judged_) {
-      result_.usable_at_deadline = client_.all_in_place();
-      result_.mean_level_at_deadline = client_.mean_level();
-    }
+    if (!judged_) Judge();
     const int finest = static_cast<int>(spec_.chunks[0].segment_bytes.size()) - 1;
     result_.min_level = finest;
     for (const ChunkDecision& chunk : finish.chunks) {

@@ -53,6 +53,11 @@ struct SimulationResult {
   // not. Without a deadline, or if the load ended before: as at the end.
   bool usable_at_deadline = false;
   double mean_level_at_deadline = 0;
+  // At the same moment: bytes that the client had received, those of them that were decoded and
+  // belong to chunks that it did not recompute, and chunks that it had recomputed.
+  uint64_t received_at_deadline = 0;
+  uint64_t decoded_at_deadline = 0;
+  uint32_t recomputed_at_deadline = 0;
   uint64_t frames = 0;
   uint64_t orders = 0;
   uint64_t bytes = 0;

@@ -1,6 +1,7 @@
 #include "server/load/testing/simulated_client.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace kvstream {
 
@@ -20,6 +21,7 @@ void ModelClient::Refresh(Chunk& chunk) {
 
 void ModelClient::OnPlan(const SendPlan& plan, absl::Duration now) {
   Chunk& chunk = chunks_[plan.chunk];
+  chunk.arrived |= Arrived(chunk);
   if (plan.decision.level) {
     chunk.plan_level = *plan.decision.level;
     // Lowered: what is there is all that comes.
@@ -53,7 +55,7 @@ bool ModelClient::Ordered(uint32_t chunk, absl::Duration now) const {
     while (next < chunk && chunks_[next].recompute) ++next;
     if (next != chunk) return false;
   }
-  if (Arrived(chunks_[chunk]) || chunks_[chunk].damaged) return false;
+  if (chunks_[chunk].arrived || Arrived(chunks_[chunk]) || chunks_[chunk].damaged) return false;
   if (now - clock_zero_ >= order_.anyway_at) return true;
   return chunk >= order_.first && chunk < order_.end;
 }
@@ -213,6 +215,21 @@ double ModelClient::mean_level() const {
     }
   }
   return sum / static_cast<double>(chunks_.size());
+}
+
+uint64_t ModelClient::decoded_bytes() const {
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < chunks_.size(); ++i) {
+    if (chunks_[i].recompute || chunks_[i].recomputed) continue;
+    const std::vector<uint64_t>& segments = spec_.chunks[i].segment_bytes;
+    bytes += std::accumulate(segments.begin(), segments.begin() + chunks_[i].decoded, uint64_t{0});
+  }
+  return bytes;
+}
+
+uint32_t ModelClient::recomputed() const {
+  return static_cast<uint32_t>(std::count_if(chunks_.begin(), chunks_.end(),
+                                             [](const Chunk& chunk) { return chunk.recomputed; }));
 }
 
 ClientProgress ModelClient::TakeProgress() {

@@ -39,6 +39,10 @@ class ModelClient {
   bool all_in_place() const;
   // Of what was decoded; recomputed chunks count as the finest, those not in place as 0.
   double mean_level() const;
+  uint64_t received_bytes() const { return progress_.bytes_received; }
+  // Of chunks that are not recomputed. O(chunks).
+  uint64_t decoded_bytes() const;
+  uint32_t recomputed() const;
   bool all_ready() const { return ready_ == chunks_.size(); }
   // Something to report since the last TakeProgress.
   bool dirty() const { return dirty_; }
@@ -50,8 +54,9 @@ class ModelClient {
     int plan_level = -1;
     bool recompute = false;
     bool recomputed = false;
-    int received = 0;  // segments whole
-    int decoded = 0;   // segments decoded
+    bool arrived = false;  // at an earlier plan's level
+    int received = 0;      // segments whole
+    int decoded = 0;       // segments decoded
     bool queued = false;
     bool ready = false;
     bool damaged = false;

@@ -1,0 +1,49 @@
+// A client of several daemons that serve the same chunks.
+#ifndef KVSTREAM_CLIENT_FAILOVER_CLIENT_H_
+#define KVSTREAM_CLIENT_FAILOVER_CLIENT_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/optional.h"
+#include "client/client.h"
+
+namespace kvstream {
+
+// Which chunks of a context a load is about, and what is in place of them when it fails.
+struct LoadRange {
+  uint32_t first_chunk = 0;
+  uint32_t end_chunk = 0;  // beyond the last
+  absl::Duration began;    // MonotonicNow() when the caller called
+  // Filled on UNAVAILABLE: for each chunk of the range how it stands in the caller's memory; none:
+  // not, or coarser than the load's floor or fixed level.
+  std::vector<absl::optional<LoadedChunk>> kept;
+};
+
+// A client of one daemon that can load a part of a context.
+class RangeClient : public Client {
+ public:
+  // As Load. `out` and `tokens` are the whole context's.
+  virtual absl::StatusOr<LoadResult> LoadChunks(std::shared_ptr<const Profile> profile,
+                                                const ContextIdentity& identity,
+                                                absl::Span<const int32_t> tokens,
+                                                const LoadOptions& options,
+                                                const MutableKvView& out, LoadRange* range) = 0;
+};
+
+// Calls go to one of the daemons until it is UNAVAILABLE, then to the next, each at most once a
+// call; the next call begins with the one that answered last. A load that is moved keeps every
+// chunk that is in place and asks the next daemon for the rest, under the same deadline; chunks
+// that were received whole are decoded first. LoadToDevice and puts begin anew; a put finds what
+// the daemon before has stored.
+//
+// The observer of a load is told of every attempt, the chunks by their place in the context. At
+// least one client.
+std::unique_ptr<Client> MakeFailoverClient(std::vector<std::unique_ptr<RangeClient>> clients);
+
+}  // namespace kvstream
+
+#endif  // KVSTREAM_CLIENT_FAILOVER_CLIENT_H_

@@ -1,0 +1,453 @@
+#include "storage/rados/rados_chunk_store.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <random>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "storage/chunk_limits.h"
+#include "storage/id_text.h"
+#include "storage/rados/rados_data.h"
+#include "storage/rados/rados_format.h"
+
+namespace kvstream {
+namespace {
+
+using rados_format::DataRecord;
+using rados_format::GarbageState;
+using rados_format::Generation;
+
+// As many as the index bears before it says that it is too contended.
+constexpr int kPutAttempts = 1000;
+// Whoever sweeps is alone for so long, or until it is done.
+constexpr int kSweepLockSeconds = 300;
+constexpr char kSweepLock[] = "sweep";
+
+// Unguessable is not needed; that no two are ever the same is.
+Generation NewGeneration() {
+  thread_local std::random_device device;
+  Generation generation;
+  for (size_t i = 0; i < generation.size(); i += 4) {
+    const uint32_t bits = device();
+    for (size_t k = 0; k < 4; ++k) generation[i + k] = static_cast<uint8_t>(bits >> (8 * k));
+  }
+  return generation;
+}
+
+// Whether a Put restores what the stored chunk has lost; then `given` becomes what is to be stored.
+bool Restore(const DataRecord& stored, DataRecord* given) {
+  if (!RestoresLevels(stored.info, given->info)) return false;
+  // The whole chunk is written anew, but the levels that loads have seen must stay what they were.
+  if (!std::equal(stored.hashes.begin(), stored.hashes.end(), given->hashes.begin())) return false;
+  given->info.created = stored.info.created;
+  given->info.expires = stored.info.expires;
+  given->info.model = stored.info.model;
+  given->info.levels_lost =
+      static_cast<uint32_t>(stored.info.levels_lost + stored.info.segment_bytes.size() -
+                            given->info.segment_bytes.size());
+  return true;
+}
+
+bool SameSegment(const DataRecord& a, const DataRecord& b, uint32_t level) {
+  return level < a.hashes.size() && level < b.hashes.size() && a.hashes[level] == b.hashes[level] &&
+         a.info.segment_bytes[level] == b.info.segment_bytes[level];
+}
+
+absl::Status NoSuchLevel(absl::string_view what, uint32_t level, const DataRecord& record) {
+  return absl::NotFoundError(absl::StrCat(what, ": level ", level, " does not exist; it has ",
+                                          record.hashes.size(), " levels"));
+}
+
+SegmentVersion VersionOf(const DataRecord& record, uint32_t level) {
+  return {record.info.segment_bytes[level], record.hashes[level], record.info.tokens,
+          record.info.first_token};
+}
+
+std::string ReadOf(const ChunkId& id) {
+  return absl::StrCat("ReadSegment of chunk ", ShortHex(id));
+}
+
+}  // namespace
+
+absl::Status RadosChunkStoreOptions::Validate() const {
+  if (absl::Status status = pool.Validate(); !status.ok()) return status;
+  if (shards < 1 || shards > rados_format::kMaxShards || (shards & (shards - 1)) != 0) {
+    return absl::InvalidArgumentError("rados: shards must be a power of two from 1 to 4096");
+  }
+  if (info_max_age < absl::ZeroDuration() || retire_age < info_max_age || upload_age < retire_age) {
+    return absl::InvalidArgumentError(
+        "rados: of 0, info_max_age, retire_age and upload_age none may be less than the one "
+        "before it");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<RadosChunkStore>> RadosChunkStore::Create(
+    const RadosChunkStoreOptions& options) {
+  if (absl::Status status = options.Validate(); !status.ok()) return status;
+  RadosChunkStoreOptions complete = options;
+  if (complete.clock == nullptr) complete.clock = [] { return absl::Now(); };
+  auto store = absl::WrapUnique(new RadosChunkStore(std::move(complete)));
+  if (absl::Status status = store->Open(); !status.ok()) return status;
+  return store;
+}
+
+absl::Status RadosChunkStore::Open() {
+  absl::StatusOr<std::unique_ptr<RadosPool>> pool = RadosPool::Connect(options_.pool);
+  if (!pool.ok()) return pool.status();
+  pool_ = *std::move(pool);
+  const absl::StatusOr<rados_format::StoreHeader> header = ReadOrMakeHeader();
+  if (!header.ok()) return header.status();
+  std::vector<std::string> objects;
+  for (uint32_t shard = 0; shard < header->shards; ++shard) {
+    objects.push_back(rados_format::IndexObject(shard));
+  }
+  chunks_ = std::make_unique<RadosIndex>(pool_.get(), std::move(objects), options_.info_cache_bytes,
+                                         options_.clock);
+  profiles_ = std::make_unique<RadosIndex>(
+      pool_.get(), std::vector<std::string>{rados_format::kProfilesIndex}, 0, options_.clock);
+  const Generation cookie = NewGeneration();
+  lock_cookie_ = absl::BytesToHexString(
+      absl::string_view(reinterpret_cast<const char*>(cookie.data()), cookie.size()));
+  if (options_.sweep_interval < absl::InfiniteDuration()) {
+    sweeper_ = std::thread([this] { SweepUntilClosed(); });
+  }
+  return absl::OkStatus();
+}
+
+RadosChunkStore::~RadosChunkStore() {
+  {
+    absl::MutexLock lock(&mutex_);
+    closing_ = true;
+  }
+  if (sweeper_.joinable()) sweeper_.join();
+}
+
+absl::StatusOr<rados_format::StoreHeader> RadosChunkStore::ReadOrMakeHeader() {
+  constexpr absl::string_view kWhat = "opening the store in the Ceph pool";
+  constexpr size_t kMost = 64;
+  rados_format::StoreHeader header;
+  for (;;) {
+    char bytes[kMost];
+    const int rc = rados_read(pool_->io(), rados_format::kHeaderObject, bytes, kMost, 0);
+    if (rc >= 0) return rados_format::DecodeHeader(absl::string_view(bytes, rc));
+    if (rc != -ENOENT) return RadosError(rc, kWhat);
+
+    // The header comes last: a store that has one has all its index objects. Several daemons may
+    // be at it at once; the first one's header counts, and index objects too many do no harm.
+    header.shards = options_.shards;
+    absl::Status status;
+    pool_->RunAll(
+        header.shards + 1,
+        [&](size_t i, rados_completion_t completion) {
+          const rados_write_op_t op = rados_create_write_op();
+          rados_write_op_create(op, LIBRADOS_CREATE_IDEMPOTENT, nullptr);
+          const std::string object = i < header.shards
+                                         ? rados_format::IndexObject(static_cast<uint32_t>(i))
+                                         : rados_format::kProfilesIndex;
+          const int started = rados_aio_write_op_operate(
+              op, pool_->io(), completion, object.c_str(), nullptr, LIBRADOS_OPERATION_NOFLAG);
+          rados_release_write_op(op);
+          return started;
+        },
+        [&](size_t, int made) {
+          if (made < 0) status.Update(RadosError(made, kWhat));
+        });
+    if (!status.ok()) return status;
+    const std::string encoded = rados_format::EncodeHeader(header);
+    const rados_write_op_t op = rados_create_write_op();
+    rados_write_op_create(op, LIBRADOS_CREATE_EXCLUSIVE, nullptr);
+    rados_write_op_write_full(op, encoded.data(), encoded.size());
+    const int made = rados_write_op_operate(op, pool_->io(), rados_format::kHeaderObject, nullptr,
+                                            LIBRADOS_OPERATION_NOFLAG);
+    rados_release_write_op(op);
+    if (made < 0 && made != -EEXIST) return RadosError(made, kWhat);
+  }
+}
+
+absl::StatusOr<bool> RadosChunkStore::PutIn(RadosIndex* index, absl::string_view what,
+                                            const ChunkId& id, const ChunkInfo& info,
+                                            absl::Span<const absl::string_view> segments) {
+  DataRecord given;
+  given.generation = NewGeneration();
+  given.info = info;
+  for (absl::string_view segment : segments) {
+    given.hashes.push_back(rados_format::HashBytes(segment));
+  }
+  const RadosDataName name = {id, given.generation};
+  const uint64_t total_bytes = PayloadBytes(info);
+  // Spares what would otherwise be written twice by this daemon; others are met at the commit.
+  const IdClaims::Claim claim(&writers_, {id});
+  std::string upload;
+  // What it cannot remove now the sweep will.
+  const auto discard = [&] {
+    if (upload.empty()) return;
+    if (!ShrinkRadosData(*pool_, what, name, 0, total_bytes).ok()) return;
+    index->Withdraw(what, id, upload).IgnoreError();
+  };
+  for (int attempt = 0; attempt < kPutAttempts; ++attempt) {
+    absl::StatusOr<RadosIndexEntry> seen = index->Look(what, id, upload);
+    if (!seen.ok()) return seen.status();
+    DataRecord record = given;
+    if (seen->record.has_value() && !Restore(*seen->record, &record)) {
+      discard();
+      return false;
+    }
+    if (upload.empty()) {
+      absl::StatusOr<std::string> announced =
+          index->Announce(what, id, given.generation, total_bytes);
+      if (!announced.ok()) return announced.status();
+      upload = *std::move(announced);
+      if (absl::Status status = WriteRadosData(*pool_, what, name, segments); !status.ok()) {
+        // An answer means that nothing is under way any more that could write it again.
+        if (!absl::IsUnavailable(status)) discard();
+        return status;
+      }
+    } else if (!seen->upload_alive) {
+      return absl::UnavailableError(absl::StrCat(what, ": the upload took longer than ",
+                                                 absl::FormatDuration(options_.upload_age)));
+    }
+    const absl::StatusOr<bool> done = index->Commit(what, id, *seen, upload, record);
+    if (index == chunks_.get()) held_.Forget(id);
+    if (!done.ok() || *done) return done;
+    if (attempt > 0) RadosIndex::BackOff(attempt);
+  }
+  discard();
+  return absl::UnavailableError(absl::StrCat(what, ": other writers were always faster"));
+}
+
+absl::StatusOr<bool> RadosChunkStore::Put(const ChunkId& id, const ChunkInfo& info,
+                                          absl::Span<const absl::string_view> segments) {
+  if (absl::Status status = ValidateChunk(id, info, segments); !status.ok()) return status;
+  return PutIn(chunks_.get(), absl::StrCat("Put of chunk ", ShortHex(id)), id, info, segments);
+}
+
+ChunkHold RadosChunkStore::Hold(absl::Span<const ChunkId> ids) {
+  std::vector<ChunkId> kept(ids.begin(), ids.end());
+  held_.Hold(kept);
+  // In a shared place since a function that is copied cannot own what is not.
+  auto inner = std::make_shared<ChunkHold>(holds_.Hold(ids));
+  return ChunkHold([this, kept = std::move(kept), inner = std::move(inner)]() mutable {
+    held_.Release(kept);
+    inner.reset();
+  });
+}
+
+absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> RadosChunkStore::GetInfos(
+    absl::Span<const ChunkId> ids) {
+  auto found = chunks_->Find("GetInfos", ids, options_.info_max_age);
+  if (!found.ok()) return found.status();
+  std::vector<absl::optional<ChunkInfo>> infos(ids.size());
+  for (size_t i = 0; i < ids.size(); ++i) {
+    absl::optional<DataRecord>& record = (*found)[i];
+    if (record.has_value() && held_.Agree(ids[i], *record)) infos[i] = std::move(record->info);
+  }
+  return infos;
+}
+
+absl::StatusOr<size_t> RadosChunkStore::LongestPrefix(absl::Span<const ChunkId> ids) {
+  // What lies far behind the first gap is not asked for.
+  constexpr size_t kStep = 1024;
+  for (size_t begin = 0; begin < ids.size(); begin += kStep) {
+    const auto found =
+        chunks_->Find("LongestPrefix", ids.subspan(begin, kStep), options_.info_max_age);
+    if (!found.ok()) return found.status();
+    for (size_t i = 0; i < found->size(); ++i) {
+      const absl::optional<DataRecord>& record = (*found)[i];
+      if (!record.has_value() || !held_.Agree(ids[begin + i], *record)) return begin + i;
+    }
+  }
+  return ids.size();
+}
+
+absl::StatusOr<DataRecord> RadosChunkStore::Record(RadosIndex* index, absl::string_view what,
+                                                   const ChunkId& id, absl::Duration max_age) {
+  auto found = index->Find(what, {id}, max_age);
+  if (!found.ok()) return found.status();
+  if (found->front().has_value()) return *std::move(found->front());
+  return absl::NotFoundError(absl::StrCat(what, ": it is not stored"));
+}
+
+absl::StatusOr<PinnedBytes> RadosChunkStore::ReadLevel(absl::string_view what, const ChunkId& id,
+                                                       const DataRecord& record, uint32_t level) {
+  if (level >= record.hashes.size()) return NoSuchLevel(what, level, record);
+  uint64_t offset = 0;
+  for (uint32_t below = 0; below < level; ++below) offset += record.info.segment_bytes[below];
+  const uint64_t bytes = record.info.segment_bytes[level];
+  absl::StatusOr<PinnedBytes> read =
+      ReadRadosData(*pool_, what, {id, record.generation}, offset, bytes);
+  if (!read.ok() || rados_format::HashBytes(read->bytes()) == record.hashes[level]) return read;
+  return absl::DataLossError(
+      absl::StrCat(what, ": level ", level, ": ", bytes, " bytes fail their checksum"));
+}
+
+absl::StatusOr<PinnedBytes> RadosChunkStore::ReadIn(RadosIndex* index, absl::string_view what,
+                                                    const ChunkId& id, uint32_t level) {
+  // A record of any age will do: the data that it names never changes, and while it is there it is
+  // the chunk's. Else the record is asked for again.
+  absl::Duration max_age = absl::InfiniteDuration();
+  absl::optional<DataRecord> tried;
+  for (;;) {
+    const absl::StatusOr<DataRecord> record = Record(index, what, id, max_age);
+    if (!record.ok()) return record.status();
+    absl::StatusOr<PinnedBytes> read = ReadLevel(what, id, *record, level);
+    if (!absl::IsNotFound(read.status())) return read;
+    if (max_age == absl::ZeroDuration()) {
+      // Asked a moment ago, so what it names should be there.
+      if (level >= record->hashes.size()) return read;
+      if (tried.has_value() && tried->generation == record->generation &&
+          SameSegment(*tried, *record, level)) {
+        return absl::DataLossError(absl::StrCat(what, ": level ", level,
+                                                ": its object is missing from the pool or short"));
+      }
+      tried = *record;  // replaced in between; or not, as the next turn will tell
+    }
+    max_age = absl::ZeroDuration();
+  }
+}
+
+absl::StatusOr<PinnedBytes> RadosChunkStore::ReadSegment(const ChunkId& id, uint32_t level) {
+  const std::string what = ReadOf(id);
+  const std::shared_ptr<const DataRecord> held = held_.Find(id);
+  if (held == nullptr || level >= held->hashes.size()) {
+    return ReadIn(chunks_.get(), what, id, level);
+  }
+  absl::StatusOr<PinnedBytes> read = ReadLevel(what, id, *held, level);
+  if (!absl::IsNotFound(read.status())) return read;
+  // Its time was over. What is stored now will do if it is the same.
+  const absl::StatusOr<DataRecord> record = Record(chunks_.get(), what, id, absl::ZeroDuration());
+  if (!record.ok()) return record.status();
+  if (record->generation == held->generation) return ReadIn(chunks_.get(), what, id, level);
+  if (!SameSegment(*held, *record, level)) {
+    return absl::NotFoundError(absl::StrCat(what, ": another daemon has replaced it"));
+  }
+  return ReadLevel(what, id, *record, level);
+}
+
+absl::StatusOr<SegmentVersion> RadosChunkStore::Version(const ChunkId& id, uint32_t level) {
+  if (const absl::optional<SegmentVersion> known = TryVersion(id, level)) return *known;
+  const std::string what = ReadOf(id);
+  const absl::StatusOr<DataRecord> record = Record(chunks_.get(), what, id, absl::ZeroDuration());
+  if (!record.ok()) return record.status();
+  if (level >= record->hashes.size()) return NoSuchLevel(what, level, *record);
+  return VersionOf(*record, level);
+}
+
+absl::optional<SegmentVersion> RadosChunkStore::TryVersion(const ChunkId& id, uint32_t level) {
+  if (const std::shared_ptr<const DataRecord> held = held_.Find(id)) {
+    if (level < held->hashes.size()) return VersionOf(*held, level);
+  }
+  const absl::optional<DataRecord> record = chunks_->TryFind(id);
+  if (!record.has_value() || level >= record->hashes.size()) return absl::nullopt;
+  return VersionOf(*record, level);
+}
+
+absl::StatusOr<size_t> RadosChunkStore::Delete(absl::Span<const ChunkId> ids) {
+  const auto deleted = chunks_->Change("Delete", ids, [](const DataRecord& record) {
+    RadosIndexChange change;
+    change.retired = {GarbageState::kRetired, 0, PayloadBytes(record.info)};
+    return absl::make_optional(change);
+  });
+  for (const ChunkId& id : ids) held_.Forget(id);
+  return deleted;
+}
+
+absl::StatusOr<size_t> RadosChunkStore::Trim(absl::Span<const ChunkId> ids, uint32_t keep_levels) {
+  if (absl::Status status = ValidateTrim(keep_levels); !status.ok()) return status;
+  const std::vector<ChunkId> removable = holds_.BeginRemoval(ids);
+  const auto changed = chunks_->Change(
+      "Trim", removable, [&](const DataRecord& record) -> absl::optional<RadosIndexChange> {
+        if (record.info.segment_bytes.size() <= keep_levels) return absl::nullopt;
+        RadosIndexChange change;
+        change.record = record;
+        TrimInfo(&change.record->info, keep_levels);
+        change.record->hashes.resize(keep_levels);
+        change.retired = {GarbageState::kRetired, PayloadBytes(change.record->info),
+                          PayloadBytes(record.info)};
+        return change;
+      });
+  holds_.EndRemoval(removable);
+  return changed;
+}
+
+absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RadosChunkStore::List(
+    const absl::optional<ChunkId>& after, size_t limit) {
+  return chunks_->List("List", after, limit);
+}
+
+absl::StatusOr<bool> RadosChunkStore::PutProfile(const StoredProfileId& id,
+                                                 absl::string_view bytes) {
+  if (absl::Status status = ValidateProfile(id, bytes); !status.ok()) return status;
+  ChunkInfo info;
+  info.segment_bytes = {bytes.size()};
+  info.created = options_.clock();
+  return PutIn(profiles_.get(), absl::StrCat("PutProfile of profile ", ShortHex(id)), id, info,
+               {bytes});
+}
+
+absl::StatusOr<std::string> RadosChunkStore::GetProfile(const StoredProfileId& id) {
+  const absl::StatusOr<PinnedBytes> read =
+      ReadIn(profiles_.get(), absl::StrCat("GetProfile of profile ", ShortHex(id)), id, 0);
+  if (!read.ok()) return read.status();
+  return std::string(read->bytes());
+}
+
+absl::StatusOr<std::vector<StoredProfileId>> RadosChunkStore::ListProfiles() {
+  constexpr size_t kPage = 1000;
+  std::vector<StoredProfileId> ids;
+  absl::optional<ChunkId> after;
+  for (;;) {
+    const auto page = profiles_->List("ListProfiles", after, kPage);
+    if (!page.ok()) return page.status();
+    for (const auto& [id, info] : *page) ids.push_back(id);
+    if (page->size() < kPage) return ids;
+    after = ids.back();
+  }
+}
+
+absl::StatusOr<StoreStats> RadosChunkStore::Stats() {
+  const auto counters = chunks_->Count("Stats");
+  if (!counters.ok()) return counters.status();
+  StoreStats stats;
+  stats.chunks = counters->chunks;
+  stats.payload_bytes = counters->payload_bytes;
+  return stats;
+}
+
+absl::StatusOr<size_t> RadosChunkStore::CollectGarbage() {
+  constexpr absl::string_view kWhat = "sweeping the pool";
+  timeval duration = {kSweepLockSeconds, 0};
+  const int rc = rados_lock_exclusive(pool_->io(), rados_format::kSweepObject, kSweepLock,
+                                      lock_cookie_.c_str(), "kvstreamd", &duration,
+                                      LIBRADOS_LOCK_FLAG_MAY_RENEW);
+  if (rc == -EBUSY) return 0;
+  if (rc < 0 && rc != -EEXIST) return RadosError(rc, kWhat);
+  const absl::Time now = options_.clock();
+  size_t removed = 0;
+  absl::Status status;
+  for (RadosIndex* index : {chunks_.get(), profiles_.get()}) {
+    const absl::StatusOr<size_t> collected =
+        index->CollectGarbage(kWhat, now - options_.upload_age, now - options_.retire_age);
+    status.Update(collected.status());
+    if (collected.ok()) removed += *collected;
+  }
+  rados_unlock(pool_->io(), rados_format::kSweepObject, kSweepLock, lock_cookie_.c_str());
+  if (!status.ok()) return status;
+  return removed;
+}
+
+void RadosChunkStore::SweepUntilClosed() {
+  absl::MutexLock lock(&mutex_);
+  while (!mutex_.AwaitWithTimeout(absl::Condition(this, &RadosChunkStore::closing),
+                                  options_.sweep_interval)) {
+    mutex_.Unlock();
+    // A cluster that is down now may be up at the next turn; requests report it.
+    CollectGarbage().IgnoreError();
+    mutex_.Lock();
+  }
+}
+
+}  // namespace kvstream

@@ -1,0 +1,231 @@
+// The parts of RocksDbChunkStore that look for damage, and that copy the store.
+#include <rocksdb/iterator.h>
+#include <rocksdb/options.h>
+#include <rocksdb/slice.h>
+#include <rocksdb/sst_file_reader.h>
+#include <rocksdb/utilities/checkpoint.h>
+
+#include <algorithm>
+#include <memory>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "storage/chunk_limits.h"
+#include "storage/id_text.h"
+#include "storage/rocksdb/rocksdb_chunk_store.h"
+#include "storage/rocksdb/status_mapping.h"
+
+namespace kvstream {
+namespace {
+
+using rocksdb_format::IdKey;
+
+rocksdb::Slice ToSlice(absl::string_view bytes) { return {bytes.data(), bytes.size()}; }
+absl::string_view ToView(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
+
+rocksdb::ReadOptions PastTheCache() {
+  rocksdb::ReadOptions read;
+  read.fill_cache = false;
+  return read;
+}
+
+// The beginning of an id as a number, and the least id that begins with it. Ids are hashes, so the
+// first 8 bytes tell them apart.
+uint64_t Prefix(absl::string_view key) {
+  uint64_t prefix = 0;
+  for (size_t i = 0; i < 8; ++i) {
+    prefix = prefix << 8 | (i < key.size() ? static_cast<uint8_t>(key[i]) : 0);
+  }
+  return prefix;
+}
+std::string LeastKey(uint64_t prefix) {
+  std::string key(rocksdb_format::kIdBytes, '\0');
+  for (size_t i = 0; i < 8; ++i) key[i] = static_cast<char>(prefix >> (56 - 8 * i));
+  return key;
+}
+
+// Puts an iterator that damage has stopped, behind `last` (empty: the beginning), on the first key
+// that can be read again: an iterator can only be put on keys, so this tries some further and
+// further away, then halves the distance. False if there is none. Two damaged places with intact
+// keys in between may pass for one. Some 130 seeks at most.
+bool SkipDamage(absl::string_view last, rocksdb::Iterator* it) {
+  const uint64_t begin = Prefix(last);
+  const auto readable = [&](uint64_t prefix) {
+    it->Seek(LeastKey(prefix));
+    return it->status().ok();
+  };
+  uint64_t damaged = begin;
+  uint64_t step = 1;
+  while (!readable(begin + step)) {
+    damaged = begin + step;
+    const uint64_t next = step * 2;
+    if (step > UINT64_MAX / 2 || next > UINT64_MAX - begin) {
+      if (!readable(UINT64_MAX)) return false;
+      step = UINT64_MAX - begin;
+      break;
+    }
+    step = next;
+  }
+  uint64_t intact = begin + step;
+  while (intact - damaged > 1) {
+    const uint64_t middle = damaged + (intact - damaged) / 2;
+    (readable(middle) ? intact : damaged) = middle;
+  }
+  it->Seek(LeastKey(intact));
+  return it->status().ok() && it->Valid();
+}
+
+}  // namespace
+
+absl::StatusOr<ScrubbedInfos> RocksDbChunkStore::ScrubInfos(const absl::optional<ChunkId>& after,
+                                                            size_t limit) {
+  ScrubbedInfos page;
+  ChunkId last = after.value_or(ChunkId{});
+  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(PastTheCache(), family(kChunks)));
+  it->Seek(ToSlice(IdKey(last)));
+  if (after.has_value() && it->Valid() && ToView(it->key()) == IdKey(last)) it->Next();
+  while (page.chunks.size() + page.damaged.size() < limit) {
+    if (!it->Valid()) {
+      if (it->status().ok()) return page;
+      if (!it->status().IsCorruption()) return FromRocksDb(it->status(), "ScrubInfos");
+      const bool more = SkipDamage(IdKey(last), it.get());
+      absl::optional<ChunkId> before;
+      if (more) {
+        const absl::StatusOr<ChunkId> id = rocksdb_format::DecodeIdKey(ToView(it->key()));
+        if (!id.ok()) return id.status();
+        before = *id;
+      }
+      if (absl::Status found = FindChunks(last, before, &page); !found.ok()) return found;
+      if (!more) return page;
+    }
+    const absl::StatusOr<ChunkId> id = rocksdb_format::DecodeIdKey(ToView(it->key()));
+    if (!id.ok()) return id.status();
+    absl::StatusOr<ChunkInfo> info = rocksdb_format::DecodeChunkRecord(ToView(it->value()));
+    if (info.ok()) {
+      page.chunks.emplace_back(*id, *std::move(info));
+    } else {
+      page.damaged.push_back({*id, info.status()});
+    }
+    last = *id;
+    it->Next();
+  }
+  page.next = last;
+  return page;
+}
+
+// The chunks between two ids whose infos an iterator cannot reach, by their segments.
+absl::Status RocksDbChunkStore::FindChunks(const ChunkId& after,
+                                           const absl::optional<ChunkId>& before,
+                                           ScrubbedInfos* page) {
+  const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(PastTheCache(), family(kSegments)));
+  std::string last = rocksdb_format::SegmentKey(after, kMaxChunkLevels - 1);
+  it->Seek(last);
+  while (true) {
+    if (!it->Valid()) {
+      if (it->status().ok()) return absl::OkStatus();
+      if (!it->status().IsCorruption()) return FromRocksDb(it->status(), "ScrubInfos");
+      if (!SkipDamage(last, it.get())) return absl::OkStatus();
+    }
+    const absl::string_view key = ToView(it->key());
+    const auto id = rocksdb_format::DecodeIdKey(key.substr(0, rocksdb_format::kIdBytes));
+    if (!id.ok()) return id.status();
+    if (before.has_value() && *id >= *before) return absl::OkStatus();
+    // The seek above may have gone to the first id's own segments.
+    if (*id > after) {
+      absl::StatusOr<absl::optional<ChunkInfo>> info = GetInfo(*id, "reading its info");
+      if (!info.ok()) {
+        page->damaged.push_back({*id, info.status()});
+      } else if (info->has_value()) {
+        page->chunks.emplace_back(*id, **std::move(info));
+      }
+    }
+    last = rocksdb_format::SegmentKey(*id, kMaxChunkLevels - 1);
+    it->Seek(last);
+    if (it->Valid() && ToView(it->key()) == last) it->Next();
+  }
+}
+
+absl::StatusOr<PinnedBytes> RocksDbChunkStore::ScrubSegment(const ChunkId& id, uint32_t level) {
+  return *Read(PastTheCache(), id, level);
+}
+
+absl::StatusOr<ScrubbedFiles> RocksDbChunkStore::ScrubFiles(const std::string& after,
+                                                            uint64_t bytes) {
+  std::vector<rocksdb::LiveFileMetaData> tables;
+  db_->GetLiveFilesMetaData(&tables);
+  // Names grow with the files' age: what a compaction writes meanwhile comes last.
+  std::sort(tables.begin(), tables.end(),
+            [](const auto& a, const auto& b) { return a.name < b.name; });
+  ScrubbedFiles page;
+  rocksdb::Options options;
+  options.env = db_->GetEnv();
+  for (const rocksdb::LiveFileMetaData& table : tables) {
+    if (table.name <= after) continue;
+    if (page.bytes >= bytes) return page;
+    const std::string path = absl::StrCat(table.db_path, table.name);
+    rocksdb::SstFileReader reader(options);
+    rocksdb::Status status = reader.Open(path);
+    if (status.ok()) status = reader.VerifyChecksum();
+    page.next = table.name;
+    // A compaction may have deleted it.
+    if (!status.ok() && options.env->FileExists(path).IsNotFound()) continue;
+    ++page.files;
+    page.bytes += table.size;
+    if (!status.ok()) page.damaged.push_back({table.name, FromRocksDb(status, "ScrubFiles")});
+  }
+  page.next.clear();
+  return page;
+}
+
+absl::StatusOr<bool> RocksDbChunkStore::DiscardOne(const ChunkId& id) {
+  const IdClaims::Claim claim(&chunk_claims_, absl::MakeConstSpan(&id, 1));
+  const std::string what = absl::StrCat("Discard of chunk ", ShortHex(id));
+  const absl::StatusOr<absl::optional<ChunkInfo>> info = GetInfo(id, what);
+  if (info.ok() && !info->has_value()) return false;
+  // Only damage: another error says nothing of the chunk.
+  if (!info.ok() && !absl::IsDataLoss(info.status())) return info.status();
+  ChunkInfo removed;
+  if (info.ok()) {
+    removed = **info;
+  } else {
+    // What the info would say can only be found; an expiry is left over, which Expire takes.
+    for (uint32_t level = 0; level < kMaxChunkLevels; ++level) {
+      const absl::StatusOr<PinnedBytes> segment = ScrubSegment(id, level);
+      removed.segment_bytes.push_back(segment.ok() ? segment->bytes().size() : 0);
+    }
+  }
+  rocksdb::WriteBatch batch;
+  const rocksdb::Status status = BatchRemoval(id, removed, &batch);
+  if (!status.ok()) return FromRocksDb(status, what);
+  StoreChange change;
+  change.Add(removed, uint64_t{0} - 1, uint64_t{0} - PayloadBytes(removed));
+  if (absl::Status written = Write(&batch, change, what); !written.ok()) return written;
+  Removed(id);
+  return true;
+}
+
+absl::StatusOr<size_t> RocksDbChunkStore::Discard(absl::Span<const ChunkId> ids) {
+  size_t discarded = 0;
+  for (const ChunkId& id : ids) {
+    const absl::StatusOr<bool> one = DiscardOne(id);
+    if (!one.ok()) return one.status();
+    discarded += *one ? 1 : 0;
+  }
+  return discarded;
+}
+
+absl::Status RocksDbChunkStore::Backup(const std::string& dir) {
+  const std::string what = absl::StrCat("Backup to ", dir);
+  if (db_->GetEnv()->FileExists(dir).ok()) {
+    return absl::FailedPreconditionError(absl::StrCat(what, ": it exists already"));
+  }
+  rocksdb::Checkpoint* made = nullptr;
+  rocksdb::Status status = rocksdb::Checkpoint::Create(db_.get(), &made);
+  const std::unique_ptr<rocksdb::Checkpoint> checkpoint(made);
+  // Writes DIR.tmp, syncs and renames it.
+  if (status.ok()) status = checkpoint->CreateCheckpoint(dir);
+  return FromRocksDb(status, what);
+}
+
+}  // namespace kvstream
