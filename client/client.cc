@@ -2,8 +2,6 @@
 
 #include <google/protobuf/util/time_util.h>
 #include <grpcpp/client_context.h>
-#include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
 #include <algorithm>
@@ -13,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
+#include "client/channel.h"
 #include "client/client_factory.h"
 #include "client/cuda_chunk_decoder.h"
 #include "client/decode_pipeline.h"
@@ -64,23 +63,14 @@ absl::Status CheckTtl(absl::Duration ttl) {
 
 class ClientImpl final : public RangeClient {
  public:
-  ClientImpl(Options options, DeviceChunkDecoderFactory device_decoders,
-             DeviceEncoderFactory device_encoders)
+  ClientImpl(Options options, std::shared_ptr<grpc::Channel> channel,
+             DeviceChunkDecoderFactory device_decoders, DeviceEncoderFactory device_encoders)
       : options_(std::move(options)),
+        channel_(std::move(channel)),
+        stub_(v1::KVStream::NewStub(channel_)),
         decoders_(static_cast<size_t>(options_.decode_threads)),
         device_decoders_(std::move(device_decoders)),
-        device_encoders_(std::move(device_encoders)) {
-    grpc::ChannelArguments arguments;
-    arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
-    // A store of caches is not reached through a web proxy, whatever the environment says.
-    arguments.SetInt("grpc.enable_http_proxy", 0);
-    arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectMsMin);
-    arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kReconnectMsMin);
-    arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectMsMax);
-    channel_ =
-        grpc::CreateCustomChannel(options_.server, grpc::InsecureChannelCredentials(), arguments);
-    stub_ = v1::KVStream::NewStub(channel_);
-  }
+        device_encoders_(std::move(device_encoders)) {}
 
   absl::Status PutProfile(const Profile& profile) override {
     return RunPutProfile(stub_.get(), options_.server, options_.rpc_timeout, profile);
@@ -630,6 +620,12 @@ absl::StatusOr<ServerStats> ClientImpl::Stats() {
   stats.chunks_by_level.assign(response.chunks_by_level().begin(),
                                response.chunks_by_level().end());
   stats.chunks_recomputed = response.chunks_recomputed();
+  stats.tenant = response.tenant();
+  stats.tenant_bytes = response.tenant_bytes();
+  stats.tenant_quota_bytes = response.tenant_quota_bytes();
+  for (const v1::TenantStats& tenant : response.tenants()) {
+    stats.tenants.push_back({tenant.name(), tenant.chunks(), tenant.bytes(), tenant.quota_bytes()});
+  }
   return stats;
 }
 
@@ -704,10 +700,21 @@ absl::StatusOr<std::unique_ptr<Client>> CreateClient(Client::Options options,
           absl::StrCat(threads, " threads is not in 1 to ", kThreadsMax));
     }
   }
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
+  // A store of caches is not reached through a web proxy, whatever the environment says.
+  arguments.SetInt("grpc.enable_http_proxy", 0);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectMsMin);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kReconnectMsMin);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectMsMax);
   std::vector<std::unique_ptr<RangeClient>> clients;
   for (const std::string& server : servers) {
     options.server = server;
-    clients.push_back(std::make_unique<ClientImpl>(options, device_decoders, device_encoders));
+    absl::StatusOr<std::shared_ptr<grpc::Channel>> channel =
+        MakeChannel(server, options.security, arguments);
+    if (!channel.ok()) return channel.status();
+    clients.push_back(std::make_unique<ClientImpl>(options, *std::move(channel), device_decoders,
+                                                   device_encoders));
   }
   if (clients.size() == 1) return std::unique_ptr<Client>(std::move(clients.front()));
   return MakeFailoverClient(std::move(clients));

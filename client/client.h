@@ -17,6 +17,7 @@
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
 #include "client/chunk_id.h"
+#include "client/connection_security.h"
 #include "client/device_target.h"
 #include "client/load_observer.h"
 #include "codec/kv_view.h"
@@ -136,6 +137,17 @@ struct ServerStats {
   uint64_t load_bytes_sent = 0;
   std::vector<uint64_t> chunks_by_level;
   uint64_t chunks_recomputed = 0;
+  // Of the caller, where the server has tenants.
+  std::string tenant;
+  uint64_t tenant_bytes = 0;        // segments and profiles
+  uint64_t tenant_quota_bytes = 0;  // 0: no quota
+  struct Tenant {
+    std::string name;
+    uint64_t chunks = 0;
+    uint64_t bytes = 0;
+    uint64_t quota_bytes = 0;
+  };
+  std::vector<Tenant> tenants;  // for an admin: all of them
 };
 
 struct PinPage {
@@ -203,8 +215,10 @@ class Client {
     absl::Duration rpc_timeout = absl::Seconds(60);
     int decode_threads = 1;  // per Load, 1 to 64
     int encode_threads = 1;  // per Put, 1 to 64
+    ConnectionSecurity security;
   };
-  // Does not connect: the first call does. INVALID_ARGUMENT names the option.
+  // Does not connect: the first call does. INVALID_ARGUMENT names the option, NOT_FOUND a file that
+  // cannot be read.
   static absl::StatusOr<std::unique_ptr<Client>> Create(Options options);
   // No call may be running.
   virtual ~Client() = default;

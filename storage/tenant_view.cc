@@ -23,6 +23,9 @@ constexpr absl::string_view kSlotTag = "kvstream tenant profile slot 1";
 constexpr size_t kFirstPrefixBatch = 64;
 constexpr size_t kLastPrefixBatch = 4096;
 
+// Pins of one question of ListPins.
+constexpr size_t kPinsPage = 1000;
+
 constexpr size_t kSlotBytes = sizeof(StoredProfileId) + sizeof(uint64_t);
 
 // SHA-256 of: tag; size of the tenant's name, 1 byte; name; `rest`. No tag begins another, so
@@ -261,6 +264,87 @@ absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> TenantView::ListTenan
     absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) {
   if (!tenant.empty()) return std::vector<std::pair<ChunkId, ChunkInfo>>();
   return List(after, limit);
+}
+
+absl::StatusOr<size_t> TenantView::Renew(absl::Span<const ChunkId> ids, absl::Time expires) {
+  return store_->Renew(Stored(ids), expires);
+}
+
+absl::StatusOr<size_t> TenantView::Pin(absl::Span<const ChunkId> ids, absl::string_view owner,
+                                       absl::Time until) {
+  return store_->Pin(Stored(ids), owner, until);
+}
+
+absl::StatusOr<size_t> TenantView::Unpin(absl::Span<const ChunkId> ids,
+                                         const absl::optional<std::string>& owner) {
+  return store_->Unpin(Stored(ids), owner);
+}
+
+absl::StatusOr<std::vector<ChunkPin>> TenantView::Outer(std::vector<ChunkPin> pins) {
+  std::vector<ChunkId> ids;
+  ids.reserve(pins.size());
+  for (const ChunkPin& pin : pins) ids.push_back(pin.id);
+  const auto infos = store_->GetInfos(ids);
+  if (!infos.ok()) return infos.status();
+  std::vector<ChunkPin> own;
+  for (size_t i = 0; i < pins.size(); ++i) {
+    const absl::optional<ChunkInfo>& info = (*infos)[i];
+    if (!info.has_value() || info->tenant != options_.tenant || !info->outer_id) continue;
+    pins[i].id = *info->outer_id;
+    own.push_back(std::move(pins[i]));
+  }
+  return own;
+}
+
+absl::StatusOr<std::vector<ChunkPin>> TenantView::ListPins(const absl::optional<ChunkPin>& after,
+                                                           size_t limit) {
+  std::vector<ChunkPin> listed;
+  absl::optional<ChunkPin> from = after;
+  if (from.has_value()) from->id = Stored(from->id);
+  while (listed.size() < limit) {
+    absl::StatusOr<std::vector<ChunkPin>> page =
+        store_->ListPins(from, std::min(limit - listed.size(), kPinsPage));
+    if (!page.ok()) return page.status();
+    if (page->empty()) break;
+    from = page->back();
+    const absl::StatusOr<std::vector<ChunkPin>> own = Outer(*std::move(page));
+    if (!own.ok()) return own.status();
+    listed.insert(listed.end(), own->begin(), own->end());
+  }
+  return listed;
+}
+
+absl::StatusOr<std::vector<ChunkPin>> TenantView::PinsOf(absl::Span<const ChunkId> ids) {
+  absl::StatusOr<std::vector<ChunkPin>> pins = store_->PinsOf(Stored(ids));
+  if (!pins.ok()) return pins.status();
+  return Outer(*std::move(pins));
+}
+
+absl::StatusOr<size_t> TenantView::DeleteSoon(absl::Span<const ChunkId> ids) {
+  return store_->DeleteSoon(Stored(ids));
+}
+
+absl::StatusOr<std::vector<ChunkId>> TenantView::Children(const ChunkId& id, size_t limit) {
+  const absl::StatusOr<std::vector<ChunkId>> children = store_->Children(Stored(id), limit);
+  if (!children.ok()) return children.status();
+  const auto infos = store_->GetInfos(*children);
+  if (!infos.ok()) return infos.status();
+  std::vector<ChunkId> outer;
+  for (const absl::optional<ChunkInfo>& info : *infos) {
+    if (!info.has_value() || info->tenant != options_.tenant || !info->outer_id) continue;
+    outer.push_back(*info->outer_id);
+  }
+  return outer;
+}
+
+absl::StatusOr<PinnedBytes> TenantView::ScrubSegment(const ChunkId& id, uint32_t level) {
+  absl::StatusOr<PinnedBytes> pinned = store_->ScrubSegment(Stored(id), level);
+  if (!pinned.ok()) return Naming("ScrubSegment", id, pinned.status());
+  return pinned;
+}
+
+absl::StatusOr<size_t> TenantView::Discard(absl::Span<const ChunkId> ids) {
+  return store_->Discard(Stored(ids));
 }
 
 absl::StatusOr<std::vector<TenantView::Slot>> TenantView::Slots() {

@@ -30,7 +30,8 @@ struct TenantViewOptions {
 //
 // What differs from ChunkStore: infos have no tenant, neither given nor returned. List goes in the
 // order of the stored ids, which says nothing to the caller. Stats are the tenant's own: the quota
-// is the capacity, disk and eviction are left at 0. A tenant has at most kMaxProfiles profiles.
+// is the capacity, and what is of the whole store (disk, eviction, pins) is left at 0; Expire,
+// Backup and scrubs of files are the whole store's too. A tenant has at most kMaxProfiles profiles.
 //
 // A Put that does not fit the quota fails with RESOURCE_EXHAUSTED and changes nothing. Puts that
 // run at the same time through one view never exceed it together, but for a chunk that is stored
@@ -77,23 +78,24 @@ class TenantView final : public ChunkStore {
   // To the view all its chunks are nobody's.
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ListTenant(
       absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) override;
-  // tenant_view_lifetimes.cc. Pins are of the tenant's own chunks, so owners of two tenants never
-  // meet; what may be pinned in all is the inner store's bound. Expire is the whole store's.
+  // The whole store's: for whoever sweeps it.
   absl::StatusOr<size_t> Expire(absl::Time now, size_t limit) override {
     return store_->Expire(now, limit);
   }
   absl::StatusOr<size_t> Renew(absl::Span<const ChunkId> ids, absl::Time expires) override;
+  // What the store lets all tenants pin together, they share.
   absl::StatusOr<size_t> Pin(absl::Span<const ChunkId> ids, absl::string_view owner,
                              absl::Time until) override;
   absl::StatusOr<size_t> Unpin(absl::Span<const ChunkId> ids,
                                const absl::optional<std::string>& owner) override;
-  // In the order of the stored ids. Looks at all tenants' pins.
+  // In the order of the stored ids; looks at the pins of all tenants.
   absl::StatusOr<std::vector<ChunkPin>> ListPins(const absl::optional<ChunkPin>& after,
                                                  size_t limit) override;
   absl::StatusOr<std::vector<ChunkPin>> PinsOf(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<size_t> DeleteSoon(absl::Span<const ChunkId> ids) override;
-  // In the order of the stored ids.
   absl::StatusOr<std::vector<ChunkId>> Children(const ChunkId& id, size_t limit) override;
+  absl::StatusOr<PinnedBytes> ScrubSegment(const ChunkId& id, uint32_t level) override;
+  absl::StatusOr<size_t> Discard(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
   absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override;
   absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override;
@@ -116,9 +118,8 @@ class TenantView final : public ChunkStore {
 
   ChunkId Stored(const ChunkId& id) const { return StoredId(options_.tenant, id); }
   std::vector<ChunkId> Stored(absl::Span<const ChunkId> ids) const;
-  // The tenant's ids of stored chunks, in their order, without those of others.
-  absl::StatusOr<std::vector<std::pair<ChunkId, ChunkId>>> OuterIds(
-      absl::Span<const ChunkId> stored_ids);
+  // The pins that are of the tenant's chunks, with its ids.
+  absl::StatusOr<std::vector<ChunkPin>> Outer(std::vector<ChunkPin> pins);
   // What the tenant sees of a stored info; none if it is not the tenant's.
   absl::optional<ChunkInfo> Outer(ChunkInfo info) const;
   StoredProfileId SlotId(uint32_t number) const;

@@ -13,6 +13,8 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "storage/chunk_limits.h"
 #include "storage/conformance/chunk_store_conformance.h"
 #include "storage/conformance/test_chunks.h"
@@ -219,6 +221,58 @@ TEST_F(TenantViewTest, StoresParentsSoThatEvictionFindsThem) {
   EXPECT_EQ(listed->front().first, TenantView::StoredId("a", chunk.id));
   EXPECT_EQ(listed->front().second.parent, TenantView::StoredId("a", TestId(0)));
   EXPECT_EQ((*a->GetInfos({chunk.id}))[0]->parent, TestId(0));
+}
+
+TEST_F(TenantViewTest, PinsAndLifetimesAreTheTenantsOwn) {
+  const auto a = ViewOf(store_.get(), "a"), b = ViewOf(store_.get(), "b");
+  const absl::Time soon = absl::Now() + absl::Hours(1), later = soon + absl::Hours(1);
+  std::vector<ChunkId> ids;
+  for (uint64_t number = 0; number < 20; ++number) {
+    TestChunk chunk = MakeTestChunk(number);
+    chunk.info.expires = soon;
+    chunk.info.parent.reset();
+    if (number > 0) chunk.info.parent = TestId(0);
+    ids.push_back(chunk.id);
+    EXPECT_TRUE(PutTo(*a, chunk));
+    if (number < 10) {
+      EXPECT_TRUE(PutTo(*b, chunk));
+    }
+  }
+  EXPECT_EQ(a->Pin(ids, "owner", soon).value_or(0), 20);
+  EXPECT_EQ(b->Pin(ids, "owner", soon).value_or(0), 10);
+  EXPECT_EQ(b->PinsOf(ids)->size(), 10);
+  std::set<ChunkId> listed;
+  absl::optional<ChunkPin> after;
+  while (true) {
+    const auto page = a->ListPins(after, 3);
+    ASSERT_TRUE(page.ok()) << page.status();
+    if (page->empty()) break;
+    for (const ChunkPin& pin : *page) EXPECT_TRUE(listed.insert(pin.id).second);
+    after = page->back();
+  }
+  EXPECT_EQ(listed, std::set<ChunkId>(ids.begin(), ids.end()));
+  // Neither with the stored ids, nor for what only the other one has.
+  std::vector<ChunkId> of_a;
+  for (const ChunkId& id : ids) of_a.push_back(TenantView::StoredId("a", id));
+  EXPECT_EQ(b->Unpin(of_a, absl::nullopt).value_or(9), 0);
+  EXPECT_EQ(b->Renew(of_a, later).value_or(9), 0);
+  EXPECT_EQ(b->DeleteSoon(of_a).value_or(9), 0);
+  EXPECT_EQ(b->Discard(of_a).value_or(9), 0);
+  EXPECT_TRUE(b->PinsOf(of_a)->empty());
+  EXPECT_TRUE(b->Children(of_a[0], 100)->empty());
+  EXPECT_TRUE(absl::IsNotFound(b->ScrubSegment(of_a[0], 0).status()));
+
+  EXPECT_EQ(b->Unpin(ids, absl::nullopt).value_or(0), 10);
+  EXPECT_EQ(b->Renew(ids, later).value_or(0), 10);
+  EXPECT_EQ(b->Children(ids[0], 100)->size(), 9);
+  EXPECT_EQ(a->Children(ids[0], 100)->size(), 19);
+  EXPECT_EQ(std::set<ChunkId>({*a->Children(ids[0], 1)->begin()}).count(ids[0]), 0);
+  EXPECT_EQ((*a->GetInfos({ids[1]}))[0]->expires, absl::FromUnixNanos(absl::ToUnixNanos(soon)));
+  EXPECT_EQ((*b->GetInfos({ids[1]}))[0]->expires, absl::FromUnixNanos(absl::ToUnixNanos(later)));
+  EXPECT_EQ(b->Delete(ids).value_or(0), 10);
+  EXPECT_EQ(a->Delete(ids).value_or(9), 0);  // pinned
+  EXPECT_EQ(a->Unpin(ids, std::string("owner")).value_or(0), 20);
+  EXPECT_EQ(a->Delete(ids).value_or(0), 20);
 }
 
 TEST_F(TenantViewTest, QuotaIsForChunksAndProfilesTogether) {

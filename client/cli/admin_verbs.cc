@@ -42,37 +42,56 @@ absl::Status Stats(const ServerOptions& options, Format format) {
     absl::StrAppendFormat(&capacity, "lifetimes  %d chunks expired; %d pins, on %s\n",
                           stats.expired_chunks, stats.pins, FormatBytes(stats.pinned_bytes));
   }
-  return Print(format,
-               {{"version", stats.version},
-                {"uptime_seconds", absl::ToDoubleSeconds(stats.uptime)},
-                {"store", stats.store},
-                {"chunks", stats.chunks},
-                {"payload_bytes", stats.payload_bytes},
-                {"disk_bytes", stats.disk_bytes},
-                {"capacity_bytes", stats.capacity_bytes},
-                {"evicted_segments", stats.evicted_segments},
-                {"evicted_bytes", stats.evicted_bytes},
-                {"evicted_chunks", stats.evicted_chunks},
-                {"expired_chunks", stats.expired_chunks},
-                {"pins", stats.pins},
-                {"pinned_bytes", stats.pinned_bytes},
-                {"profile_ids", std::move(profiles)},
-                {"loads_in_flight", stats.loads_in_flight},
-                {"loads_finished", stats.loads_finished},
-                {"loads_failed", stats.loads_failed},
-                {"load_bytes_sent", stats.load_bytes_sent},
-                {"chunks_by_level", stats.chunks_by_level},
-                {"chunks_recomputed", stats.chunks_recomputed}},
-               absl::StrFormat(
-                   "kvstreamd  %s, up %s, store %s\n"
-                   "stored     %d chunks, %s of payload, %s on disk\n%s"
-                   "loads      %d in flight, %d finished, %d failed, %s sent\n"
-                   "chunks     %s%s%d recomputed\n%s",
-                   stats.version, absl::FormatDuration(absl::Trunc(stats.uptime, absl::Seconds(1))),
-                   stats.store, stats.chunks, FormatBytes(stats.payload_bytes),
-                   FormatBytes(stats.disk_bytes), capacity, stats.loads_in_flight,
-                   stats.loads_finished, stats.loads_failed, FormatBytes(stats.load_bytes_sent),
-                   levels, levels.empty() ? "" : ", ", stats.chunks_recomputed, profile_lines));
+  Json tenants = Json::array();
+  std::string tenant_lines;
+  const auto add_tenant = [&tenant_lines](const std::string& name, uint64_t bytes,
+                                          uint64_t quota_bytes) {
+    absl::StrAppend(&tenant_lines, "tenant     ", name, ": ", FormatBytes(bytes),
+                    quota_bytes == 0 ? "" : absl::StrCat(" of ", FormatBytes(quota_bytes)), "\n");
+  };
+  if (stats.tenants.empty() && !stats.tenant.empty()) {
+    add_tenant(stats.tenant, stats.tenant_bytes, stats.tenant_quota_bytes);
+  }
+  for (const ServerStats::Tenant& tenant : stats.tenants) {
+    tenants.push_back({{"name", tenant.name},
+                       {"chunks", tenant.chunks},
+                       {"bytes", tenant.bytes},
+                       {"quota_bytes", tenant.quota_bytes}});
+    add_tenant(tenant.name, tenant.bytes, tenant.quota_bytes);
+  }
+  return Print(
+      format,
+      {{"version", stats.version},
+       {"uptime_seconds", absl::ToDoubleSeconds(stats.uptime)},
+       {"store", stats.store},
+       {"chunks", stats.chunks},
+       {"payload_bytes", stats.payload_bytes},
+       {"disk_bytes", stats.disk_bytes},
+       {"capacity_bytes", stats.capacity_bytes},
+       {"evicted_segments", stats.evicted_segments},
+       {"evicted_bytes", stats.evicted_bytes},
+       {"evicted_chunks", stats.evicted_chunks},
+       {"profile_ids", std::move(profiles)},
+       {"loads_in_flight", stats.loads_in_flight},
+       {"loads_finished", stats.loads_finished},
+       {"loads_failed", stats.loads_failed},
+       {"load_bytes_sent", stats.load_bytes_sent},
+       {"chunks_by_level", stats.chunks_by_level},
+       {"chunks_recomputed", stats.chunks_recomputed},
+       {"tenant", stats.tenant},
+       {"tenant_bytes", stats.tenant_bytes},
+       {"tenant_quota_bytes", stats.tenant_quota_bytes},
+       {"tenants", std::move(tenants)}},
+      absl::StrFormat(
+          "kvstreamd  %s, up %s, store %s\n"
+          "stored     %d chunks, %s of payload, %s on disk\n%s"
+          "loads      %d in flight, %d finished, %d failed, %s sent\n"
+          "chunks     %s%s%d recomputed\n%s%s",
+          stats.version, absl::FormatDuration(absl::Trunc(stats.uptime, absl::Seconds(1))),
+          stats.store, stats.chunks, FormatBytes(stats.payload_bytes),
+          FormatBytes(stats.disk_bytes), capacity, stats.loads_in_flight, stats.loads_finished,
+          stats.loads_failed, FormatBytes(stats.load_bytes_sent), levels,
+          levels.empty() ? "" : ", ", stats.chunks_recomputed, tenant_lines, profile_lines));
 }
 
 struct ListOptions {
@@ -167,15 +186,17 @@ absl::Status Ping(const ServerOptions& options, Format format) {
 
 void AddAdminVerbs(CLI::App& app, Command& command) {
   const auto stats_options = std::make_shared<ServerOptions>();
-  AddServerOptions(
-      *AddVerb(app, command, "stats", "A kvstreamd's state in figures",
-               [stats_options](Format format) { return Stats(*stats_options, format); }),
-      *stats_options);
+  CLI::App* stats =
+      AddVerb(app, command, "stats", "A kvstreamd's state in figures",
+              [stats_options](Format format) { return Stats(*stats_options, format); });
+  AddServerOptions(*stats, *stats_options);
+  AddActingForOption(*stats, *stats_options);
 
   const auto list_options = std::make_shared<ListOptions>();
   CLI::App* list = AddVerb(app, command, "list", "Stored chunks, in the order of their ids",
                            [list_options](Format format) { return List(*list_options, format); });
   AddServerOptions(*list, list_options->server);
+  AddActingForOption(*list, list_options->server);
   list->add_option("--profile", list_options->profile, "only chunks of this profile");
   list->add_option("--model", list_options->model, "only chunks that list shows with this model");
   list->add_option("--limit", list_options->limit, "at most so many chunks")

@@ -18,6 +18,7 @@ namespace kvstream::cli {
 namespace {
 
 constexpr uint64_t kProfileBytesMax = uint64_t{8} << 30;
+constexpr uint64_t kTokenBytesMax = 8192;
 
 }  // namespace
 
@@ -43,6 +44,21 @@ void AddServerOptions(CLI::App& verb, ServerOptions& options) {
       ->capture_default_str();
   verb.add_option("--timeout", options.timeout, "give up after hearing nothing for this long")
       ->capture_default_str();
+  verb.add_option("--tls-ca", options.security.tls_ca_file,
+                  "PEM file of who signs the server's certificate; turns on TLS")
+      ->envname("KVSTREAM_TLS_CA");
+  verb.add_option("--tls-cert", options.security.tls_cert_file,
+                  "PEM file of the client's certificate")
+      ->envname("KVSTREAM_TLS_CERT");
+  verb.add_option("--tls-key", options.security.tls_key_file, "PEM file of its key")
+      ->envname("KVSTREAM_TLS_KEY");
+  verb.add_option("--token-file", options.token_file, "file with the tenant's token")
+      ->envname("KVSTREAM_TOKEN_FILE");
+}
+
+void AddActingForOption(CLI::App& verb, ServerOptions& options) {
+  verb.add_option("--tenant", options.security.acting_for,
+                  "as an admin: act for this tenant, not for oneself");
 }
 
 absl::StatusOr<std::unique_ptr<Client>> Connect(const ServerOptions& options, int threads) {
@@ -56,6 +72,14 @@ absl::StatusOr<std::unique_ptr<Client>> Connect(const ServerOptions& options, in
   client.rpc_timeout = timeout;
   client.decode_threads = threads;
   client.encode_threads = threads;
+  client.security = options.security;
+  if (!options.token_file.empty()) {
+    CLI_ASSIGN_OR_RETURN(const std::string token, ReadFile(options.token_file, kTokenBytesMax));
+    client.security.token = std::string(absl::StripAsciiWhitespace(token));
+    if (client.security.token.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat(options.token_file, " holds no token"));
+    }
+  }
   return Client::Create(std::move(client));
 }
 

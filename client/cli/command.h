@@ -30,12 +30,16 @@ struct Command {
 CLI::App* AddVerb(CLI::App& parent, Command& command, const std::string& name,
                   const std::string& help, std::function<absl::Status(Format)> run);
 
-// --server, --timeout.
+// --server, --timeout, --tls-ca, --tls-cert, --tls-key, --token-file.
 struct ServerOptions {
   std::string server = "127.0.0.1:7411";
   std::string timeout = "60s";
+  ConnectionSecurity security;
+  std::string token_file;
 };
 void AddServerOptions(CLI::App& verb, ServerOptions& options);
+// --tenant, for the verbs with which an admin acts for another tenant.
+void AddActingForOption(CLI::App& verb, ServerOptions& options);
 // threads: for encoding and decoding.
 absl::StatusOr<std::unique_ptr<Client>> Connect(const ServerOptions& options, int threads = 1);
 

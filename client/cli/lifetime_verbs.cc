@@ -58,12 +58,16 @@ absl::StatusOr<std::vector<ChunkId>> IdsOf(const NamedChunks& chunks, absl::stri
   return ContextChunkIds(chunks.identity, profile->id(), profile->chunk_tokens(), tokens);
 }
 
+// Chunks of one page of a deletion of all.
+constexpr uint32_t kDeleteAllPage = 1000;
+
 struct DeleteOptions {
   ServerOptions server;
   NamedChunks chunks;
   std::string context;
   bool keep_shared = false;
   bool all_of_model = false;
+  bool all = false;
   bool dry_run = false;
   bool force = false;
 };
@@ -138,7 +142,34 @@ absl::Status DeleteInSteps(const DeleteOptions& options, Format format) {
                       options.dry_run ? "would be" : "are", pinned));
 }
 
+// Page by page: what is stored meanwhile may be left.
+absl::Status DeleteAll(const DeleteOptions& options, Format format) {
+  if (options.chunks.given() || !options.context.empty() || options.keep_shared ||
+      options.all_of_model || options.dry_run) {
+    return absl::InvalidArgumentError("--all goes with --force and --tenant only");
+  }
+  CLI_ASSIGN_OR_RETURN(const std::unique_ptr<Client> client, Connect(options.server));
+  uint64_t deleted = 0;
+  uint64_t named = 0;
+  std::string token;
+  do {
+    CLI_ASSIGN_OR_RETURN(ListPage page,
+                         client->List(kDeleteAllPage, token, absl::optional<ProfileId>()));
+    std::vector<ChunkId> ids;
+    for (const ListedChunk& chunk : page.chunks) ids.push_back(chunk.id);
+    named += ids.size();
+    if (!ids.empty()) {
+      CLI_ASSIGN_OR_RETURN(const uint64_t of_page, client->Delete(ids, options.force));
+      deleted += of_page;
+    }
+    token = std::move(page.next_page_token);
+  } while (!token.empty());
+  return Print(format, {{"chunks_deleted", deleted}, {"chunks_named", named}},
+               absl::StrFormat("%d chunks were stored and are deleted\n", deleted));
+}
+
 absl::Status Delete(const DeleteOptions& options, Format format) {
+  if (options.all) return DeleteAll(options, format);
   if (!options.context.empty() || options.keep_shared || options.all_of_model) {
     return DeleteInSteps(options, format);
   }
@@ -262,6 +293,8 @@ void AddLifetimeVerbs(CLI::App& app, Command& command) {
       AddVerb(app, command, "delete", "Delete chunks by id, of a context or of a model",
               [delete_options](Format format) { return Delete(*delete_options, format); });
   AddServerOptions(*remove, delete_options->server);
+  AddActingForOption(*remove, delete_options->server);
+  remove->add_flag("--all", delete_options->all, "all chunks of the tenant");
   AddNamedChunks(*remove, delete_options->chunks);
   remove->add_option("--context", delete_options->context,
                      "id of a context's last chunk: it, back to where others share the context");

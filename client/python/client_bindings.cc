@@ -130,12 +130,15 @@ void CheckHostArguments(bool on_device, const DeviceArguments& arguments) {
 
 class PyClient {
  public:
-  PyClient(const std::string& server, double rpc_timeout, int decode_threads, int encode_threads) {
+  PyClient(const std::string& server, double rpc_timeout, int decode_threads, int encode_threads,
+           const std::string& tls_ca, const std::string& tls_cert, const std::string& tls_key,
+           const std::string& token) {
     Client::Options options;
     options.server = server;
     options.rpc_timeout = ToDuration(rpc_timeout, "rpc_timeout");
     options.decode_threads = decode_threads;
     options.encode_threads = encode_threads;
+    options.security = {tls_ca, tls_cert, tls_key, token, ""};
     client_ = ValueOrThrow(Client::Create(std::move(options)));
   }
 
@@ -363,6 +366,9 @@ py::dict StatsDict(const ServerStats& stats) {
   out["load_bytes_sent"] = stats.load_bytes_sent;
   out["chunks_by_level"] = stats.chunks_by_level;
   out["chunks_recomputed"] = stats.chunks_recomputed;
+  out["tenant"] = stats.tenant;
+  out["tenant_bytes"] = stats.tenant_bytes;
+  out["tenant_quota_bytes"] = stats.tenant_quota_bytes;
   return out;
 }
 
@@ -414,9 +420,14 @@ void RegisterClient(py::module_& module) {
 
   py::class_<PyClient>(module, "Client",
                        "A connection to one kvstreamd. Thread-safe; calls release the GIL.")
-      .def(py::init<const std::string&, double, int, int>(), py::arg("server"), py::kw_only(),
-           py::arg("rpc_timeout") = 60.0, py::arg("decode_threads") = 1,
-           py::arg("encode_threads") = 1, "server is 'host:port'. Connects with the first call.")
+      .def(py::init<const std::string&, double, int, int, const std::string&, const std::string&,
+                    const std::string&, const std::string&>(),
+           py::arg("server"), py::kw_only(), py::arg("rpc_timeout") = 60.0,
+           py::arg("decode_threads") = 1, py::arg("encode_threads") = 1, py::arg("tls_ca") = "",
+           py::arg("tls_cert") = "", py::arg("tls_key") = "", py::arg("token") = "",
+           "server is 'host:port'. Connects with the first call. tls_ca is a PEM file of who signs "
+           "the server's certificate and turns on TLS; tls_cert and tls_key are files of the "
+           "client's own; token is the tenant's.")
       .def(
           "put_profile",
           [](PyClient& self, const std::shared_ptr<Profile>& profile) {

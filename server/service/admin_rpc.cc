@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/service/ids.h"
+#include "server/service/tenants.h"
 #include "server/service/ttl.h"
 #include "server/service/version.h"
 
@@ -160,13 +161,41 @@ absl::Status HandleList(const RpcEnvironment& environment, const v1::ListRequest
   }
 }
 
+namespace {
+
+// What a tenant has, which is all that it may know of the store.
+absl::Status FillTenantStats(const RpcEnvironment& environment, v1::StatsResponse& response) {
+  TenantView& tenant = *environment.tenant;
+  const absl::StatusOr<uint64_t> used_bytes = tenant.UsedBytes();
+  if (!used_bytes.ok()) return used_bytes.status();
+  response.set_tenant(tenant.tenant());
+  response.set_tenant_bytes(*used_bytes);
+  response.set_tenant_quota_bytes(tenant.quota_bytes());
+  if (environment.tenants == nullptr) return absl::OkStatus();
+  for (const TenantFigure& figure : environment.tenants->Figures()) {
+    v1::TenantStats& stats = *response.add_tenants();
+    stats.set_name(figure.name);
+    stats.set_chunks(figure.chunks);
+    stats.set_bytes(figure.used_bytes);
+    stats.set_quota_bytes(figure.quota_bytes);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status HandleStats(const RpcEnvironment& environment, const v1::StatsRequest& request,
                          v1::StatsResponse& response) {
-  const absl::StatusOr<StoreStats> stats = environment.store->Stats();
+  ChunkStore& seen =
+      environment.whole_store != nullptr ? *environment.whole_store : *environment.store;
+  const absl::StatusOr<StoreStats> stats = seen.Stats();
   if (!stats.ok()) return stats.status();
   const absl::StatusOr<std::vector<StoredProfileId>> profiles = environment.store->ListProfiles();
   if (!profiles.ok()) return profiles.status();
-  const LoadTotals totals = environment.metrics->load_totals();
+  if (environment.tenant != nullptr) {
+    const absl::Status status = FillTenantStats(environment, response);
+    if (!status.ok()) return status;
+  }
   response.set_version(std::string(kServerVersion));
   absl::Duration rest;
   const absl::Duration uptime = std::max(absl::Now() - environment.started, absl::ZeroDuration());
@@ -183,13 +212,16 @@ absl::Status HandleStats(const RpcEnvironment& environment, const v1::StatsReque
   response.set_pins(stats->pins);
   response.set_pinned_bytes(stats->pinned_bytes);
   for (const StoredProfileId& id : *profiles) response.add_profile_ids(IdBytes(id));
+  response.set_store(std::string(seen.driver()));
+  // How busy the server is, is for its operator to know.
+  if (environment.tenant != nullptr && environment.whole_store == nullptr) return absl::OkStatus();
+  const LoadTotals totals = environment.metrics->load_totals();
   response.set_loads_in_flight(static_cast<uint32_t>(environment.loads->in_flight()));
   response.set_loads_finished(totals.finished);
   response.set_loads_failed(totals.failed);
   response.set_load_bytes_sent(totals.bytes_sent);
   for (const uint64_t chunks : totals.chunks_by_level) response.add_chunks_by_level(chunks);
   response.set_chunks_recomputed(totals.chunks_recomputed);
-  response.set_store(std::string(environment.store->driver()));
   return absl::OkStatus();
 }
 

@@ -21,6 +21,8 @@ absl::Status HandleLookup(const RpcEnvironment& environment, const v1::LookupReq
 absl::Status HandleList(const RpcEnvironment& environment, const v1::ListRequest& request,
                         v1::ListResponse& response);
 
+// The whole store and what the server did, or, for a tenant that is no admin, what it has itself.
+// An admin also sees what every tenant has.
 absl::Status HandleStats(const RpcEnvironment& environment, const v1::StatsRequest& request,
                          v1::StatsResponse& response);
 

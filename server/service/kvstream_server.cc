@@ -13,6 +13,7 @@
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 #include "server/service/listen_address.h"
+#include "server/service/server_credentials.h"
 #include "server/service/version.h"
 
 namespace kvstream {
@@ -52,7 +53,8 @@ LinkGroups::Options LinkOptions(const ServerOptions& options) {
 absl::StatusOr<std::unique_ptr<KvStreamServer>> KvStreamServer::Create(const ServerOptions& options,
                                                                        Parts parts) {
   std::unique_ptr<KvStreamServer> server(new KvStreamServer(options, std::move(parts)));
-  absl::Status status = server->Listen();
+  absl::Status status = server->OpenTenants();
+  if (status.ok()) status = server->Listen();
   if (status.ok()) status = server->WritePortsFile();
   if (status.ok()) server->StartSweeper();
   if (!status.ok()) {
@@ -67,7 +69,7 @@ KvStreamServer::KvStreamServer(const ServerOptions& options, Parts parts)
       log_(std::move(parts.log)),
       metrics_(kServerVersion, parts.store->driver()),
       store_(std::make_unique<MeasuredStore>(std::move(parts.store), &metrics_)),
-      profiles_(store_.get(), std::move(parts.parse_profile), options.profile_cache_bytes),
+      profiles_(store_.get(), parts.parse_profile, options.profile_cache_bytes),
       loads_("loads", "--max-loads", options.max_loads),
       puts_("uploads", "--max-puts", options.max_puts),
       requests_("requests", "--max-requests", options.max_requests),
@@ -78,9 +80,11 @@ KvStreamServer::KvStreamServer(const ServerOptions& options, Parts parts)
                  [this] { return link_groups_.in_flight_bytes(); }),
       timers_(std::make_unique<TimerQueue>()),
       writers_(std::make_unique<WorkerPool>(options.write_threads)),
-      leases_([this](std::vector<ChunkId> ids) { DeleteLater(std::move(ids)); }),
+      leases_([this](std::vector<ChunkId> ids) {
+        DeleteLater(store_.get(), &leases_, std::move(ids));
+      }),
       readers_(std::make_unique<WorkerPool>(options.read_threads)),
-      service_(&environment_) {
+      parse_profile_(std::move(parts.parse_profile)) {
   environment_.options = &options_;
   environment_.store = store_.get();
   environment_.profiles = &profiles_;
@@ -104,7 +108,50 @@ KvStreamServer::KvStreamServer(const ServerOptions& options, Parts parts)
 
 KvStreamServer::~KvStreamServer() = default;
 
+absl::Status KvStreamServer::OpenTenants() {
+  if (options_.tenants_file.empty()) {
+    const absl::StatusOr<StoreStats> stats = store_->Stats();
+    if (!stats.ok()) return stats.status();
+    if (stats->tenant_chunks == 0) return absl::OkStatus();
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the store has ", stats->tenant_chunks,
+        " chunks of tenants, which everybody could reach without --tenants-file; give that "
+        "option, or another --data-dir"));
+  }
+  absl::StatusOr<std::vector<TenantEntry>> entries = ReadTenantsFile(options_.tenants_file);
+  if (!entries.ok()) return entries.status();
+  for (const TenantEntry& entry : *entries) {
+    if (entry.certificates.empty() || !options_.tls_client_ca.empty()) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(options_.tenants_file, ": tenant ", entry.name,
+                     " has certificates, which clients show only with --tls-client-ca"));
+  }
+  WarnOfPlainTokens(*entries);
+  absl::StatusOr<std::unique_ptr<Tenants>> tenants =
+      Tenants::Create(*std::move(entries), environment_, parse_profile_,
+                      [this](ChunkStore* store, ChunkLeases* leases, std::vector<ChunkId> ids) {
+                        DeleteLater(store, leases, std::move(ids));
+                      });
+  if (!tenants.ok()) return tenants.status();
+  tenants_ = *std::move(tenants);
+  return absl::OkStatus();
+}
+
+void KvStreamServer::WarnOfPlainTokens(const std::vector<TenantEntry>& entries) const {
+  if (!options_.tls_cert.empty() || IsLoopback(options_.listen)) return;
+  for (const TenantEntry& entry : entries) {
+    if (entry.token_hashes.empty()) continue;
+    log_->Write(LogLevel::kWarn,
+                "tokens travel unprotected: who reads the network can use them; set --tls-cert",
+                {{"listen", options_.listen}});
+    return;
+  }
+}
+
 absl::Status KvStreamServer::Listen() {
+  absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> credentials =
+      MakeServerCredentials(options_);
+  if (!credentials.ok()) return credentials.status();
   const absl::Status listenable = CheckListenable("listen", options_.listen);
   if (!listenable.ok()) return listenable;
   absl::StatusOr<std::unique_ptr<HttpServer>> http = HttpServer::Create(
@@ -123,8 +170,9 @@ absl::Status KvStreamServer::Listen() {
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   SetTransportLimits(builder);
-  builder.AddListeningPort(options_.listen, grpc::InsecureServerCredentials(), &grpc_port_);
-  builder.RegisterService(&service_);
+  builder.AddListeningPort(options_.listen, *credentials, &grpc_port_);
+  service_ = std::make_unique<KvStreamService>(&environment_, tenants_.get());
+  builder.RegisterService(service_.get());
   grpc_ = builder.BuildAndStart();
   if (grpc_ == nullptr || grpc_port_ == 0) {
     return absl::UnavailableError(
@@ -143,7 +191,9 @@ absl::Status KvStreamServer::Listen() {
                {"http_port", http_->port()},
                {"listen", options_.listen},
                {"http_listen", options_.http_listen},
-               {"store", store_->driver()}});
+               {"store", store_->driver()},
+               {"tls", !options_.tls_cert.empty()},
+               {"tenants", tenants_ != nullptr}});
   return absl::OkStatus();
 }
 
@@ -250,10 +300,10 @@ void KvStreamServer::StartSweeper() {
   sweeper_ = std::make_unique<ExpirySweeper>(store_.get(), std::move(sweeper));
 }
 
-void KvStreamServer::DeleteLater(std::vector<ChunkId> ids) {
-  writers_->Submit([this, ids = std::move(ids)] {
-    const absl::StatusOr<size_t> deleted = store_->Delete(ids);
-    leases_.EndDelete(ids);
+void KvStreamServer::DeleteLater(ChunkStore* store, ChunkLeases* leases, std::vector<ChunkId> ids) {
+  writers_->Submit([this, store, leases, ids = std::move(ids)] {
+    const absl::StatusOr<size_t> deleted = store->Delete(ids);
+    leases->EndDelete(ids);
     if (!deleted.ok()) {
       log_->Write(LogLevel::kError, "deferred deletion failed; the chunks are still stored",
                   {{"chunks", ids.size()}, {"error", deleted.status().ToString()}});
@@ -276,6 +326,7 @@ std::string KvStreamServer::MetricsText() {
     gauges.store_pins = stats->pins;
     gauges.store_pinned_bytes = stats->pinned_bytes;
   }
+  if (tenants_ != nullptr) gauges.tenants = tenants_->Figures();
   metrics_.SetGauges(gauges);
   return metrics_.Text();
 }

@@ -21,6 +21,7 @@
 #include "server/service/measured_store.h"
 #include "server/service/options.h"
 #include "server/service/rpc_environment.h"
+#include "server/service/tenants.h"
 
 namespace kvstream {
 
@@ -36,7 +37,9 @@ class KvStreamServer {
   };
 
   // `options` are valid. UNAVAILABLE if a port cannot be listened on or the ports file cannot be
-  // written; the message says what to do.
+  // written; NOT_FOUND or INVALID_ARGUMENT for the files of TLS and tenants; FAILED_PRECONDITION if
+  // there is no tenants file but the store has tenants' chunks, which everybody could then reach.
+  // The message says what to do.
   static absl::StatusOr<std::unique_ptr<KvStreamServer>> Create(const ServerOptions& options,
                                                                 Parts parts);
   ~KvStreamServer();
@@ -69,12 +72,14 @@ class KvStreamServer {
 
   KvStreamServer(const ServerOptions& options, Parts parts);
 
+  absl::Status OpenTenants();
   absl::Status Listen();
+  void WarnOfPlainTokens(const std::vector<TenantEntry>& entries) const;
   // Joins every thread and closes the store; no call may be admitted any more.
   void TearDown();
   absl::Status WritePortsFile() const;
   // Deletes chunks whose last load has ended.
-  void DeleteLater(std::vector<ChunkId> ids);
+  void DeleteLater(ChunkStore* store, ChunkLeases* leases, std::vector<ChunkId> ids);
   void StartSweeper();
   // False at the timeout or when hurried.
   bool AwaitCalls(absl::Duration timeout);
@@ -98,7 +103,9 @@ class KvStreamServer {
   std::unique_ptr<WorkerPool> readers_;
   std::unique_ptr<ExpirySweeper> sweeper_;
   RpcEnvironment environment_;
-  KvStreamService service_;
+  const ProfileParser parse_profile_;
+  std::unique_ptr<Tenants> tenants_;  // null: there are none
+  std::unique_ptr<KvStreamService> service_;
   std::unique_ptr<grpc::Server> grpc_;
   std::unique_ptr<HttpServer> http_;
   int grpc_port_ = 0;

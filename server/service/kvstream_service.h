@@ -5,17 +5,21 @@
 #include <functional>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
 #include "kvstream/v1/kvstream.grpc.pb.h"
 #include "server/service/rpc_environment.h"
+#include "server/service/tenants.h"
 
 namespace kvstream {
 
 // Load is raw: its messages are built around the store's memory (segment_message.h). The others
-// take parsed messages. gRPC's callback threads never block here: work on the store runs on the
-// environment's pools, within its limits. Thread-safe; `environment` outlives it.
+// take parsed messages. With tenants every call works with its caller's environment, and a call of
+// nobody ends with UNAUTHENTICATED before anything of it is looked at. gRPC's callback threads
+// never block here: work on the store runs on the environment's pools, within its limits.
+// Thread-safe; `environment` and `tenants` outlive it.
 class KvStreamService final
     : public v1::KVStream::WithRawCallbackMethod_Load<v1::KVStream::WithCallbackMethod_PutProfile<
           v1::KVStream::WithCallbackMethod_GetProfile<v1::KVStream::WithCallbackMethod_Put<
@@ -30,7 +34,9 @@ class KvStreamService final
                                               v1::KVStream::WithCallbackMethod_Backup<
                                                   v1::KVStream::Service>>>>>>>>>>>>>>> {
  public:
-  explicit KvStreamService(const RpcEnvironment* environment) : environment_(environment) {}
+  // `tenants` null: everybody works with `environment`.
+  KvStreamService(const RpcEnvironment* environment, const Tenants* tenants)
+      : environment_(environment), tenants_(tenants) {}
 
   grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* Load(
       grpc::CallbackServerContext* context) override;
@@ -74,11 +80,17 @@ class KvStreamService final
                                    v1::BackupResponse* response) override;
 
  private:
-  // Runs `handler` on `pool` and finishes the call with its status. `method` outlives the call.
-  grpc::ServerUnaryReactor* Unary(absl::string_view method, grpc::CallbackServerContext* context,
-                                  WorkerPool* pool, std::function<absl::Status()> handler);
+  // The caller's; the error is counted.
+  absl::StatusOr<const RpcEnvironment*> EnvironmentOf(
+      absl::string_view method, CallKind kind, const grpc::CallbackServerContext* context) const;
+  // Runs `handler` on `pool` with the caller's environment and finishes the call with its status.
+  // `method` outlives the call.
+  grpc::ServerUnaryReactor* Unary(absl::string_view method, CallKind kind,
+                                  grpc::CallbackServerContext* context, WorkerPool* pool,
+                                  std::function<absl::Status(const RpcEnvironment&)> handler);
 
   const RpcEnvironment* const environment_;
+  const Tenants* const tenants_;
 };
 
 }  // namespace kvstream

@@ -32,6 +32,11 @@ constexpr size_t kChildrenMax = 1024;
 
 constexpr size_t kIdBytes = sizeof(ChunkId);
 
+// For the log; empty: there are no tenants.
+std::string TenantName(const RpcEnvironment& environment) {
+  return environment.tenant == nullptr ? "" : environment.tenant->tenant();
+}
+
 struct Deleted {
   uint64_t chunks = 0;
   uint64_t deferred = 0;
@@ -216,9 +221,11 @@ absl::Status HandleDelete(const RpcEnvironment& environment, const v1::DeleteReq
   const absl::StatusOr<Deleted> deleted = DeleteChunks(environment, *ids);
   if (!deleted.ok()) return deleted.status();
   response.set_chunks_deleted(deleted->chunks);
-  environment.log->Write(
-      LogLevel::kInfo, "chunks deleted",
-      {{"asked", ids->size()}, {"deleted", deleted->chunks}, {"deferred", deleted->deferred}});
+  environment.log->Write(LogLevel::kInfo, "chunks deleted",
+                         {{"tenant", TenantName(environment)},
+                          {"asked", ids->size()},
+                          {"deleted", deleted->chunks},
+                          {"deferred", deleted->deferred}});
   return absl::OkStatus();
 }
 
@@ -252,7 +259,8 @@ absl::Status HandleDeleteMatching(const RpcEnvironment& environment,
   // Others may have deleted or pinned some meanwhile.
   response.set_chunks(deleted->chunks);
   environment.log->Write(LogLevel::kInfo, "chunks deleted",
-                         {{"by", request.has_model() ? "model" : "context"},
+                         {{"tenant", TenantName(environment)},
+                          {"by", request.has_model() ? "model" : "context"},
                           {"asked", step.ids.size()},
                           {"deleted", deleted->chunks},
                           {"deferred", deleted->deferred},
@@ -287,9 +295,11 @@ absl::Status HandlePin(const RpcEnvironment& environment, const v1::PinRequest& 
       environment.store->Pin(Visible(environment, *ids), request.owner(), absl::Now() + *ttl);
   if (!pinned.ok()) return pinned.status();
   response.set_chunks(*pinned);
-  environment.log->Write(
-      LogLevel::kInfo, "chunks pinned",
-      {{"asked", ids->size()}, {"pinned", *pinned}, {"owner", absl::CHexEscape(request.owner())}});
+  environment.log->Write(LogLevel::kInfo, "chunks pinned",
+                         {{"tenant", TenantName(environment)},
+                          {"asked", ids->size()},
+                          {"pinned", *pinned},
+                          {"owner", absl::CHexEscape(request.owner())}});
   return absl::OkStatus();
 }
 

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "server/service/options.h"
@@ -61,6 +62,14 @@ absl::Status CheckListenable(absl::string_view option, const std::string& addres
                                          : "; give an address of this machine";
   return absl::UnavailableError(absl::StrCat("cannot listen on --", option, " ", address, ": ",
                                              std::strerror(error), advice));
+}
+
+bool IsLoopback(const std::string& address) {
+  std::string host;
+  int ignored = 0;
+  if (!SplitHostPort(address, host, ignored).ok()) return false;
+  host = WithoutBrackets(host);
+  return host == "localhost" || host == "::1" || absl::StartsWith(host, "127.");
 }
 
 void TouchListener(const std::string& address, int port) {

@@ -15,6 +15,9 @@ namespace kvstream {
 // Somebody else may still take the port after an OK.
 absl::Status CheckListenable(absl::string_view option, const std::string& address);
 
+// Whether an address that SplitHostPort takes is of this machine alone, as far as its text tells.
+bool IsLoopback(const std::string& address);
+
 // Opens and closes one connection, to wake whoever sleeps in accept there. Failing is no error.
 void TouchListener(const std::string& address, int port);
 

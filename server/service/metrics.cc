@@ -67,6 +67,10 @@ Family<Histogram>& HistogramFamily(Registry& registry, const char* name, const c
   return BuildHistogram().Name(name).Help(help).Register(registry);
 }
 
+Family<Gauge>& GaugeFamily(Registry& registry, const char* name, const char* help) {
+  return BuildGauge().Name(name).Help(help).Register(registry);
+}
+
 Gauge& OneGauge(Registry& registry, const char* name, const char* help) {
   return BuildGauge().Name(name).Help(help).Register(registry).Add({});
 }
@@ -199,7 +203,15 @@ Metrics::Metrics(absl::string_view version, absl::string_view store_driver)
                                    "Payload of the chunks that are pinned.")),
       expired_chunks_(CounterFamily(registry_, "kvstream_store_expired_chunks_total",
                                     "Chunks that have expired.")
-                          .Add({})) {
+                          .Add({})),
+      tenant_chunks_(
+          GaugeFamily(registry_, "kvstream_tenant_chunks", "Stored chunks of a tenant.")),
+      tenant_bytes_(GaugeFamily(registry_, "kvstream_tenant_bytes",
+                                "Payload and profiles of a tenant, which its quota bounds.")),
+      tenant_quota_bytes_(
+          GaugeFamily(registry_, "kvstream_tenant_quota_bytes", "Quota of a tenant that has one.")),
+      tenant_refusals_(CounterFamily(registry_, "kvstream_tenant_quota_refusals_total",
+                                     "Puts of a tenant that did not fit its quota.")) {
   BuildGauge()
       .Name("kvstream_build_info")
       .Help("1; the labels say what runs.")
@@ -319,6 +331,18 @@ void Metrics::SetGauges(const GaugeValues& values) {
   store_disk_bytes_.Set(static_cast<double>(values.store_disk_bytes));
   store_pins_.Set(static_cast<double>(values.store_pins));
   store_pinned_bytes_.Set(static_cast<double>(values.store_pinned_bytes));
+  absl::MutexLock lock(&mutex_);  // scrapes at the same time must not count a refusal twice
+  for (const TenantFigure& tenant : values.tenants) {
+    const std::map<std::string, std::string> label = {{"tenant", tenant.name}};
+    tenant_chunks_.Add(label).Set(static_cast<double>(tenant.chunks));
+    tenant_bytes_.Add(label).Set(static_cast<double>(tenant.used_bytes));
+    if (tenant.quota_bytes > 0) {
+      tenant_quota_bytes_.Add(label).Set(static_cast<double>(tenant.quota_bytes));
+    }
+    Counter& refusals = tenant_refusals_.Add(label);
+    const double more = static_cast<double>(tenant.refused_puts) - refusals.Value();
+    if (more > 0) refusals.Increment(more);
+  }
 }
 
 LoadTotals Metrics::load_totals() const {

@@ -70,6 +70,15 @@ struct LoadTotals {
   uint64_t chunks_recomputed = 0;
 };
 
+// Of one tenant, read just before a scrape.
+struct TenantFigure {
+  std::string name;
+  uint64_t chunks = 0;
+  uint64_t used_bytes = 0;    // of the quota
+  uint64_t quota_bytes = 0;   // 0: none
+  uint64_t refused_puts = 0;  // by the quota
+};
+
 // Read just before a scrape.
 struct GaugeValues {
   int loads_in_flight = 0;
@@ -80,6 +89,7 @@ struct GaugeValues {
   uint64_t store_chunks = 0;
   uint64_t store_payload_bytes = 0;
   uint64_t store_disk_bytes = 0;
+  std::vector<TenantFigure> tenants;  // always the same names
   uint64_t store_pins = 0;
   uint64_t store_pinned_bytes = 0;
 };
@@ -155,6 +165,11 @@ class Metrics {
   prometheus::Gauge& store_pins_;
   prometheus::Gauge& store_pinned_bytes_;
   prometheus::Counter& expired_chunks_;
+  // Without a series as long as there are no tenants.
+  prometheus::Family<prometheus::Gauge>& tenant_chunks_;
+  prometheus::Family<prometheus::Gauge>& tenant_bytes_;
+  prometheus::Family<prometheus::Gauge>& tenant_quota_bytes_;
+  prometheus::Family<prometheus::Counter>& tenant_refusals_;
   std::vector<prometheus::Histogram*> store_operations_;  // index: StoreOperation
 
   mutable absl::Mutex mutex_;

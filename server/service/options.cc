@@ -125,6 +125,13 @@ absl::Status SplitHostPort(absl::string_view text, std::string& host, int& port)
 absl::Status ServerOptions::Validate() const {
   absl::Status status = CheckAddress("listen", listen);
   status.Update(CheckAddress("http-listen", http_listen));
+  if (tls_cert.empty() != tls_key.empty()) {
+    status.Update(absl::InvalidArgumentError("give --tls-cert and --tls-key, or neither"));
+  }
+  if (!tls_client_ca.empty() && tls_cert.empty()) {
+    status.Update(absl::InvalidArgumentError(
+        "--tls-client-ca needs --tls-cert: without TLS clients show no certificate"));
+  }
   if ((store == StoreKind::kRocksDb || store == StoreKind::kTiered) && data_dir.empty()) {
     status.Update(
         absl::InvalidArgumentError("--data-dir is empty; name a directory or take --store memory"));
@@ -207,6 +214,13 @@ const std::vector<OptionField>& OptionFields() {
       TextField("http-listen", "HOST:PORT", "HTTP address of /metrics and /health",
                 &O::http_listen),
       TextField("ports-file", "FILE", "write the chosen ports there as JSON", &O::ports_file),
+      TextField("tls-cert", "FILE", "PEM certificate (chain) of this server; turns on TLS",
+                &O::tls_cert),
+      TextField("tls-key", "FILE", "PEM key of --tls-cert", &O::tls_key),
+      TextField("tls-client-ca", "FILE",
+                "PEM certificates that sign clients' certificates; clients must then show one",
+                &O::tls_client_ca),
+      TextField("tenants-file", "FILE", "YAML: who may call, with which quota", &O::tenants_file),
       ChoiceField<StoreKind>("store", "rocksdb|memory|rados|tiered", "where chunks are kept",
                              &O::store,
                              {{"rocksdb", StoreKind::kRocksDb},

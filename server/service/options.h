@@ -32,6 +32,14 @@ struct ServerOptions {
   // Empty: none. Else the chosen ports are written there as JSON once both are open.
   std::string ports_file;
 
+  // Empty: no TLS. PEM files: the server's certificate with its chain, its key, and who signs
+  // clients' certificates (empty: they need none).
+  std::string tls_cert;
+  std::string tls_key;
+  std::string tls_client_ca;
+  // Empty: everybody is the one unnamed tenant. Else see tenants_file.h.
+  std::string tenants_file;
+
   StoreKind store = StoreKind::kRocksDb;
   std::string data_dir = "/var/lib/kvstream";
   uint64_t block_cache_bytes = uint64_t{256} << 20;

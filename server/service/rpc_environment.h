@@ -21,8 +21,11 @@
 #include "server/service/timer_queue.h"
 #include "server/service/worker_pool.h"
 #include "storage/chunk_store.h"
+#include "storage/tenant_view.h"
 
 namespace kvstream {
+
+class Tenants;
 
 // LoadSession::Create, or a test's own.
 using LoadSessionFactory = std::function<absl::StatusOr<std::unique_ptr<LoadSession>>(
@@ -49,6 +52,12 @@ struct RpcEnvironment {
   Budget* upload_bytes = nullptr;  // unfinished uploads
   LoadSessionFactory create_session;
   absl::Time started;
+
+  // With tenants there is an environment for each, whose store, profiles and leases are its own.
+  TenantView* tenant = nullptr;  // as `store`; null: there are no tenants
+  // An admin's only, else null.
+  ChunkStore* whole_store = nullptr;
+  const Tenants* tenants = nullptr;
 };
 
 }  // namespace kvstream

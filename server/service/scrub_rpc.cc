@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "server/service/ids.h"
+#include "server/service/tenants.h"
 
 namespace kvstream {
 namespace {
@@ -96,7 +97,7 @@ class Scrubber {
     // Against eviction; deletion is noticed.
     const ChunkHold hold = environment_.store->Hold({id});
     response_->set_chunks(response_->chunks() + 1);
-    const auto profile = environment_.profiles->Get(info.profile_id);
+    const auto profile = ProfileOf(info);
     if (!profile.ok() && !absl::IsDataLoss(profile.status()) &&
         !absl::IsNotFound(profile.status())) {
       return profile.status();
@@ -104,7 +105,7 @@ class Scrubber {
     if (!profile.ok()) Damaged(id, 0, profile.status(), false);
     bool damaged = false;
     for (uint32_t level = 0; level < info.segment_bytes.size() && !damaged; ++level) {
-      absl::Status status = Segment(id, info, level, profile.ok() ? profile->get() : nullptr);
+      absl::Status status = Segment(id, info, level, profile.value_or(nullptr).get());
       if (status.ok()) continue;
       const auto now = environment_.store->GetInfos({id});
       if (!now.ok() && !absl::IsDataLoss(now.status())) return now.status();
@@ -117,6 +118,15 @@ class Scrubber {
       damaged = true;
     }
     return absl::OkStatus();
+  }
+
+  // Null for a tenant without an entry: its segments are only read.
+  absl::StatusOr<std::shared_ptr<const ServiceProfile>> ProfileOf(const ChunkInfo& info) {
+    if (info.tenant.empty()) return environment_.profiles->Get(info.profile_id);
+    ProfileCache* const profiles =
+        environment_.tenants == nullptr ? nullptr : environment_.tenants->ProfilesOf(info.tenant);
+    if (profiles == nullptr) return std::shared_ptr<const ServiceProfile>();
+    return profiles->Get(info.profile_id);
   }
 
   // DATA_LOSS for everything that is wrong with the segment.
