@@ -77,6 +77,24 @@ TEST(EvictionIndexTest, WhatIsUsedStays) {
   EXPECT_EQ(order[9].first, TestId(3));
 }
 
+TEST(EvictionIndexTest, WhatIsPinnedStaysUntilItIsNotAnyMore) {
+  EvictionIndex index;
+  for (uint64_t i = 0; i < 10; ++i) index.Put(TestId(i), Info({100, 100}));
+  index.SetPinned(TestId(3), true);
+  index.SetPinned(TestId(99), true);  // not stored
+  for (const auto& [id, keep_levels] : Drain(&index)) EXPECT_NE(id, TestId(3));
+  EXPECT_EQ(index.chunks(), 1);
+  EXPECT_EQ(index.payload_bytes(), 200);
+  index.SetPinned(TestId(3), false);
+  EXPECT_EQ(Drain(&index).size(), 2);
+  // Whoever stores it again is not pinned.
+  index.Put(TestId(4), Info({100}));
+  index.SetPinned(TestId(4), true);
+  index.Remove(TestId(4));
+  index.Put(TestId(4), Info({100}));
+  EXPECT_EQ(Drain(&index).size(), 1);
+}
+
 TEST(EvictionIndexTest, OldFameFades) {
   EvictionIndex index;
   index.Put(TestId(0), Info({100}));

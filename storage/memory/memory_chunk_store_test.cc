@@ -5,6 +5,8 @@
 #include <memory>
 #include <utility>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "storage/conformance/chunk_store_conformance.h"
 #include "storage/conformance/test_chunks.h"
 
@@ -68,6 +70,32 @@ TEST(MemoryChunkStoreTest, RefusesWhatDoesNotFitUntilThereIsRoom) {
   EXPECT_EQ((*store)->Delete({TestId(1)}).value_or(0), 1);
   EXPECT_TRUE(put(2, 60).value_or(false));
   EXPECT_EQ((*store)->Stats()->payload_bytes, 60);
+}
+
+TEST(MemoryChunkStoreTest, EvictionLeavesWhatIsPinned) {
+  MemoryChunkStoreOptions options;
+  options.max_bytes = 100;
+  options.evict = true;
+  auto store = MemoryChunkStore::Create(options);
+  ASSERT_TRUE(store.ok()) << store.status();
+  TestChunk chunk = MakeTestChunk(1);
+  chunk.info.parent.reset();
+  chunk.segments = {TestBytes(1, 20), TestBytes(2, 20)};
+  chunk.info.segment_bytes = {20, 20};
+  const auto put = [&](uint64_t number) {
+    return (*store)->Put(TestId(number), chunk.info, chunk.views()).value_or(false);
+  };
+  const absl::Time until = absl::Now() + absl::Hours(1);
+  EXPECT_TRUE(put(0));
+  EXPECT_EQ((*store)->Pin({TestId(0)}, "a", until).value_or(0), 1);
+  for (uint64_t i = 1; i < 20; ++i) EXPECT_TRUE(put(i));
+  EXPECT_EQ((*store)->GetInfos({TestId(0)})->front()->segment_bytes.size(), 2);
+  EXPECT_TRUE(absl::IsResourceExhausted((*store)->Pin({TestId(19)}, "a", until).status()))
+      << "more than half would be pinned";
+  // Ended, and noted.
+  EXPECT_TRUE((*store)->Expire(until, 1).ok());
+  for (uint64_t i = 20; i < 40; ++i) EXPECT_TRUE(put(i));
+  EXPECT_FALSE((*store)->GetInfos({TestId(0)})->front().has_value());
 }
 
 TEST(MemoryChunkStoreTest, PinsOutliveTheStore) {
