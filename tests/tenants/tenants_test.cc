@@ -251,6 +251,55 @@ TEST_F(TenantsTest, APutBeyondTheQuotaIsRefusedWithItsFigures) {
   EXPECT_EQ(b.PutProfile(small).error_code(), grpc::StatusCode::OK);
 }
 
+TEST_F(TenantsTest, PinsAreOfTheTenant) {
+  Caller a = As("token-a"), b = As("token-b");
+  ASSERT_TRUE(a.Put(context_).ok());
+  v1::PinRequest pin;
+  for (const ChunkId& id : context_.ids()) pin.add_chunk_ids(IdBytes(id));
+  for (const ChunkId& id : StoredIds()) pin.add_chunk_ids(IdBytes(id));
+  pin.set_owner("somebody");
+  pin.mutable_ttl()->set_seconds(600);
+  v1::UnpinRequest unpin;
+  *unpin.mutable_chunk_ids() = pin.chunk_ids();
+  unpin.set_all_owners(true);
+  for (const bool own : {false, true}) {
+    Caller& caller = own ? a : b;
+    grpc::ClientContext pinning, listing;
+    v1::PinResponse pinned;
+    ASSERT_TRUE(caller.stub().Pin(&pinning, pin, &pinned).ok());
+    EXPECT_EQ(pinned.chunks(), own ? 4 : 0);
+    v1::ListPinsResponse pins;
+    ASSERT_TRUE(caller.stub().ListPins(&listing, v1::ListPinsRequest(), &pins).ok());
+    EXPECT_EQ(pins.pins_size(), own ? 4 : 0);
+  }
+  grpc::ClientContext unpinning, listing;
+  v1::UnpinResponse unpinned;
+  ASSERT_TRUE(b.stub().Unpin(&unpinning, unpin, &unpinned).ok());
+  EXPECT_EQ(unpinned.pins(), 0);
+  v1::ListPinsResponse pins;
+  ASSERT_TRUE(As("token-admin", "a").stub().ListPins(&listing, v1::ListPinsRequest(), &pins).ok());
+  EXPECT_EQ(pins.pins_size(), 4);
+  EXPECT_EQ(pins.pins(0).owner(), "somebody");
+}
+
+TEST_F(TenantsTest, ScrubIsAnAdminsAndKnowsEveryTenantsProfiles) {
+  Caller a = As("token-a"), admin = As("token-admin");
+  ASSERT_TRUE(a.Put(context_).ok());
+  ASSERT_TRUE(As("token-b").Put(context_).ok());
+  v1::ScrubResponse scrubbed;
+  grpc::ClientContext by_a, by_admin, backup;
+  EXPECT_EQ(a.stub().Scrub(&by_a, v1::ScrubRequest(), &scrubbed).error_code(),
+            grpc::StatusCode::PERMISSION_DENIED);
+  ASSERT_TRUE(admin.stub().Scrub(&by_admin, v1::ScrubRequest(), &scrubbed).ok());
+  EXPECT_EQ(scrubbed.chunks(), 8);
+  EXPECT_EQ(scrubbed.damage_size(), 0);
+  v1::BackupResponse copied;
+  v1::BackupRequest request;
+  request.set_name("copy");
+  EXPECT_EQ(a.stub().Backup(&backup, request, &copied).error_code(),
+            grpc::StatusCode::PERMISSION_DENIED);
+}
+
 TEST_F(TenantsTest, AnAdminListsAndDeletesForOthers) {
   ASSERT_TRUE(As("token-a").Put(context_).ok());
   ASSERT_TRUE(As("token-b").Put(context_).ok());
