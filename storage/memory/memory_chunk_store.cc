@@ -123,19 +123,22 @@ absl::StatusOr<bool> MemoryChunkStore::Put(const ChunkId& id, const ChunkInfo& i
   absl::MutexLock lock(&mutex_);
   uint64_t bytes = PayloadBytes(info);
   uint64_t chunks = 1;
+  const absl::Time expires = chunk->info.expires;
   if (const auto found = chunks_.find(id); found != chunks_.end()) {
-    RenewLocked(id, chunk->info.expires);
     const StoredChunk& stored = *found->second;
-    if (!RestoresLevels(stored.info, info)) return false;
     // Segments of two encodings must never meet in one chunk.
-    for (size_t level = 0; level < stored.segments.size(); ++level) {
-      if (*stored.segments[level] != segments[level]) return false;
+    bool restores = RestoresLevels(stored.info, info);
+    for (size_t level = 0; restores && level < stored.segments.size(); ++level) {
+      restores = *stored.segments[level] == segments[level];
       chunk->segments[level] = stored.segments[level];
+    }
+    if (!restores) {
+      RenewLocked(id, expires);
+      return false;
     }
     bytes -= PayloadBytes(stored.info);
     chunks = 0;
     chunk->info.created = stored.info.created;
-    chunk->info.expires = stored.info.expires;
     chunk->info.model = stored.info.model;
     chunk->info.tenant = stored.info.tenant;
     chunk->info.outer_id = stored.info.outer_id;
@@ -145,6 +148,8 @@ absl::StatusOr<bool> MemoryChunkStore::Put(const ChunkId& id, const ChunkInfo& i
   }
   MakeRoom(bytes, &dead);
   if (absl::Status status = CheckRoom(what(), bytes); !status.ok()) return status;
+  // Not before: a Put that is refused changes nothing.
+  if (RenewLocked(id, expires)) chunk->info.expires = chunks_.at(id)->info.expires;
   if (options_.evict) index_.Put(id, chunk->info);
   Enlist(id, chunk->info);
   pins_.SetPayloadBytes(id, PayloadBytes(chunk->info));
