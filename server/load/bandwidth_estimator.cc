@@ -12,6 +12,8 @@ constexpr double kMinRate = 1;     // byte a second
 constexpr double kMaxRate = 1e12;  // no link of this world
 constexpr double kCoherence = 0.5;
 constexpr absl::Duration kMaxClock = absl::Hours(24 * 30);
+// How much later than a round trip and a transfer a report may come without a meaning.
+constexpr absl::Duration kReportSlack = absl::Milliseconds(40);
 
 double Clamp(double value, double low, double high) { return std::min(std::max(value, low), high); }
 
@@ -98,7 +100,10 @@ absl::Status BandwidthEstimator::OnReport(uint64_t bytes_received, absl::Duratio
   const double bound = static_cast<double>(bytes_received - restart_offset_) / elapsed;
   if (samples_ == 0) crude_bound_ = Clamp(std::max(crude_bound_, bound), kMinRate, kMaxRate);
   if (!have_reference_) {
-    if (samples_ > 0 && bound > rate_) AddSample(bound, elapsed, /*limited=*/true);
+    if (samples_ > 0 && bound > rate_) {
+      AddSample(bound, elapsed, /*limited=*/true);
+      UpdateLowFactor();
+    }
     have_reference_ = true;
     reference_bytes_ = bytes_received;
     reference_clock_ = client_clock;
@@ -114,6 +119,7 @@ absl::Status BandwidthEstimator::OnReport(uint64_t bytes_received, absl::Duratio
   const double sample = static_cast<double>(bytes_received - reference_bytes_) / interval_s;
   AddSample(sample, interval_s, /*limited=*/!queued_);
   TrackError(/*limited=*/!queued_, client_clock);
+  UpdateLowFactor();
   reference_bytes_ = bytes_received;
   reference_clock_ = client_clock;
   queued_ = true;
@@ -194,6 +200,10 @@ void BandwidthEstimator::TrackError(bool limited, absl::Duration client_clock) {
   TrackError(limited, client_clock);
 }
 
+void BandwidthEstimator::UpdateLowFactor() {
+  low_factor_ = std::exp(-std::sqrt(log_error_square_) - 0.3 / std::sqrt(samples_));
+}
+
 BandwidthEstimate BandwidthEstimator::estimate(absl::Duration now) const {
   BandwidthEstimate result;
   result.samples = samples_;
@@ -202,7 +212,7 @@ BandwidthEstimate BandwidthEstimator::estimate(absl::Duration now) const {
   result.mean = mean_s_ > 0 ? mean_bytes_ / mean_s_ : 0;
   if (samples_ > 0) {
     result.rate = rate_;
-    result.low = rate_ * std::exp(-std::sqrt(log_error_square_) - 0.3 / std::sqrt(samples_));
+    result.low = rate_ * low_factor_;
   } else if (hint_ > 0 || crude_bound_ > 0) {
     result.rate = std::max(hint_, crude_bound_);
     result.low = result.rate / 2;
@@ -213,8 +223,10 @@ BandwidthEstimate BandwidthEstimator::estimate(absl::Duration now) const {
     // The oldest byte's report is due a round trip after the later of its send and the report
     // before it.
     const absl::Duration since = std::max(in_flight_.front().at, last_report_at_);
+    // Most calls come sooner: spares them the rest.
+    if (now - since <= rtt_min() + kReportSlack) return result;
     const double frame = static_cast<double>(in_flight_.front().end - acked_bytes_);
-    const double due = absl::ToDoubleSeconds(rtt_min()) + frame / result.rate + 0.040;
+    const double due = absl::ToDoubleSeconds(rtt_min() + kReportSlack) + frame / result.rate;
     const double overdue = absl::ToDoubleSeconds(now - since) - due;
     if (overdue > 0 && rtt_seen_) {
       const double factor = kSilence / (kSilence + overdue);

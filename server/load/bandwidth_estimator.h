@@ -135,6 +135,7 @@ class BandwidthEstimator {
   bool PopAcked(uint64_t bytes_received, absl::Duration now);
   void AddSample(double rate, double interval_s, bool limited);
   void TrackError(bool limited, absl::Duration client_clock);
+  void UpdateLowFactor();
 
   const double hint_;
   const absl::Duration interval_min_;
@@ -169,6 +170,7 @@ class BandwidthEstimator {
   double horizon_rate_ = 0;
   bool horizon_limited_ = false;
   double log_error_square_ = 0;
+  double low_factor_ = 1;  // low / rate, see above; of use once there are samples
   int error_count_ = 0;
 
   // Of unlimited samples, both fading with kMeanSeconds.
