@@ -157,7 +157,9 @@ TEST_F(TenantsTest, ANeighbourWithAllIdsHasNothing) {
   std::string profile;
   EXPECT_EQ(b.GetProfile(context_.profile_id(), &profile).error_code(),
             grpc::StatusCode::NOT_FOUND);
-  for (const StoredProfileId& id : *server_.server().environment().store->ListProfiles()) {
+  const auto stored_profiles = server_.server().environment().store->ListProfiles();
+  ASSERT_TRUE(stored_profiles.ok()) << stored_profiles.status();
+  for (const StoredProfileId& id : *stored_profiles) {
     EXPECT_EQ(b.GetProfile(id, &profile).error_code(), grpc::StatusCode::NOT_FOUND);
   }
   v1::ListResponse list;
