@@ -169,7 +169,9 @@ TEST_F(TenantViewTest, NeighboursCannotSeeTouchOrGuess) {
     ids.insert(TenantView::StoredId("b", last.id));
   }
   EXPECT_TRUE(a->PutProfile(last.id, "profile").value_or(false));
-  for (const StoredProfileId& id : *store_->ListProfiles()) ids.insert(id);
+  const auto listed = store_->ListProfiles();
+  ASSERT_TRUE(listed.ok()) << listed.status();
+  ids.insert(listed->begin(), listed->end());
   const StoreStats before = *store_->Stats();
   for (const ChunkId& id : ids) ExpectNothing(*b, id);
   EXPECT_TRUE(b->List(absl::nullopt, 1000)->empty());
