@@ -680,9 +680,9 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Create(Options options) {
   return CreateClient(std::move(options), CreateCudaChunkDecoder, CreateCudaEncoder);
 }
 
-absl::StatusOr<std::unique_ptr<Client>> CreateClient(Client::Options options,
-                                                     DeviceChunkDecoderFactory device_decoders,
-                                                     DeviceEncoderFactory device_encoders) {
+absl::StatusOr<std::unique_ptr<Client>> CreateClient(
+    Client::Options options, const DeviceChunkDecoderFactory& device_decoders,
+    const DeviceEncoderFactory& device_encoders) {
   const std::vector<std::string> servers = absl::StrSplit(options.server, ',');
   for (const std::string& server : servers) {
     const size_t colon = server.rfind(':');

@@ -13,8 +13,8 @@ namespace kvstream {
 
 // Client::Create with other makers of device decoders and encoders than codec/cuda.
 absl::StatusOr<std::unique_ptr<Client>> CreateClient(
-    Client::Options options, DeviceChunkDecoderFactory device_decoders,
-    DeviceEncoderFactory device_encoders = CreateCudaEncoder);
+    Client::Options options, const DeviceChunkDecoderFactory& device_decoders,
+    const DeviceEncoderFactory& device_encoders = CreateCudaEncoder);
 
 }  // namespace kvstream
 

@@ -10,7 +10,7 @@ namespace kvstream {
 absl::StatusOr<std::unique_ptr<Tenants>> Tenants::Create(std::vector<TenantEntry> entries,
                                                          const RpcEnvironment& server,
                                                          const ProfileParser& parse_profile,
-                                                         DeleteLater delete_later) {
+                                                         const DeleteLater& delete_later) {
   std::unique_ptr<Tenants> tenants(new Tenants(entries));
   tenants->whole_server_ = server;
   tenants->whole_server_.whole_store = server.store;

@@ -40,7 +40,7 @@ class Tenants {
   static absl::StatusOr<std::unique_ptr<Tenants>> Create(std::vector<TenantEntry> entries,
                                                          const RpcEnvironment& server,
                                                          const ProfileParser& parse_profile,
-                                                         DeleteLater delete_later);
+                                                         const DeleteLater& delete_later);
 
   // What the call works with, for as long as this lives. UNAUTHENTICATED: see CallerIdentities. A
   // call that names a tenant to act for works with that one's environment. PERMISSION_DENIED where

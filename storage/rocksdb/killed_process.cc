@@ -38,6 +38,7 @@ std::vector<std::string> RunAndKill(const std::string& program, std::vector<std:
   posix_spawn_file_actions_adddup2(&actions, pipe_ends[1], STDOUT_FILENO);
   args.insert(args.begin(), PathOf(program));
   std::vector<char*> argv;
+  argv.reserve(args.size() + 1);
   for (std::string& arg : args) argv.push_back(arg.data());
   argv.push_back(nullptr);
   pid_t pid = 0;

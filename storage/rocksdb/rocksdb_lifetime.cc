@@ -445,6 +445,7 @@ absl::StatusOr<size_t> RocksDbChunkStore::Expire(absl::Time now, size_t limit) {
   for (auto pins = pins_.Ended(now, kLifetimeBatch); !pins.empty();
        pins = pins_.Ended(now, kLifetimeBatch)) {
     std::vector<ChunkId> ids;
+    ids.reserve(pins.size());
     for (const ChunkPin& pin : pins) ids.push_back(pin.id);
     const absl::StatusOr<size_t> ended = EndPins(
         ids, [now](const ChunkPin& pin) { return pin.until <= now; }, how);

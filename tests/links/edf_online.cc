@@ -29,7 +29,8 @@ class Fluid {
         const OnlineSender& sender)
       : trace_(trace),
         sender_(sender),
-        lag_(std::max(1, static_cast<int>(sender.round_trip / absl::Seconds(kStep) + 0.5))) {
+        lag_(std::max(1, static_cast<int>(std::lround(
+                             absl::FDivDuration(sender.round_trip, absl::Seconds(kStep)))))) {
     for (const EdfJob& job : jobs) {
       loads_.push_back({absl::ToDoubleSeconds(job.release), absl::ToDoubleSeconds(job.due),
                         job.bytes, job.bytes, false});
