@@ -1,12 +1,6 @@
 // A process that stores chunks is killed again and again; nothing that it acknowledged may be lost.
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <csignal>
-#include <cstdlib>
 #include <map>
 #include <memory>
 #include <random>
@@ -18,71 +12,25 @@
 #include "absl/strings/str_cat.h"
 #include "storage/chunk_limits.h"
 #include "storage/conformance/test_chunks.h"
+#include "storage/rocksdb/killed_process.h"
 #include "storage/rocksdb/rocksdb_chunk_store.h"
 #include "storage/rocksdb/store_audit.h"
 #include "storage/rocksdb/temp_dir.h"
 
-extern char** environ;
-
 namespace kvstream {
 namespace {
 
-std::string WriterPath() {
-  const char* runfiles = std::getenv("TEST_SRCDIR");
-  const char* workspace = std::getenv("TEST_WORKSPACE");
-  return absl::StrCat(runfiles == nullptr ? "." : runfiles, "/",
-                      workspace == nullptr ? "" : workspace, "/storage/rocksdb/crash_writer");
-}
-
 // Runs the writer until it has acknowledged `enough` chunks, kills it, and returns all that it
 // acknowledged.
-std::set<uint64_t> RunAndKill(const std::string& data_dir, uint64_t first, size_t enough,
-                              uint64_t capacity_bytes = 0) {
+std::set<uint64_t> StoreAndKill(const std::string& data_dir, uint64_t first, size_t enough,
+                                uint64_t capacity_bytes = 0) {
   std::set<uint64_t> acknowledged;
-  int pipe_ends[2];
-  if (pipe2(pipe_ends, O_CLOEXEC) != 0) {
-    ADD_FAILURE() << "pipe";
-    return acknowledged;
+  for (const std::string& line : RunAndKill(
+           "crash_writer", {data_dir, absl::StrCat(first), absl::StrCat(capacity_bytes)}, enough)) {
+    uint64_t number = 0;
+    EXPECT_TRUE(absl::SimpleAtoi(line, &number)) << line;
+    acknowledged.insert(number);
   }
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, pipe_ends[1], STDOUT_FILENO);
-  std::string program = WriterPath(), dir = data_dir, number = absl::StrCat(first);
-  std::string capacity = absl::StrCat(capacity_bytes);
-  char* const argv[] = {program.data(), dir.data(), number.data(), capacity.data(), nullptr};
-  pid_t pid = 0;
-  const int spawned = posix_spawn(&pid, program.c_str(), &actions, nullptr, argv, environ);
-  posix_spawn_file_actions_destroy(&actions);
-  close(pipe_ends[1]);
-  if (spawned != 0) {
-    ADD_FAILURE() << "cannot run " << program;
-    close(pipe_ends[0]);
-    return acknowledged;
-  }
-  std::string line;
-  char buffer[4096];
-  bool killed = false;
-  for (ssize_t got = 0; (got = read(pipe_ends[0], buffer, sizeof(buffer))) > 0;) {
-    for (ssize_t i = 0; i < got; ++i) {
-      if (buffer[i] != '\n') {
-        line.push_back(buffer[i]);
-        continue;
-      }
-      uint64_t acknowledged_number = 0;
-      EXPECT_TRUE(absl::SimpleAtoi(line, &acknowledged_number)) << line;
-      acknowledged.insert(acknowledged_number);
-      line.clear();
-    }
-    if (!killed && acknowledged.size() >= enough) {
-      kill(pid, SIGKILL);
-      killed = true;
-    }
-  }
-  close(pipe_ends[0]);
-  int status = 0;
-  waitpid(pid, &status, 0);
-  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
-      << "it ended by itself: " << status;
   return acknowledged;
 }
 
@@ -96,7 +44,7 @@ TEST(CrashTest, NothingAcknowledgedIsLostAndNothingIsPartial) {
   std::set<uint64_t> acknowledged;
   for (int round = 0; round < rounds; ++round) {
     SCOPED_TRACE(round);
-    const auto now = RunAndKill(dir.path(), round * kNumbersPerRound, random() % 60);
+    const auto now = StoreAndKill(dir.path(), round * kNumbersPerRound, random() % 60);
     acknowledged.insert(now.begin(), now.end());
     {
       const auto store = RocksDbChunkStore::Create(options);
@@ -136,8 +84,8 @@ TEST(CrashTest, WhatEvictionLeavesIsWhole) {
   size_t degraded = 0, gone = 0;
   for (int round = 0; round < rounds; ++round) {
     SCOPED_TRACE(round);
-    const auto now = RunAndKill(dir.path(), round * kNumbersPerRound, 20 + random() % 60,
-                                options.capacity_bytes);
+    const auto now = StoreAndKill(dir.path(), round * kNumbersPerRound, 20 + random() % 60,
+                                  options.capacity_bytes);
     acknowledged.insert(now.begin(), now.end());
     size_t present = 0;
     {
