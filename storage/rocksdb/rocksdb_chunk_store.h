@@ -41,6 +41,7 @@
 #include "storage/rocksdb/rocksdb_options.h"
 #include "storage/rocksdb/rocksdb_tuning.h"
 #include "storage/rocksdb/store_change.h"
+#include "storage/rocksdb/table_cutter.h"
 
 namespace kvstream {
 
@@ -244,6 +245,7 @@ class RocksDbChunkStore final : public ChunkStore {
   // With a capacity only. RocksDB uses the env until it is closed.
   std::shared_ptr<CountedFileSystem> files_;
   std::shared_ptr<CompactionWatch> compactions_;
+  const std::shared_ptr<TableCutter> cutter_ = std::make_shared<TableCutter>();
   std::unique_ptr<rocksdb::Env> env_;
   // Pins hold it too, since they give their blocks back to it.
   const std::shared_ptr<rocksdb::Cache> cache_;
