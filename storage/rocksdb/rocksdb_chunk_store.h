@@ -174,6 +174,9 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::Status FindChunks(const ChunkId& after, const absl::optional<ChunkId>& before, size_t limit,
                           ScrubbedInfos* page);
   absl::StatusOr<bool> DiscardOne(const ChunkId& id);
+  // The tenant and the parent of a chunk whose info cannot be read, from the indexes that name the
+  // chunk: walks through both, some 100 bytes a chunk of the store.
+  void FindOwners(const ChunkId& id, ChunkInfo* info);
   // Under the id's claim: a Put of a chunk that is stored.
   absl::Status RenewStored(const ChunkId& id, const ChunkInfo& stored, absl::Time expires);
   // Under the id's claim: writes the levels that `stored` has lost. False if its segments are not
