@@ -104,6 +104,7 @@ KvStreamServer::KvStreamServer(const ServerOptions& options, Parts parts)
   environment_.admission = &admission_;
   environment_.create_session = std::move(parts.create_session);
   environment_.started = absl::Now();
+  environment_.now = std::move(parts.now);
 }
 
 KvStreamServer::~KvStreamServer() = default;
@@ -283,7 +284,7 @@ void KvStreamServer::TearDown() {
 void KvStreamServer::StartSweeper() {
   ExpirySweeper::Options sweeper;
   sweeper.interval = options_.expiry_interval;
-  sweeper.now = absl::Now;
+  sweeper.now = environment_.now;
   sweeper.report = [this, failing = false](const absl::StatusOr<size_t>& expired) mutable {
     if (expired.ok() && *expired > 0) {
       metrics_.CountExpired(*expired);

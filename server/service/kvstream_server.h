@@ -3,12 +3,14 @@
 #ifndef KVSTREAM_SERVER_SERVICE_KVSTREAM_SERVER_H_
 #define KVSTREAM_SERVER_SERVICE_KVSTREAM_SERVER_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "grpcpp/server.h"
 #include "server/load/link_groups.h"
@@ -34,6 +36,8 @@ class KvStreamServer {
     ProfileParser parse_profile;
     LoadSessionFactory create_session;
     std::unique_ptr<Log> log;
+    // As RpcEnvironment::now, also for what has expired.
+    std::function<absl::Time()> now = absl::Now;
   };
 
   // `options` are valid. UNAVAILABLE if a port cannot be listened on or the ports file cannot be
