@@ -59,6 +59,7 @@ struct RpcEnvironment {
 
   // With tenants there is an environment for each, whose store, profiles and leases are its own.
   TenantView* tenant = nullptr;  // as `store`; null: there are no tenants
+  TenantLoads* tenant_loads = nullptr;
   // An admin's only, else null.
   ChunkStore* whole_store = nullptr;
   const Tenants* tenants = nullptr;
