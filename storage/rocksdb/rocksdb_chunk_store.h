@@ -109,8 +109,17 @@ class RocksDbChunkStore final : public ChunkStore {
   // By an index, so that its cost does not depend on other tenants; "" has none.
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ListTenant(
       absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) override;
+  absl::StatusOr<std::vector<ChunkPin>> ListTenantPins(absl::string_view tenant,
+                                                       const absl::optional<ChunkPin>& after,
+                                                       size_t limit) override {
+    return pins_.ListTenant(tenant, after, limit);
+  }
   absl::StatusOr<TenantUse> GetTenantUse(absl::string_view tenant) override {
-    return counters_.tenant(tenant);
+    TenantUse use = counters_.tenant(tenant);
+    const PinTable::Use pins = pins_.UseOf(tenant);
+    use.pins = pins.pins;
+    use.pinned_bytes = pins.bytes;
+    return use;
   }
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
   absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override;
@@ -213,6 +222,8 @@ class RocksDbChunkStore final : public ChunkStore {
                                  const std::function<bool(const ChunkPin&)>& ends,
                                  const absl::optional<rocksdb::WriteOptions>& how = absl::nullopt);
   absl::Status RestorePins();
+  // Whose a chunk is; "" if nobody's, or if that cannot be read.
+  std::string TenantOf(const ChunkId& id);
   // What DeleteSoon has noted, in an earlier run.
   absl::Status CompleteDeletions();
   // Of a store of an older version.
