@@ -241,23 +241,30 @@ TEST_F(RadosChunkStoreTest, UploadsOfDaemonsThatDiedAreRemoved) {
   record.info = chunk.info;
   record.hashes.assign(chunk.segments.size(), 0);
   const RadosDataName name = {chunk.id, record.generation};
-  const auto upload = index.Announce("test", chunk.id, record.generation, PayloadBytes(chunk.info));
-  ASSERT_TRUE(upload.ok()) << upload.status();
+  auto seen = index.Look("test", chunk.id, "", "");
+  ASSERT_TRUE(seen.ok()) << seen.status();
+  std::string upload;
+  const auto announced = index.Announce("test", chunk.id, record, &*seen, &upload);
+  ASSERT_TRUE(announced.ok()) << announced.status();
+  ASSERT_EQ(*announced, RadosAnnounced::kYes);
   const std::vector<absl::string_view> views = chunk.views();
   ASSERT_TRUE(WriteRadosData(*pool_, "test", name, views).ok());
   EXPECT_FALSE(Has(*store, chunk)) << "not visible before its record";
   EXPECT_EQ(DataObjects().size(), 2);
   EXPECT_EQ(store->CollectGarbage().value_or(9), 0);
-  const auto seen = index.Look("test", chunk.id, *upload);
+  seen = index.Look("test", chunk.id, upload, "");
   ASSERT_TRUE(seen.ok()) << seen.status();
   EXPECT_TRUE(seen->upload_alive);
+  EXPECT_EQ(seen->state.data_bytes, PayloadBytes(chunk.info));
 
   Pass(options_.upload_age + absl::Seconds(1));
   EXPECT_EQ(store->CollectGarbage().value_or(9), 1);
   EXPECT_TRUE(DataObjects().empty());
   // Should it not have died: it cannot make a chunk of data that is gone.
-  EXPECT_FALSE(index.Commit("test", chunk.id, *seen, *upload, record).value_or(true));
-  EXPECT_FALSE(index.Look("test", chunk.id, *upload)->upload_alive);
+  EXPECT_FALSE(index.Commit("test", chunk.id, *seen, upload, record, absl::nullopt).value_or(true));
+  seen = index.Look("test", chunk.id, upload, "");
+  EXPECT_FALSE(seen->upload_alive);
+  EXPECT_EQ(seen->state.data_bytes, 0);
   EXPECT_FALSE(Has(*store, chunk));
   EXPECT_TRUE(Put(*store, chunk));
   EXPECT_EQ(Read(*store, chunk.id, 1), chunk.segments[1]);
