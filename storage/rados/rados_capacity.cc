@@ -10,13 +10,14 @@ namespace kvstream {
 namespace {
 
 constexpr absl::string_view kWhat = "keeping the pool below its capacity";
-constexpr absl::Duration kKeeperLockTime = absl::Seconds(10);
+constexpr absl::Duration kKeeperLockTime = absl::Seconds(5);
 // More than is needed goes at a time, so that it is not looked for each time.
 constexpr uint64_t kEvictedAtOncePart = 64;
 // Samples that are looked at in one pass.
 constexpr int kSamplesMax = 8;
-// How often a Put that waits for room looks whether there is some.
-constexpr absl::Duration kRoomPoll = absl::Milliseconds(50);
+// How soon a Put that waits for room looks again whether there is some: later each time.
+constexpr absl::Duration kFirstRoomPoll = absl::Milliseconds(5);
+constexpr absl::Duration kLastRoomPoll = absl::Milliseconds(100);
 // How much faster the keeper works while it is behind.
 constexpr int kHurry = 10;
 
@@ -30,7 +31,8 @@ void RadosChunkStore::Touch(absl::Span<const ChunkId> ids) {
 absl::Status RadosChunkStore::FlushUsage() { return usage_->Flush("noting which chunks are used"); }
 
 absl::Status RadosChunkStore::AwaitRoom(absl::string_view what, uint64_t bytes, absl::Time since) {
-  if (absl::Now() - since >= options_.room_timeout) {
+  const absl::Duration waited = absl::Now() - since;
+  if (waited >= options_.room_timeout) {
     return absl::ResourceExhaustedError(absl::StrCat(
         what, ": there is no room for ", bytes, " bytes within the capacity of the pool: what is ",
         "stored is pinned or in use, or was removed less than ",
@@ -39,7 +41,8 @@ absl::Status RadosChunkStore::AwaitRoom(absl::string_view what, uint64_t bytes, 
   }
   absl::MutexLock lock(&mutex_);
   room_wanted_ = true;
-  mutex_.AwaitWithTimeout(absl::Condition(this, &RadosChunkStore::closing), kRoomPoll);
+  mutex_.AwaitWithTimeout(absl::Condition(this, &RadosChunkStore::closing),
+                          std::min(std::max(waited, kFirstRoomPoll), kLastRoomPoll));
   return absl::OkStatus();
 }
 
@@ -49,7 +52,7 @@ absl::StatusOr<bool> RadosChunkStore::KeepRoom() {
   const absl::StatusOr<bool> alone = Lock(kWhat, rados_format::kKeeperLock, kKeeperLockTime);
   if (!alone.ok()) return alone.status();
   if (!*alone) return false;
-  absl::StatusOr<RadosRoomReport> report = room_->Balance(kWhat);
+  absl::StatusOr<RadosRoomReport> report = room_->Balance(kWhat, absl::Now());
   if (!report.ok()) return report.status();
 
   // What chunks may have; the rest is for what is being written, and for what is on its way out.
@@ -81,7 +84,7 @@ absl::StatusOr<bool> RadosChunkStore::KeepRoom() {
     if (!collected.ok()) return collected.status();
   }
   // Hands out what has come free.
-  report = room_->Balance(kWhat);
+  report = room_->Balance(kWhat, absl::Now());
   if (!report.ok()) return report.status();
   return true;
 }

@@ -266,6 +266,7 @@ absl::StatusOr<RadosAnnounced> RadosIndex::Announce(absl::string_view what, cons
   std::string key;
   if (fits) {
     state.data_bytes += bytes;
+    if (state.wanted_bytes <= bytes) state.wanted_bytes = 0;
     GarbageRecord pending;
     pending.total_bytes = bytes;
     key = rados_format::EncodeGarbageKey({clock_(), id, record.generation, 0});
@@ -386,10 +387,11 @@ absl::Status RadosIndex::Withdraw(absl::string_view what, const ChunkId& id,
   GarbageRecord pending;
   pending.total_bytes = PayloadBytes(record.info);
   Piece piece;
+  piece.object = ObjectOf(id);
   piece.key = upload;
   piece.value = rados_format::EncodeGarbage(pending);
   piece.record = pending;
-  return Forget(what, ObjectOf(id), {std::move(piece)}).status();
+  return Forget(what, {std::move(piece)}).status();
 }
 
 absl::Status RadosIndex::PlanChange(
@@ -705,41 +707,48 @@ absl::StatusOr<std::map<std::string, TenantUse>> RadosIndex::CountTenants(absl::
 }
 
 absl::StatusOr<std::vector<RadosIndex::Piece>> RadosIndex::ListGarbage(absl::string_view what,
-                                                                       const std::string& object,
                                                                        absl::Time announced_before,
                                                                        absl::Time retired_before) {
   constexpr size_t kPage = 256;
   std::vector<Piece> pieces;
-  std::vector<OmapList> lists(1);
-  lists[0].object = object;
-  lists[0].prefix = lists[0].after = rados_format::kGarbagePrefix;
-  lists[0].limit = kPage;
   absl::Status damage;
-  for (;;) {
+  std::vector<OmapList> lists;
+  for (const std::string& object : objects_) {
+    OmapList list;
+    list.object = object;
+    list.prefix = list.after = rados_format::kGarbagePrefix;
+    list.limit = kPage;
+    lists.push_back(std::move(list));
+  }
+  while (!lists.empty()) {
     if (absl::Status status = pool_->List(what, &lists); !status.ok()) return status;
-    for (const auto& [key, value] : lists[0].entries) {
-      lists[0].after = key;
-      const absl::StatusOr<rados_format::GarbageKey> name = rados_format::DecodeGarbageKey(key);
-      const absl::StatusOr<GarbageRecord> record = rados_format::DecodeGarbage(value);
-      // One damaged entry must not keep the others.
-      damage.Update(name.status());
-      damage.Update(record.status());
-      if (!name.ok() || !record.ok()) continue;
-      // In the order of time.
-      if (name->since >= std::max(announced_before, retired_before)) return pieces;
-      const bool pending = record->state == GarbageState::kPending;
-      if (name->since >= (pending ? announced_before : retired_before)) continue;
-      pieces.push_back({key, value, *name, *record});
+    std::vector<OmapList> rest;
+    for (OmapList& list : lists) {
+      bool done = !list.more || list.entries.empty();
+      const size_t before = pieces.size();
+      for (const auto& [key, value] : list.entries) {
+        list.after = key;
+        const absl::StatusOr<rados_format::GarbageKey> name = rados_format::DecodeGarbageKey(key);
+        const absl::StatusOr<GarbageRecord> record = rados_format::DecodeGarbage(value);
+        damage.Update(name.status());
+        damage.Update(record.status());
+        if (!name.ok() || !record.ok()) continue;
+        // In the order of time.
+        done = done || name->since >= std::max(announced_before, retired_before);
+        if (done && list.more) break;
+        const bool pending = record->state == GarbageState::kPending;
+        if (name->since >= (pending ? announced_before : retired_before)) continue;
+        pieces.push_back({list.object, key, value, *name, *record});
+      }
+      if (!done && pieces.size() == before) rest.push_back(std::move(list));
     }
-    if (!lists[0].more || lists[0].entries.empty()) break;
-    if (pieces.size() >= kPage) break;  // the rest another time
+    lists = std::move(rest);
   }
   if (pieces.empty() && !damage.ok()) return damage;
   return pieces;
 }
 
-absl::Status RadosIndex::EndUploads(absl::string_view what, const std::string& object,
-                                    std::vector<Piece>* pieces) {
+absl::Status RadosIndex::EndUploads(absl::string_view what, std::vector<Piece>* pieces) {
   std::vector<OmapWrite> writes;
   std::vector<size_t> of;
   for (size_t i = 0; i < pieces->size(); ++i) {
@@ -748,7 +757,7 @@ absl::Status RadosIndex::EndUploads(absl::string_view what, const std::string& o
     // From here on the upload cannot commit; only then may its data go.
     piece.record.state = GarbageState::kRetired;
     OmapWrite write;
-    write.object = object;
+    write.object = piece.object;
     write.expected = {{piece.key, piece.value}};
     piece.value = rados_format::EncodeGarbage(piece.record);
     write.set = {{piece.key, piece.value}};
@@ -762,74 +771,75 @@ absl::Status RadosIndex::EndUploads(absl::string_view what, const std::string& o
   return absl::OkStatus();
 }
 
-absl::StatusOr<size_t> RadosIndex::Forget(absl::string_view what, const std::string& object,
-                                          std::vector<Piece> pieces) {
-  for (int attempt = 0; !pieces.empty(); ++attempt) {
+absl::StatusOr<size_t> RadosIndex::Forget(absl::string_view what,
+                                          const std::vector<Piece>& pieces) {
+  std::map<std::string, std::vector<const Piece*>> todo;  // by index object
+  for (const Piece& piece : pieces) todo[piece.object].push_back(&piece);
+  size_t forgotten = 0;
+  for (int attempt = 0; !todo.empty(); ++attempt) {
     if (attempt > 0 && !BackOff(attempt)) return TooContended(what);
-    std::vector<OmapRead> reads(1);
-    reads[0].object = object;
-    reads[0].keys = {rados_format::kStateKey};
-    for (const Piece& piece : pieces) reads[0].keys.push_back(piece.key);
-    if (absl::Status status = pool_->Read(what, &reads, true); !status.ok()) return status;
-    absl::StatusOr<ShardState> state = rados_format::DecodeState(reads[0].values[0]);
-    if (!state.ok()) return state.status();
-    std::vector<OmapWrite> writes(1);
-    writes[0].object = object;
-    writes[0].expected = {{rados_format::kStateKey, reads[0].values[0]}};
-    // What somebody else has forgotten is off the shard's already.
-    std::vector<Piece> left;
-    for (size_t i = 0; i < pieces.size(); ++i) {
-      if (reads[0].values[i + 1] != pieces[i].value) continue;
-      const uint64_t bytes = pieces[i].record.total_bytes - pieces[i].record.keep_bytes;
-      state->data_bytes -= std::min(state->data_bytes, bytes);
-      writes[0].expected.emplace_back(pieces[i].key, pieces[i].value);
-      writes[0].remove.push_back(pieces[i].key);
-      left.push_back(std::move(pieces[i]));
+    std::vector<OmapRead> reads;
+    for (const auto& [object, in_shard] : todo) {
+      reads.push_back({object, {rados_format::kStateKey}, {}});
+      for (const Piece* piece : in_shard) reads.back().keys.push_back(piece->key);
     }
-    pieces = std::move(left);
-    if (pieces.empty()) return 0;
-    writes[0].set = {{rados_format::kStateKey, rados_format::EncodeState(*state)}};
-    if (absl::Status status = pool_->Write(what, &writes); !status.ok()) return status;
-    if (!writes[0].conflict) return pieces.size();
+    if (absl::Status status = pool_->Read(what, &reads, true); !status.ok()) return status;
+    std::vector<OmapWrite> writes;
+    for (const OmapRead& read : reads) {
+      absl::StatusOr<ShardState> state = rados_format::DecodeState(read.values[0]);
+      if (!state.ok()) return state.status();
+      OmapWrite write;
+      write.object = read.object;
+      write.expected = {{rados_format::kStateKey, read.values[0]}};
+      const std::vector<const Piece*>& in_shard = todo[read.object];
+      for (size_t i = 0; i < in_shard.size(); ++i) {
+        const Piece& piece = *in_shard[i];
+        // What somebody else has forgotten is off the shard's already.
+        if (read.values[i + 1] != piece.value) continue;
+        const uint64_t bytes = piece.record.total_bytes - piece.record.keep_bytes;
+        state->data_bytes -= std::min(state->data_bytes, bytes);
+        write.expected.emplace_back(piece.key, piece.value);
+        write.remove.push_back(piece.key);
+      }
+      if (write.remove.empty()) {
+        todo.erase(read.object);
+        continue;
+      }
+      write.set = {{rados_format::kStateKey, rados_format::EncodeState(*state)}};
+      writes.push_back(std::move(write));
+    }
+    const absl::Status status = pool_->Write(what, &writes);
+    if (!status.ok()) return status;
+    for (const OmapWrite& write : writes) {
+      if (write.conflict) continue;
+      forgotten += write.remove.size();
+      todo.erase(write.object);
+    }
   }
-  return 0;
+  return forgotten;
 }
 
 absl::StatusOr<size_t> RadosIndex::CollectGarbage(absl::string_view what,
                                                   absl::Time announced_before,
                                                   absl::Time retired_before) {
   size_t removed = 0;
-  absl::Status first_error;
-  for (const std::string& object : objects_) {
-    for (;;) {
-      absl::StatusOr<std::vector<Piece>> pieces =
-          ListGarbage(what, object, announced_before, retired_before);
-      if (absl::IsUnavailable(pieces.status())) return pieces.status();
-      first_error.Update(pieces.status());
-      if (!pieces.ok() || pieces->empty()) break;
-      const size_t before = removed;
-      absl::Status status = EndUploads(what, object, &*pieces);
-      if (status.ok()) {
-        std::vector<RadosDataCut> cuts;
-        for (const Piece& piece : *pieces) {
-          cuts.push_back({{piece.name.id, piece.name.generation},
-                          piece.record.keep_bytes,
-                          piece.record.total_bytes});
-        }
-        status = ShrinkRadosData(*pool_, what, cuts);
-      }
-      if (status.ok()) {
-        const absl::StatusOr<size_t> forgotten = Forget(what, object, *std::move(pieces));
-        status = forgotten.status();
-        if (forgotten.ok()) removed += *forgotten;
-      }
-      if (absl::IsUnavailable(status)) return status;
-      first_error.Update(status);
-      if (removed == before) break;
+  for (;;) {
+    absl::StatusOr<std::vector<Piece>> pieces = ListGarbage(what, announced_before, retired_before);
+    if (!pieces.ok()) return pieces.status();
+    if (pieces->empty()) return removed;
+    if (absl::Status status = EndUploads(what, &*pieces); !status.ok()) return status;
+    std::vector<RadosDataCut> cuts;
+    for (const Piece& piece : *pieces) {
+      cuts.push_back({{piece.name.id, piece.name.generation},
+                      piece.record.keep_bytes,
+                      piece.record.total_bytes});
     }
+    if (absl::Status status = ShrinkRadosData(*pool_, what, cuts); !status.ok()) return status;
+    const absl::StatusOr<size_t> forgotten = Forget(what, *pieces);
+    if (!forgotten.ok()) return forgotten.status();
+    if (*forgotten == 0) return removed;  // somebody else is at it
+    removed += *forgotten;
   }
-  if (!first_error.ok()) return first_error;
-  return removed;
 }
 
 }  // namespace kvstream

@@ -133,7 +133,8 @@ class RadosIndex {
   static bool BackOff(int attempt);
 
  private:
-  struct Piece {  // of garbage
+  struct Piece {         // of garbage
+    std::string object;  // of the index
     std::string key, value;
     rados_format::GarbageKey name;
     rados_format::GarbageRecord record;
@@ -160,15 +161,15 @@ class RadosIndex {
                               change,
                           OmapWrite* write, size_t* changes, std::vector<ChildName>* removed,
                           std::map<std::string, TenantChange>* tenants);
-  absl::StatusOr<std::vector<Piece>> ListGarbage(absl::string_view what, const std::string& object,
+  // Some of each shard's; the rest when these are gone. A damaged entry is an error only where
+  // nothing else is left.
+  absl::StatusOr<std::vector<Piece>> ListGarbage(absl::string_view what,
                                                  absl::Time announced_before,
                                                  absl::Time retired_before);
   // Takes the announcements of uploads back; those that are left can be removed.
-  absl::Status EndUploads(absl::string_view what, const std::string& object,
-                          std::vector<Piece>* pieces);
-  // Takes the keys of what was removed away, and what it held off the shard's.
-  absl::StatusOr<size_t> Forget(absl::string_view what, const std::string& object,
-                                std::vector<Piece> pieces);
+  absl::Status EndUploads(absl::string_view what, std::vector<Piece>* pieces);
+  // Takes the keys of what was removed away, and what it held off the shards'. Returns how many.
+  absl::StatusOr<size_t> Forget(absl::string_view what, const std::vector<Piece>& pieces);
 
   const RadosPool* const pool_;
   const std::vector<std::string> objects_;  // by shard

@@ -33,7 +33,9 @@ absl::Status RadosRoom::Read(absl::string_view what, std::vector<size_t> which) 
   for (size_t r = 0; r < which.size(); ++r) {
     const absl::StatusOr<ShardState> state = rados_format::DecodeState(reads[r].values[0]);
     if (!state.ok()) return state.status();
-    shards_[which[r]] = {std::move(reads[r].values[0]), *state};
+    Shard& shard = shards_[which[r]];
+    shard.bytes = std::move(reads[r].values[0]);
+    shard.state = *state;
   }
   return absl::OkStatus();
 }
@@ -128,7 +130,7 @@ std::vector<uint64_t> RadosRoom::Targets(uint64_t* unmet_bytes) const {
   return targets;
 }
 
-absl::StatusOr<RadosRoomReport> RadosRoom::Balance(absl::string_view what) {
+absl::StatusOr<RadosRoomReport> RadosRoom::Balance(absl::string_view what, absl::Time now) {
   std::vector<size_t> all(shards_.size());
   std::iota(all.begin(), all.end(), 0);
   absl::Status status = Read(what, all);
@@ -151,6 +153,7 @@ absl::StatusOr<RadosRoomReport> RadosRoom::Balance(absl::string_view what) {
   for (size_t i : all) {
     const ShardState& state = shards_[i].state;
     const uint64_t room = Missing(state.data_bytes, state.allotted_bytes);
+    if (state.wanted_bytes == 0) shards_[i].met_since = absl::InfiniteFuture();
     if (targets[i] <= state.allotted_bytes && state.wanted_bytes == 0) continue;
     if (state.wanted_bytes == 0 && room >= share_bytes / 2) continue;
     low.push_back(i);
@@ -190,21 +193,20 @@ absl::StatusOr<RadosRoomReport> RadosRoom::Balance(absl::string_view what) {
   std::vector<uint64_t> grants(shards_.size(), 0);
   std::vector<size_t> given;
   for (size_t i : low) {
-    const ShardState& state = shards_[i].state;
-    const uint64_t wish = Missing(state.allotted_bytes, targets[i]);
-    grants[i] = std::min(wish, free_bytes);
+    Shard& shard = shards_[i];
+    grants[i] = std::min(Missing(shard.state.allotted_bytes, targets[i]), free_bytes);
     free_bytes -= grants[i];
-    const bool met = state.wanted_bytes > 0 &&
-                     state.allotted_bytes + grants[i] >= state.data_bytes + state.wanted_bytes;
-    if (grants[i] > 0 || met) given.push_back(i);
+    const uint64_t room = Missing(shard.state.data_bytes, shard.state.allotted_bytes + grants[i]);
+    const bool met = shard.state.wanted_bytes > 0 && room >= shard.state.wanted_bytes;
+    shard.met_since = met ? std::min(shard.met_since, now) : absl::InfiniteFuture();
+    if (grants[i] > 0 || now - shard.met_since > kWantTime) given.push_back(i);
   }
   status = Write(
       what, given,
       [&](size_t i, ShardState* state) {
         state->allotted_bytes += grants[i];
-        const uint64_t room = Missing(state->data_bytes, state->allotted_bytes);
-        // The room is there now; who was faster asks again.
-        if (state->wanted_bytes <= room) state->wanted_bytes = 0;
+        // Whoever wanted it has gone away.
+        if (now - shards_[i].met_since > kWantTime) state->wanted_bytes = 0;
         return true;
       },
       /*takes_over=*/false);

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "storage/rados/rados_format.h"
 #include "storage/rados/rados_pool.h"
 
@@ -42,15 +43,19 @@ class RadosRoom {
             uint64_t keeper);
 
   // One pass: becomes keeper where it is not, gives to those that want, shares the rest out evenly.
-  // Costs a read of each shard, and a write of those that change; nothing is written where nobody
-  // wants anything and no shard has less than half of an even share. ABORTED if another daemon has
-  // become keeper meanwhile.
-  absl::StatusOr<RadosRoomReport> Balance(absl::string_view what);
+  // What was given for a want stays there until it is used, or kWantTime has passed. Costs a read
+  // of each shard, and a write of those that change; nothing is written where nobody wants anything
+  // and no shard has less than half of an even share. ABORTED if another daemon has become keeper
+  // meanwhile.
+  absl::StatusOr<RadosRoomReport> Balance(absl::string_view what, absl::Time now);
+  static constexpr absl::Duration kWantTime = absl::Seconds(3);
 
  private:
   struct Shard {
     std::string bytes;
     rados_format::ShardState state;
+    // Since when there is room for what is wanted, as far as this keeper saw.
+    absl::Time met_since = absl::InfiniteFuture();
   };
 
   absl::Status Read(absl::string_view what, std::vector<size_t> which);
