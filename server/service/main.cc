@@ -106,6 +106,13 @@ int Main(const std::vector<std::string>& arguments) {
     std::fputs(restored->c_str(), stdout);
     return kClean;
   }
+  if (!options.salvage_from.empty()) {
+    const absl::StatusOr<std::string> salvaged = SalvageFromDamaged(
+        options, [](const auto& line) { std::fprintf(stderr, "%s\n", std::string(line).c_str()); });
+    if (!salvaged.ok()) return Complain(salvaged.status(), kStartFailed);
+    std::fputs(salvaged->c_str(), stdout);
+    return kClean;
+  }
   absl::StatusOr<std::unique_ptr<ChunkStore>> store = OpenStore(options);
   if (!store.ok()) return Complain(store.status(), kStartFailed);
   KvStreamServer::Parts parts;

@@ -142,9 +142,14 @@ absl::Status ServerOptions::Validate() const {
     status.Update(
         CheckRange<uint64_t>("capacity-bytes", capacity_bytes, 64 << 20, 1024 * kTerabyte));
   }
-  if (store != StoreKind::kRocksDb && !(backup_dir.empty() && restore_from.empty())) {
+  if (store != StoreKind::kRocksDb &&
+      !(backup_dir.empty() && restore_from.empty() && salvage_from.empty())) {
+    status.Update(absl::InvalidArgumentError(
+        "--backup-dir, --restore-from and --salvage-from are for --store rocksdb"));
+  }
+  if (!restore_from.empty() && !salvage_from.empty()) {
     status.Update(
-        absl::InvalidArgumentError("--backup-dir and --restore-from are for --store rocksdb"));
+        absl::InvalidArgumentError("--restore-from and --salvage-from cannot both be given"));
   }
   status.Update(CheckRange<uint64_t>("memory-store-bytes", memory_store_bytes, 1, 64 * kTerabyte));
   const bool ceph = store == StoreKind::kRados || store == StoreKind::kTiered;
@@ -245,6 +250,9 @@ const std::vector<OptionField>& OptionFields() {
                 &O::backup_dir),
       TextField("restore-from", "DIR", "rocksdb: make --data-dir from this backup, and exit",
                 &O::restore_from),
+      TextField("salvage-from", "DIR",
+                "rocksdb: make --data-dir from what can be read of this damaged store, and exit",
+                &O::salvage_from),
       SizeField("memory-store-bytes", "most payload that the memory store accepts",
                 &O::memory_store_bytes),
       TextField("rados-conf", "FILE", "rados: ceph.conf; empty: where librados looks for it",

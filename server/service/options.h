@@ -56,6 +56,8 @@ struct ServerOptions {
   std::string backup_dir;
   // RocksDB: not empty: makes data_dir from this backup and exits.
   std::string restore_from;
+  // RocksDB: not empty: makes data_dir from what can be read of this damaged store and exits.
+  std::string salvage_from;
   // Payload that the memory store accepts.
   uint64_t memory_store_bytes = uint64_t{4} << 30;
   // Ceph: ceph.conf (empty: where librados looks), the user without "client.", the pool, the
