@@ -302,8 +302,9 @@ class ChunkStore {
   virtual absl::StatusOr<ScrubbedFiles> ScrubFiles(const std::string& after, uint64_t bytes) {
     return ScrubbedFiles();
   }
-  // As Delete, also of chunks whose info cannot be read; `payload_bytes` of Stats may then be off
-  // by what nobody can read any more. A Put stores them again.
+  // As Delete, which passes over pinned chunks, also of chunks whose info cannot be read;
+  // `payload_bytes` of Stats may then be off by what nobody can read any more. A Put stores them
+  // again.
   virtual absl::StatusOr<size_t> Discard(absl::Span<const ChunkId> ids) { return Delete(ids); }
 
   // Makes a copy of the store as it is now in the directory `dir`, which must not exist while its

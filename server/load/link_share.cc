@@ -92,7 +92,8 @@ uint64_t LinkShare::window_bytes(absl::Duration now) const {
   limits.window_bytes_min = options_.window_bytes_min;
   limits.window_bytes_max = options_.window_bytes_max;
   const BandwidthEstimate link = estimator_.estimate(now);
-  const uint64_t plain = WindowBytes(link, estimator_.rtt_min(), estimator_.acked_bytes(), limits);
+  const uint64_t plain =
+      WindowBytes(link, estimator_.rtt_min_s(), estimator_.acked_bytes(), limits);
   double window;
   if (link.lower_bound) {
     window = static_cast<double>(std::max(plain, kFirstWindow));
@@ -107,7 +108,7 @@ uint64_t LinkShare::window_bytes(absl::Duration now) const {
 
 double LinkShare::SteadyWindow(const BandwidthEstimate& link) const {
   const double queue_s = members_.size() > 1 ? kSharedQueueSeconds : kSoloQueueSeconds;
-  return link.rate * (9.0 / 8 * absl::ToDoubleSeconds(estimator_.rtt_min()) + queue_s) + 2 * burst_;
+  return link.rate * (9.0 / 8 * estimator_.rtt_min_s() + queue_s) + 2 * burst_;
 }
 
 void LinkShare::GrowWindow(uint64_t acknowledged, absl::Duration now) {
@@ -378,7 +379,7 @@ void LinkShare::Rank(const BandwidthEstimate& link, absl::Duration now) {
   }
   std::sort(due.begin(), due.end());
   const double usable = active > 1 ? 1 - kFloor : 1;
-  const double rtt_s = absl::ToDoubleSeconds(estimator_.rtt_min());
+  const double rtt_s = estimator_.rtt_min_s();
   // What is in flight and not yet past the link goes before everything; what is sent last still has
   // to be acknowledged.
   const double queued =

@@ -41,6 +41,7 @@
 #include "storage/rocksdb/rocksdb_options.h"
 #include "storage/rocksdb/rocksdb_tuning.h"
 #include "storage/rocksdb/store_change.h"
+#include "storage/rocksdb/table_cutter.h"
 
 namespace kvstream {
 
@@ -182,6 +183,9 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::Status FindChunks(const ChunkId& after, const absl::optional<ChunkId>& before, size_t limit,
                           ScrubbedInfos* page);
   absl::StatusOr<bool> DiscardOne(const ChunkId& id);
+  // The tenant and the parent of a chunk whose info cannot be read, from the indexes that name the
+  // chunk: walks through both, some 100 bytes a chunk of the store.
+  void FindOwners(const ChunkId& id, ChunkInfo* info);
   // Under the id's claim: a Put of a chunk that is stored.
   absl::Status RenewStored(const ChunkId& id, const ChunkInfo& stored, absl::Time expires);
   // Under the id's claim: writes the levels that `stored` has lost. False if its segments are not
@@ -255,6 +259,7 @@ class RocksDbChunkStore final : public ChunkStore {
   // With a capacity only. RocksDB uses the env until it is closed.
   std::shared_ptr<CountedFileSystem> files_;
   std::shared_ptr<CompactionWatch> compactions_;
+  const std::shared_ptr<TableCutter> cutter_ = std::make_shared<TableCutter>();
   std::unique_ptr<rocksdb::Env> env_;
   // Pins hold it too, since they give their blocks back to it.
   const std::shared_ptr<rocksdb::Cache> cache_;
