@@ -51,6 +51,11 @@ void Script(ScriptedServer* server, Pool* pool, int puts) {
     }
     return grpc::Status::OK;
   };
+  service.stats = [pool](const v1::StatsRequest&, v1::StatsResponse* response) {
+    absl::MutexLock lock(&pool->mutex);
+    for (const std::string& id : pool->profiles) response->add_profile_ids(id);
+    return grpc::Status::OK;
+  };
   const auto left = std::make_shared<int>(puts);
   service.put = [pool, left](grpc::ServerReader<v1::PutRequest>* reader,
                              v1::PutResponse* response) {

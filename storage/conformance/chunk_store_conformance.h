@@ -47,7 +47,8 @@ class ConformanceTarget {
   // - when a chunk was created: the server says that itself;
   // - a Put of a stored chunk with another profile, and so with another number of levels, which is
   //   refused (FAILED_PRECONDITION) rather than left unstored;
-  // - that a Put stored a chunk whose deletion was acknowledged but waited for a load: the Put takes
+  // - that a Put stored a chunk whose deletion was acknowledged but waited for a load: the Put
+  // takes
   //   the deletion back, and counts the chunk as existing;
   // - segments that do not fit what was announced of them, a first token beyond 62 bits, levels
   // that
