@@ -117,7 +117,7 @@ absl::Status KvStreamServer::OpenTenants() {
     return absl::FailedPreconditionError(absl::StrCat(
         "the store has ", stats->tenant_chunks,
         " chunks of tenants, which everybody could reach without --tenants-file; give that "
-        "option, or another --data-dir"));
+        "option, or another --data-dir or --rados-namespace"));
   }
   absl::StatusOr<std::vector<TenantEntry>> entries = ReadTenants();
   if (!entries.ok()) return entries.status();

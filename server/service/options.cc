@@ -156,10 +156,18 @@ absl::Status ServerOptions::Validate() const {
   if (ceph && (rados_pool.empty() || rados_user.empty())) {
     status.Update(absl::InvalidArgumentError("--rados-pool and --rados-user must not be empty"));
   }
-  if (store == StoreKind::kRados && capacity_bytes != 0) {
+  if (rados_capacity_bytes != 0) {
+    status.Update(CheckRange<uint64_t>("rados-capacity-bytes", rados_capacity_bytes, 64 << 20,
+                                       1024 * 1024 * kTerabyte));
+  }
+  if (rados_capacity_bytes != 0 && !ceph) {
+    status.Update(
+        absl::InvalidArgumentError("--rados-capacity-bytes is for --store rados and tiered"));
+  }
+  if (store == StoreKind::kRados && capacity_bytes != 0 && rados_capacity_bytes != 0 &&
+      capacity_bytes != rados_capacity_bytes) {
     status.Update(absl::InvalidArgumentError(
-        "--capacity-bytes bounds what lies in --data-dir; with --store rados set a quota on the "
-        "pool: ceph osd pool set-quota POOL max_bytes N"));
+        "with --store rados, --capacity-bytes and --rados-capacity-bytes are one: give one"));
   }
   if (store == StoreKind::kTiered && capacity_bytes == 0) {
     status.Update(absl::InvalidArgumentError(
@@ -238,7 +246,8 @@ const std::vector<OptionField>& OptionFields() {
       SizeField("block-cache-bytes", "RocksDB's cache of payload in memory", &O::block_cache_bytes),
       SizeField("info-cache-bytes", "cache of what is known of chunks", &O::info_cache_bytes),
       SizeField("capacity-bytes",
-                "rocksdb: most bytes in --data-dir; evicts to stay below; 0: none",
+                "most bytes in --data-dir, with --store rados as --rados-capacity-bytes; evicts to "
+                "stay below; 0: none",
                 &O::capacity_bytes),
       ChoiceField<bool>("sync-writes", "true|false",
                         "rocksdb: acknowledge a write once the disk has it", &O::sync_writes,
@@ -265,6 +274,11 @@ const std::vector<OptionField>& OptionFields() {
       DelayField("rados-staleness",
                  "rados: how long this daemon may not know what another one changed",
                  &O::rados_staleness),
+      SizeField(
+          "rados-capacity-bytes",
+          "rados: most payload of all daemons in the namespace, without copies; they evict to "
+          "stay below; 0: this one does not",
+          &O::rados_capacity_bytes),
       CountField("max-loads", "loads in flight", &O::max_loads),
       CountField("max-load-chunks", "chunks of all loads in flight together", &O::max_load_chunks),
       CountField("max-loads-per-peer", "loads in flight of one host; 0: no limit",

@@ -46,7 +46,7 @@ struct ServerOptions {
   // RocksDB: infos of chunks in memory, some 200 bytes each.
   uint64_t info_cache_bytes = uint64_t{64} << 20;
   // RocksDB: what all files in data_dir may have; the store evicts to stay below. 0: no bound,
-  // which a tier must have.
+  // which a tier must have. With store rados: as rados_capacity_bytes.
   uint64_t capacity_bytes = 0;
   // RocksDB: a write is acknowledged once the disk has it.
   bool sync_writes = true;
@@ -70,6 +70,9 @@ struct ServerOptions {
   absl::Duration rados_timeout = absl::Seconds(10);
   // Ceph: how long this daemon may not know what another one deleted or changed.
   absl::Duration rados_staleness = absl::Seconds(5);
+  // Ceph: what the data of all daemons may have in the namespace, copies not counted; they evict
+  // together to stay below. 0: this daemon makes no room, and takes what others leave.
+  uint64_t rados_capacity_bytes = 0;
 
   int max_loads = 1024;
   // Chunks of all loads in flight together: bounds what they keep in memory.

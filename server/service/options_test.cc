@@ -140,7 +140,11 @@ TEST(OptionsTest, RangesAreChecked) {
   EXPECT_EQ(ErrorOf({"--store=memory", "--data-dir=", "--listen=[::1]:0"}), "");
   EXPECT_EQ(ErrorOf({"--store=rados", "--data-dir=", "--rados-namespace=kv"}), "");
   EXPECT_NE(ErrorOf({"--store=rados", "--rados-pool="}), "");
-  EXPECT_NE(ErrorOf({"--store=rados", "--capacity-bytes=1GiB"}), "") << "not kept, so not taken";
+  EXPECT_EQ(ErrorOf({"--store=rados", "--capacity-bytes=1GiB"}), "");
+  EXPECT_EQ(ErrorOf({"--store=rados", "--rados-capacity-bytes=4096TiB"}), "");
+  EXPECT_NE(ErrorOf({"--store=rados", "--rados-capacity-bytes=1GiB", "--capacity-bytes=2GiB"}), "");
+  EXPECT_NE(ErrorOf({"--store=rados", "--rados-capacity-bytes=1MiB"}), "");
+  EXPECT_NE(ErrorOf({"--rados-capacity-bytes=1GiB"}), "") << "RocksDB's is another";
   EXPECT_EQ(ErrorOf({"--store=tiered", "--capacity-bytes=1GiB"}), "");
   EXPECT_NE(ErrorOf({"--store=tiered"}), "") << "a cache without a bound";
   EXPECT_NE(ErrorOf({"--store=tiered", "--capacity-bytes=1GiB", "--data-dir="}), "");

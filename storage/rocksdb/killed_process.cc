@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstdlib>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 extern char** environ;
@@ -20,7 +21,8 @@ std::string PathOf(const std::string& program) {
   const char* runfiles = std::getenv("TEST_SRCDIR");
   const char* workspace = std::getenv("TEST_WORKSPACE");
   return absl::StrCat(runfiles == nullptr ? "." : runfiles, "/",
-                      workspace == nullptr ? "" : workspace, "/storage/rocksdb/", program);
+                      workspace == nullptr ? "" : workspace,
+                      absl::StrContains(program, '/') ? "/" : "/storage/rocksdb/", program);
 }
 
 }  // namespace
