@@ -209,7 +209,7 @@ ShareRows RunShare(const std::vector<NamedTrace>& traces, const ShareOptions& op
   for (const std::string& family : options.families) {
     int count = 0;
     for (const NamedTrace& trace : traces) {
-      if (trace.family != family || trace.tuning || count >= options.traces_per_family) continue;
+      if (trace.family != family || trace.tuning != options.tuning || count >= options.traces_per_family) continue;
       chosen.push_back(&trace);
       families.push_back(&family - options.families.data());
       ++count;
@@ -274,7 +274,7 @@ std::array<double, 2> SoloRatios(const std::vector<NamedTrace>& traces, bool tun
   return sums;
 }
 
-std::string ShareReport(const std::vector<NamedTrace>& traces, const ShareOptions& options) {
+std::string MissReport(const std::vector<NamedTrace>& traces, const ShareOptions& options) {
   std::string text =
       "| loads | deadlines | missed, %: each on its own | scheduled | clairvoyant | mean level: "
       "own | "
@@ -322,6 +322,11 @@ std::string ShareReport(const std::vector<NamedTrace>& traces, const ShareOption
     Add(rows.by_family[i], &all);
   }
   print("all", all);
+  return text;
+}
+
+std::string ShareReport(const std::vector<NamedTrace>& traces, const ShareOptions& options) {
+  std::string text = MissReport(traces, options);
   for (const bool tuning : {true, false}) {
     const std::array<double, 2> solo = SoloRatios(traces, tuning);
     absl::StrAppendFormat(&text,

@@ -19,6 +19,7 @@ struct ShareOptions {
   std::vector<int> loads = {2, 4, 8, 16, 32, 64};
   std::vector<std::string> families = {"constant", "steps", "walk", "stalls", "onoff"};
   int traces_per_family = 2;
+  bool tuning = false;  // which traces; there are no tuning ones of onoff
 };
 
 // Of all loads of one number that come and go, one way of serving them.
@@ -52,7 +53,9 @@ ShareRows RunShare(const std::vector<NamedTrace>& traces, const ShareOptions& op
 // (1) a deadline.
 std::array<double, 2> SoloRatios(const std::vector<NamedTrace>& traces, bool tuning);
 
-// The tables of docs/links.md, Markdown.
+// Misses, levels and delays of RunShare, Markdown.
+std::string MissReport(const std::vector<NamedTrace>& traces, const ShareOptions& options);
+// All tables of docs/links.md, Markdown.
 std::string ShareReport(const std::vector<NamedTrace>& traces, const ShareOptions& options);
 
 }  // namespace links
