@@ -166,6 +166,7 @@ absl::Status ServerOptions::Validate() const {
   status.Update(CheckRange("max-loads", max_loads, 1, 100000));
   status.Update(CheckRange<int64_t>("max-load-chunks", max_load_chunks, 1, int64_t{1} << 32));
   status.Update(CheckRange("max-loads-per-peer", max_loads_per_peer, 0, 100000));
+  status.Update(CheckRange("max-loads-per-tenant", max_loads_per_tenant, 0, 100000));
   status.Update(
       CheckRange<uint64_t>("max-in-flight-bytes", max_in_flight_bytes, 1 << 20, 16 * kTerabyte));
   status.Update(
@@ -260,6 +261,9 @@ const std::vector<OptionField>& OptionFields() {
       CountField("max-load-chunks", "chunks of all loads in flight together", &O::max_load_chunks),
       CountField("max-loads-per-peer", "loads in flight of one host; 0: no limit",
                  &O::max_loads_per_peer),
+      CountField("max-loads-per-tenant",
+                 "loads in flight of one tenant whose entry does not say; 0: no limit",
+                 &O::max_loads_per_tenant),
       SizeField("max-in-flight-bytes", "unacknowledged bytes of all loads together",
                 &O::max_in_flight_bytes),
       ChoiceField<LinkSharing>("link-sharing", "network|host|off",

@@ -74,6 +74,8 @@ struct ServerOptions {
   int64_t max_load_chunks = int64_t{1} << 20;
   // Loads of one host; 0: no limit of its own.
   int max_loads_per_peer = 0;
+  // Loads of one tenant whose entry does not say; 0: no limit of its own.
+  int max_loads_per_tenant = 0;
   // Sent but unacknowledged bytes of all loads together.
   uint64_t max_in_flight_bytes = uint64_t{4} << 30;
   LinkSharing link_sharing = LinkSharing::kNetwork;

@@ -23,10 +23,9 @@ using rados_format::Generation;
 
 // As many as the index bears before it says that it is too contended.
 constexpr int kPutAttempts = 1000;
+constexpr size_t kDoomedAtOnce = 1024;
 // Whoever sweeps is alone for so long, or until it is done.
 constexpr absl::Duration kSweepLockTime = absl::Minutes(5);
-constexpr absl::Duration kExpiryLockTime = absl::Minutes(1);
-constexpr char kSweepLock[] = "sweep";
 
 // Unguessable is not needed; that no two are ever the same is.
 Generation NewGeneration() {
@@ -47,6 +46,10 @@ bool Restore(const DataRecord& stored, DataRecord* given) {
   given->info.created = stored.info.created;
   given->info.expires = std::max(stored.info.expires, given->info.expires);
   given->info.model = stored.info.model;
+  given->info.tenant = stored.info.tenant;
+  given->info.outer_id = stored.info.outer_id;
+  given->info.outer_parent = stored.info.outer_parent;
+  given->pins = stored.pins;
   given->info.levels_lost =
       static_cast<uint32_t>(stored.info.levels_lost + stored.info.segment_bytes.size() -
                             given->info.segment_bytes.size());
@@ -79,10 +82,14 @@ absl::Status RadosChunkStoreOptions::Validate() const {
   if (shards < 1 || shards > rados_format::kMaxShards || (shards & (shards - 1)) != 0) {
     return absl::InvalidArgumentError("rados: shards must be a power of two from 1 to 4096");
   }
-  if (info_max_age < absl::ZeroDuration() || retire_age < info_max_age || upload_age < retire_age) {
+  if (info_max_age < absl::ZeroDuration() || pressed_retire_age < info_max_age ||
+      retire_age < pressed_retire_age || upload_age < retire_age) {
     return absl::InvalidArgumentError(
-        "rados: of 0, info_max_age, retire_age and upload_age none may be less than the one "
-        "before it");
+        "rados: of 0, info_max_age, pressed_retire_age, retire_age and upload_age none may be less "
+        "than the one before it");
+  }
+  if (keeper_interval < absl::Milliseconds(1) || usage_interval < absl::ZeroDuration()) {
+    return absl::InvalidArgumentError("rados: keeper_interval must be at least a millisecond");
   }
   return absl::OkStatus();
 }
@@ -107,15 +114,35 @@ absl::Status RadosChunkStore::Open() {
   for (uint32_t shard = 0; shard < header->shards; ++shard) {
     objects.push_back(rados_format::IndexObject(shard));
   }
-  chunks_ = std::make_unique<RadosIndex>(pool_.get(), std::move(objects), options_.info_cache_bytes,
-                                         options_.clock);
+  chunks_ = std::make_unique<RadosIndex>(pool_.get(), objects, options_.info_cache_bytes,
+                                         options_.clock, &tenants_);
   profiles_ = std::make_unique<RadosIndex>(
       pool_.get(), std::vector<std::string>{rados_format::kProfilesIndex}, 0, options_.clock);
   const Generation cookie = NewGeneration();
   lock_cookie_ = absl::BytesToHexString(
       absl::string_view(reinterpret_cast<const char*>(cookie.data()), cookie.size()));
+  usage_ = std::make_unique<RadosUsage>(pool_.get(), chunks_.get());
   if (options_.sweep_interval < absl::InfiniteDuration()) {
     sweeper_ = std::thread([this] { SweepUntilClosed(); });
+  }
+  if (options_.capacity_bytes == 0) return absl::OkStatus();
+  objects.push_back(rados_format::kProfilesIndex);
+  uint64_t number = 0;  // of this daemon, as the cookie
+  for (size_t i = 0; i < 8; ++i) number = number << 8 | cookie[i];
+  {
+    absl::MutexLock lock(&keeper_mutex_);
+    room_ = std::make_unique<RadosRoom>(pool_.get(), std::move(objects), options_.capacity_bytes,
+                                        std::max<uint64_t>(number, 1));
+    evictor_ = std::make_unique<RadosEvictor>(pool_.get(), chunks_.get(), usage_.get(), &holds_,
+                                              options_.clock);
+  }
+  if (absl::Status status = usage_->ReadClock("opening the store in the Ceph pool"); !status.ok()) {
+    return status;
+  }
+  if (options_.keeper_interval < absl::InfiniteDuration()) {
+    // Puts may begin when this returns, so the bound must hold by then.
+    if (const absl::StatusOr<bool> kept = KeepRoom(); !kept.ok()) return kept.status();
+    keeper_ = std::thread([this] { KeepRoomUntilClosed(); });
   }
   return absl::OkStatus();
 }
@@ -126,6 +153,19 @@ RadosChunkStore::~RadosChunkStore() {
     closing_ = true;
   }
   if (sweeper_.joinable()) sweeper_.join();
+  if (keeper_.joinable()) {
+    keeper_.join();
+    // What fails from here on another daemon will make up for, later.
+    FlushUsage().IgnoreError();
+    Unlock(rados_format::kKeeperLock);
+  }
+  if (expires_.load()) Unlock(rados_format::kExpiryLock);
+  std::vector<ChunkId> doomed;
+  {
+    absl::MutexLock lock(&mutex_);
+    doomed.assign(doomed_.begin(), doomed_.end());
+  }
+  if (!doomed.empty()) CompleteDeletions("closing the store", doomed).IgnoreError();
 }
 
 absl::StatusOr<rados_format::StoreHeader> RadosChunkStore::ReadOrMakeHeader() {
@@ -143,13 +183,14 @@ absl::StatusOr<rados_format::StoreHeader> RadosChunkStore::ReadOrMakeHeader() {
     header.shards = options_.shards;
     absl::Status status;
     pool_->RunAll(
-        header.shards + 1,
+        header.shards + 2,
         [&](size_t i, rados_completion_t completion) {
           const rados_write_op_t op = rados_create_write_op();
           rados_write_op_create(op, LIBRADOS_CREATE_IDEMPOTENT, nullptr);
           const std::string object = i < header.shards
                                          ? rados_format::IndexObject(static_cast<uint32_t>(i))
-                                         : rados_format::kProfilesIndex;
+                                     : i == header.shards ? rados_format::kProfilesIndex
+                                                          : rados_format::kCapacityObject;
           const int started = rados_aio_write_op_operate(
               op, pool_->io(), completion, object.c_str(), nullptr, LIBRADOS_OPERATION_NOFLAG);
           rados_release_write_op(op);
@@ -181,50 +222,74 @@ absl::StatusOr<bool> RadosChunkStore::PutIn(RadosIndex* index, absl::string_view
   for (absl::string_view segment : segments) {
     given.hashes.push_back(rados_format::HashBytes(segment));
   }
-  const RadosDataName name = {id, given.generation};
   const uint64_t total_bytes = PayloadBytes(info);
+  if (options_.capacity_bytes > 0 && total_bytes > options_.capacity_bytes / kHeadroomPart) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat(what, ": its ", total_bytes, " bytes are more than an eighth of the pool's ",
+                     "capacity of ", options_.capacity_bytes, " bytes"));
+  }
   // Spares what would otherwise be written twice by this daemon; others are met at the commit.
   const IdClaims::Claim claim(&writers_, {id});
+  // Eviction must not take what is to be restored; it would be restored in vain.
+  const ChunkHold hold = holds_.Hold({id});
+  absl::optional<EvictionIndex::Usage> usage;
+  if (options_.capacity_bytes > 0 && index == chunks_.get()) {
+    usage = EvictionIndex::Usage{usage_->clock(), 1};
+  }
   std::string upload;
   // What it cannot remove now the sweep will.
-  const auto discard = [&] {
+  const auto discard = [&](const DataRecord* stored) {
     if (upload.empty()) return;
-    if (!ShrinkRadosData(*pool_, what, name, 0, total_bytes).ok()) return;
-    index->Withdraw(what, id, upload).IgnoreError();
+    const RadosDataCut all = {{id, given.generation}, 0, total_bytes};
+    if (!ShrinkRadosData(*pool_, what, {all}).ok()) return;
+    index->Withdraw(what, id, upload, given, stored).IgnoreError();
   };
-  for (int attempt = 0; attempt < kPutAttempts; ++attempt) {
-    absl::StatusOr<RadosIndexEntry> seen = index->Look(what, id, upload);
+  const absl::Time start = absl::Now();
+  for (int attempt = 0; attempt < kPutAttempts;) {
+    absl::StatusOr<RadosIndexEntry> seen = index->Look(what, id, upload, info.tenant);
     if (!seen.ok()) return seen.status();
     DataRecord record = given;
     if (seen->record.has_value() && !Restore(*seen->record, &record)) {
-      discard();
-      if (seen->record->info.expires >= info.expires) return false;
-      const absl::StatusOr<size_t> renewed = Renew({id}, info.expires);
+      discard(&*seen->record);
+      upload.clear();
+      const bool kept = seen->record->info.expires >= given.info.expires &&
+                        seen->record->doomed == absl::InfiniteFuture();
+      if (kept) return false;
+      const absl::StatusOr<size_t> renewed = RenewIn(index, what, {id}, given.info.expires);
       if (!renewed.ok()) return renewed.status();
       if (*renewed > 0) return false;
-      upload.clear();  // deleted in between
+      ++attempt;  // deleted in between; what was written is gone as well
+      given.generation = NewGeneration();
       continue;
     }
     if (upload.empty()) {
-      absl::StatusOr<std::string> announced =
-          index->Announce(what, id, given.generation, total_bytes);
+      const absl::StatusOr<RadosAnnounced> announced =
+          index->Announce(what, id, given, &*seen, &upload);
       if (!announced.ok()) return announced.status();
-      upload = *std::move(announced);
-      if (absl::Status status = WriteRadosData(*pool_, what, name, segments); !status.ok()) {
+      if (*announced == RadosAnnounced::kNoRoom) {
+        if (absl::Status status = AwaitRoom(what, total_bytes, start); !status.ok()) return status;
+        continue;
+      }
+      if (*announced == RadosAnnounced::kConflict) {
+        RadosIndex::BackOff(attempt++);
+        continue;
+      }
+      if (absl::Status status = WriteRadosData(*pool_, what, {id, given.generation}, segments);
+          !status.ok()) {
         // An answer means that nothing is under way any more that could write it again.
-        if (!absl::IsUnavailable(status)) discard();
+        if (!absl::IsUnavailable(status)) discard(nullptr);
         return status;
       }
     } else if (!seen->upload_alive) {
       return absl::UnavailableError(absl::StrCat(what, ": the upload took longer than ",
                                                  absl::FormatDuration(options_.upload_age)));
     }
-    const absl::StatusOr<bool> done = index->Commit(what, id, *seen, upload, record);
+    const absl::StatusOr<bool> done = index->Commit(what, id, *seen, upload, record, usage);
     if (index == chunks_.get()) held_.Forget(id);
     if (!done.ok() || *done) return done;
-    if (attempt > 0) RadosIndex::BackOff(attempt);
+    if (attempt++ > 0) RadosIndex::BackOff(attempt);
   }
-  discard();
+  discard(nullptr);
   return absl::UnavailableError(absl::StrCat(what, ": other writers were always faster"));
 }
 
@@ -355,12 +420,13 @@ absl::optional<SegmentVersion> RadosChunkStore::TryVersion(const ChunkId& id, ui
 }
 
 absl::StatusOr<size_t> RadosChunkStore::Delete(absl::Span<const ChunkId> ids) {
-  const auto deleted = chunks_->Change("Delete", ids, [](const ChunkId&, const DataRecord& record) {
-    RadosIndexChange change;
-    change.retired =
-        rados_format::GarbageRecord{GarbageState::kRetired, 0, PayloadBytes(record.info)};
-    return absl::make_optional(change);
-  });
+  const absl::Time now = options_.clock();
+  const auto deleted = chunks_->Change(
+      "Delete", ids,
+      [now](const ChunkId&, const DataRecord& record) -> absl::optional<RadosIndexChange> {
+        if (rados_format::Pinned(record, now)) return absl::nullopt;
+        return RadosIndexChange::Removal(record);
+      });
   for (const ChunkId& id : ids) held_.Forget(id);
   return deleted;
 }
@@ -368,10 +434,12 @@ absl::StatusOr<size_t> RadosChunkStore::Delete(absl::Span<const ChunkId> ids) {
 absl::StatusOr<size_t> RadosChunkStore::Trim(absl::Span<const ChunkId> ids, uint32_t keep_levels) {
   if (absl::Status status = ValidateTrim(keep_levels); !status.ok()) return status;
   const std::vector<ChunkId> removable = holds_.BeginRemoval(ids);
+  const absl::Time now = options_.clock();
   const auto changed = chunks_->Change(
       "Trim", removable,
       [&](const ChunkId&, const DataRecord& record) -> absl::optional<RadosIndexChange> {
         if (record.info.segment_bytes.size() <= keep_levels) return absl::nullopt;
+        if (rados_format::Pinned(record, now)) return absl::nullopt;
         RadosIndexChange change;
         change.record = record;
         TrimInfo(&change.record->info, keep_levels);
@@ -425,50 +493,15 @@ absl::StatusOr<StoreStats> RadosChunkStore::Stats() {
   StoreStats stats;
   stats.chunks = counters->chunks;
   stats.payload_bytes = counters->payload_bytes;
+  stats.tenant_chunks = counters->tenant_chunks;
+  stats.pins = counters->pins;
+  stats.pinned_bytes = counters->pinned_bytes;
+  stats.capacity_bytes = options_.capacity_bytes;
+  stats.evicted_segments = evicted_segments_.load();
+  stats.evicted_bytes = evicted_bytes_.load();
+  stats.evicted_chunks = evicted_chunks_.load();
   stats.expired_chunks = expired_chunks_.load();
   return stats;
-}
-
-absl::StatusOr<size_t> RadosChunkStore::Renew(absl::Span<const ChunkId> ids, absl::Time expires) {
-  constexpr absl::string_view kWhat = "Renew";
-  if (absl::Status status = ValidateExpires(kWhat, expires); !status.ok()) return status;
-  expires = WholeNanos(expires);
-  std::set<ChunkId> stored;
-  const auto changed = chunks_->Change(
-      kWhat, ids,
-      [&](const ChunkId& id, const DataRecord& record) -> absl::optional<RadosIndexChange> {
-        stored.insert(id);
-        if (record.info.expires >= expires) return absl::nullopt;
-        RadosIndexChange change;
-        change.record = record;
-        change.record->info.expires = expires;
-        return change;
-      });
-  if (!changed.ok()) return changed.status();
-  return stored.size();
-}
-
-absl::StatusOr<size_t> RadosChunkStore::Expire(absl::Time now, size_t limit) {
-  constexpr absl::string_view kWhat = "Expire";
-  if (limit == 0) return 0;
-  const absl::StatusOr<bool> alone = Lock(kWhat, rados_format::kExpiryLock, kExpiryLockTime);
-  if (!alone.ok()) return alone.status();
-  if (!*alone) return 0;
-  const absl::StatusOr<std::vector<ChunkId>> due = chunks_->Due(kWhat, now, limit);
-  if (!due.ok()) return due.status();
-  const std::vector<ChunkId> removable = holds_.BeginRemoval(*due);
-  const auto expired = chunks_->Change(
-      kWhat, removable,
-      [&](const ChunkId&, const DataRecord& record) -> absl::optional<RadosIndexChange> {
-        if (record.info.expires > now) return absl::nullopt;
-        RadosIndexChange change;
-        change.retired =
-            rados_format::GarbageRecord{GarbageState::kRetired, 0, PayloadBytes(record.info)};
-        return change;
-      });
-  holds_.EndRemoval(removable);
-  if (expired.ok()) expired_chunks_ += *expired;
-  return expired;
 }
 
 absl::StatusOr<bool> RadosChunkStore::Lock(absl::string_view what, const char* lock,
@@ -482,9 +515,13 @@ absl::StatusOr<bool> RadosChunkStore::Lock(absl::string_view what, const char* l
   return true;
 }
 
+void RadosChunkStore::Unlock(const char* lock) {
+  rados_unlock(pool_->io(), rados_format::kSweepObject, lock, lock_cookie_.c_str());
+}
+
 absl::StatusOr<size_t> RadosChunkStore::CollectGarbage() {
   constexpr absl::string_view kWhat = "sweeping the pool";
-  const absl::StatusOr<bool> alone = Lock(kWhat, kSweepLock, kSweepLockTime);
+  const absl::StatusOr<bool> alone = Lock(kWhat, rados_format::kSweepLock, kSweepLockTime);
   if (!alone.ok()) return alone.status();
   if (!*alone) return 0;
   const absl::Time now = options_.clock();
@@ -496,7 +533,11 @@ absl::StatusOr<size_t> RadosChunkStore::CollectGarbage() {
     status.Update(collected.status());
     if (collected.ok()) removed += *collected;
   }
-  rados_unlock(pool_->io(), rados_format::kSweepObject, kSweepLock, lock_cookie_.c_str());
+  const absl::StatusOr<std::vector<ChunkId>> doomed =
+      chunks_->Due(kWhat, rados_format::kDoomPrefix, now - options_.upload_age, kDoomedAtOnce);
+  status.Update(doomed.status());
+  if (doomed.ok()) status.Update(CompleteDeletions(kWhat, *doomed));
+  Unlock(rados_format::kSweepLock);
   if (!status.ok()) return status;
   return removed;
 }

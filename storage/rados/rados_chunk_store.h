@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
@@ -23,8 +24,12 @@
 #include "storage/chunk_store.h"
 #include "storage/hold_table.h"
 #include "storage/rados/held_records.h"
+#include "storage/rados/rados_evictor.h"
 #include "storage/rados/rados_index.h"
 #include "storage/rados/rados_pool.h"
+#include "storage/rados/rados_room.h"
+#include "storage/rados/rados_tenants.h"
+#include "storage/rados/rados_usage.h"
 #include "storage/rocksdb/id_claims.h"
 #include "storage/versioned_chunk_store.h"
 
@@ -41,6 +46,19 @@ struct RadosChunkStoreOptions {
   absl::Duration info_max_age = absl::Seconds(5);
   // Data of a deleted chunk stays readable for the loads of other daemons for so long.
   absl::Duration retire_age = absl::Minutes(10);
+  // What all data in the namespace, of all daemons, may take together: payload and profiles, also
+  // what is being written or on its way out; not copies, nor what Ceph and the index need beside
+  // it. A chunk may have an eighth of it. 0: this daemon leaves the room to others, and keeps to
+  // what they allot.
+  uint64_t capacity_bytes = 0;
+  // retire_age where uploads wait for room.
+  absl::Duration pressed_retire_age = absl::Minutes(1);
+  // How long a Put waits for room.
+  absl::Duration room_timeout = absl::Seconds(10);
+  // How often one of the daemons looks for room; ten times as often while it is wanted.
+  absl::Duration keeper_interval = absl::Seconds(1);
+  // How often notes of use are written.
+  absl::Duration usage_interval = absl::Minutes(1);
   // An upload that takes longer fails; what died daemons left is removed after it. Clocks of all
   // daemons must agree much better than this and retire_age.
   absl::Duration upload_age = absl::Hours(1);
@@ -56,10 +74,10 @@ struct RadosChunkStoreOptions {
 // Thread-safe. Put copies the payload once, ReadSegment none beyond what librados does: pinned
 // bytes are buffers of their own and outlive everything.
 //
-// Holds keep this process from trimming. What another daemon trims or deletes stays readable for
-// retire_age, and a held chunk is read as it was when its infos were first asked for: should
-// another daemon have replaced it by other bytes since, then it counts as absent until nobody holds
-// it.
+// Holds keep this process from trimming, expiring and evicting. What another daemon removes stays
+// readable for retire_age, where room is wanted for pressed_retire_age, and a held chunk is read as
+// it was when its infos were first asked for: should another daemon have replaced it by other bytes
+// since, then it counts as absent until nobody holds it.
 class RadosChunkStore final : public VersionedChunkStore {
  public:
   // Connects; makes the store in an empty namespace. Errors of RadosPool::Connect;
@@ -77,14 +95,31 @@ class RadosChunkStore final : public VersionedChunkStore {
   absl::StatusOr<size_t> Delete(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<size_t> Trim(absl::Span<const ChunkId> ids, uint32_t keep_levels) override;
   ChunkHold Hold(absl::Span<const ChunkId> ids) override;
-  // There is no eviction yet that it could serve.
-  void Touch(absl::Span<const ChunkId> ids) override {}
+  void Touch(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
       const absl::optional<ChunkId>& after, size_t limit) override;
   // Over all daemons: of those that call this one does it, and the others remove nothing until it
   // has not for a minute.
   absl::StatusOr<size_t> Expire(absl::Time now, size_t limit) override;
   absl::StatusOr<size_t> Renew(absl::Span<const ChunkId> ids, absl::Time expires) override;
+  // At most 64 pins a chunk (RESOURCE_EXHAUSTED). Daemons that pin at the same time may exceed the
+  // bound by what each of them is pinning.
+  absl::StatusOr<size_t> Pin(absl::Span<const ChunkId> ids, absl::string_view owner,
+                             absl::Time until) override;
+  absl::StatusOr<size_t> Unpin(absl::Span<const ChunkId> ids,
+                               const absl::optional<std::string>& owner) override;
+  absl::StatusOr<std::vector<ChunkPin>> ListPins(const absl::optional<ChunkPin>& after,
+                                                 size_t limit) override;
+  absl::StatusOr<std::vector<ChunkPin>> PinsOf(absl::Span<const ChunkId> ids) override;
+  // Completed when this store is closed; of a daemon that died, by a sweep once upload_age has
+  // passed since.
+  absl::StatusOr<size_t> DeleteSoon(absl::Span<const ChunkId> ids) override;
+  absl::StatusOr<std::vector<ChunkId>> Children(const ChunkId& id, size_t limit) override;
+  absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ListTenant(
+      absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) override;
+  // Exact as far as this daemon goes; what others changed it knows a second later, or
+  // info_max_age if that is less. Asks every shard, once in that time.
+  absl::StatusOr<TenantUse> GetTenantUse(absl::string_view tenant) override;
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
   absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override;
   absl::StatusOr<std::vector<StoredProfileId>> ListProfiles() override;
@@ -98,15 +133,29 @@ class RadosChunkStore final : public VersionedChunkStore {
   // Removes data that nothing needs any more, as the sweep does; returns how many pieces. 0 if
   // another daemon is at it.
   absl::StatusOr<size_t> CollectGarbage();
+  // One pass of keeping the bound, as this daemon does by itself: nothing if another one is at it.
+  // Returns whether there is more to do.
+  absl::StatusOr<bool> KeepRoom();
+  // Writes what Touch noted.
+  absl::Status FlushUsage();
 
  private:
   explicit RadosChunkStore(RadosChunkStoreOptions options) : options_(std::move(options)) {}
   absl::Status Open();
   absl::StatusOr<rados_format::StoreHeader> ReadOrMakeHeader();
 
+  // Of the capacity this part is kept free of stored chunks, for those that are being written and
+  // for data on its way out. No chunk may be larger.
+  static constexpr uint64_t kHeadroomPart = 8;
+
   // Of chunks and profiles alike.
   absl::StatusOr<bool> PutIn(RadosIndex* index, absl::string_view what, const ChunkId& id,
                              const ChunkInfo& info, absl::Span<const absl::string_view> segments);
+  // Of a chunk or profile that is stored already: its time, and that it is wanted.
+  absl::StatusOr<size_t> RenewIn(RadosIndex* index, absl::string_view what,
+                                 absl::Span<const ChunkId> ids, absl::Time expires);
+  // Waits a little for the keeper; RESOURCE_EXHAUSTED once `since` is room_timeout ago.
+  absl::Status AwaitRoom(absl::string_view what, uint64_t bytes, absl::Time since);
   // Of a stored chunk or profile, at most so old.
   absl::StatusOr<rados_format::DataRecord> Record(RadosIndex* index, absl::string_view what,
                                                   const ChunkId& id, absl::Duration max_age);
@@ -114,23 +163,49 @@ class RadosChunkStore final : public VersionedChunkStore {
                                      uint32_t level);
   absl::StatusOr<PinnedBytes> ReadLevel(absl::string_view what, const ChunkId& id,
                                         const rados_format::DataRecord& record, uint32_t level);
+  absl::Status CheckPins(absl::Span<const ChunkId> ids, absl::string_view owner);
+  absl::Status EndPins(absl::string_view what, absl::Time now);
+  // Deletes those of the chunks of which that was promised and is not taken back.
+  absl::Status CompleteDeletions(absl::string_view what, absl::Span<const ChunkId> ids);
   // Whether this daemon has a lock of the sweeps, from now on for so long.
   absl::StatusOr<bool> Lock(absl::string_view what, const char* lock, absl::Duration time);
+  // Others need not wait until it lapses.
+  void Unlock(const char* lock);
   void SweepUntilClosed();
+  void KeepRoomUntilClosed();
   bool closing() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return closing_; }
+  bool tenants_are_not_being_read() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return !reading_tenants_;
+  }
+  bool keeper_has_work() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return closing_ || room_wanted_;
+  }
 
   const RadosChunkStoreOptions options_;
   std::unique_ptr<RadosPool> pool_;
+  RadosTenants tenants_;
   std::unique_ptr<RadosIndex> chunks_;
   std::unique_ptr<RadosIndex> profiles_;
+  std::unique_ptr<RadosUsage> usage_;
   IdClaims writers_;  // of chunks and profiles
   HoldTable holds_;
   HeldRecords held_;
   std::string lock_cookie_;
+  std::atomic<bool> expires_{false};  // this daemon had the lock for it
   std::atomic<uint64_t> expired_chunks_{0};
+  std::atomic<uint64_t> evicted_segments_{0}, evicted_bytes_{0}, evicted_chunks_{0};
+  absl::Mutex keeper_mutex_;  // of KeepRoom, which holds it while it works
+  std::unique_ptr<RadosRoom> room_ ABSL_GUARDED_BY(keeper_mutex_);
+  std::unique_ptr<RadosEvictor> evictor_ ABSL_GUARDED_BY(keeper_mutex_);
   mutable absl::Mutex mutex_;
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool room_wanted_ ABSL_GUARDED_BY(mutex_) = false;
+  // Whose deletion this process has promised.
+  std::set<ChunkId> doomed_ ABSL_GUARDED_BY(mutex_);
+  absl::Time tenants_read_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  bool reading_tenants_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread sweeper_;
+  std::thread keeper_;
 };
 
 }  // namespace kvstream

@@ -31,14 +31,17 @@ class Environment : public testing::Environment {
 
 class RadosTarget final : public ConformanceTarget {
  public:
-  explicit RadosTarget(absl::Duration info_max_age) {
+  explicit RadosTarget(absl::Duration info_max_age, uint64_t capacity_bytes = 0) {
     static std::atomic<int> count{0};
     options_.pool = cluster->Options(absl::StrCat("test-", count++));
     options_.shards = 8;
     options_.info_max_age = info_max_age;
     options_.sweep_interval = absl::Milliseconds(100);
     // What nothing names is removed at once: tests whether anything still needs it.
-    options_.retire_age = info_max_age;
+    options_.retire_age = options_.pressed_retire_age = info_max_age;
+    options_.capacity_bytes = capacity_bytes;
+    options_.keeper_interval = absl::Milliseconds(100);
+    options_.usage_interval = absl::Milliseconds(200);
   }
 
   absl::StatusOr<std::unique_ptr<ChunkStore>> Open() override {
@@ -52,15 +55,31 @@ class RadosTarget final : public ConformanceTarget {
   RadosChunkStoreOptions options_;
 };
 
+std::unique_ptr<ConformanceTarget> AskingEachTime() {
+  return std::make_unique<RadosTarget>(absl::ZeroDuration());
+}
+std::unique_ptr<ConformanceTarget> Remembering() {
+  return std::make_unique<RadosTarget>(absl::Seconds(5));
+}
+// Whose keeper is at work, but never has to evict.
+std::unique_ptr<ConformanceTarget> Bounded() {
+  return std::make_unique<RadosTarget>(absl::ZeroDuration(), uint64_t{1} << 30);
+}
+
 INSTANTIATE_TEST_SUITE_P(AskingEachTime, ChunkStoreConformance,
-                         testing::Values(ConformanceParam{
-                             "rados",
-                             [] { return std::make_unique<RadosTarget>(absl::ZeroDuration()); }}),
+                         testing::Values(ConformanceParam{"rados", AskingEachTime}),
                          ConformanceParam::Name);
 INSTANTIATE_TEST_SUITE_P(Remembering, ChunkStoreConformance,
-                         testing::Values(ConformanceParam{
-                             "rados",
-                             [] { return std::make_unique<RadosTarget>(absl::Seconds(5)); }}),
+                         testing::Values(ConformanceParam{"rados", Remembering}),
+                         ConformanceParam::Name);
+INSTANTIATE_TEST_SUITE_P(Bounded, ChunkStoreConformance,
+                         testing::Values(ConformanceParam{"rados", Bounded}),
+                         ConformanceParam::Name);
+INSTANTIATE_TEST_SUITE_P(AskingEachTime, ChunkStoreLifetimes,
+                         testing::Values(ConformanceParam{"rados", AskingEachTime}),
+                         ConformanceParam::Name);
+INSTANTIATE_TEST_SUITE_P(Remembering, ChunkStoreLifetimes,
+                         testing::Values(ConformanceParam{"rados", Remembering}),
                          ConformanceParam::Name);
 
 }  // namespace

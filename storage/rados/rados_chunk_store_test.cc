@@ -14,88 +14,14 @@
 #include "storage/chunk_limits.h"
 #include "storage/conformance/test_chunks.h"
 #include "storage/rados/rados_data.h"
-#include "storage/rados/testing/ceph_cluster.h"
+#include "storage/rados/testing/rados_store_test.h"
 
 namespace kvstream {
 namespace {
 
 using rados_format::Generation;
 
-CephCluster* cluster = nullptr;
-
-class Environment : public testing::Environment {
- public:
-  void SetUp() override {
-    auto started = CephCluster::Start();
-    ASSERT_TRUE(started.ok()) << started.status();
-    cluster_ = *std::move(started);
-    cluster = cluster_.get();
-  }
-  void TearDown() override { cluster_.reset(); }
-
- private:
-  std::unique_ptr<CephCluster> cluster_;
-};
-
-// A namespace with a clock that stands still until it is set.
-class RadosChunkStoreTest : public testing::Test {
- protected:
-  void SetUp() override {
-    static int count = 0;
-    options_.pool = cluster->Options(absl::StrCat("test-", count++));
-    options_.shards = 8;
-    options_.sweep_interval = absl::InfiniteDuration();
-    options_.clock = [this] { return absl::FromUnixNanos(nanos_.load()); };
-    auto pool = RadosPool::Connect(options_.pool);
-    ASSERT_TRUE(pool.ok()) << pool.status();
-    pool_ = *std::move(pool);
-  }
-
-  std::unique_ptr<RadosChunkStore> Open() {
-    auto opened = RadosChunkStore::Create(options_);
-    EXPECT_TRUE(opened.ok()) << opened.status();
-    return opened.ok() ? *std::move(opened) : nullptr;
-  }
-  void Pass(absl::Duration time) { nanos_ += absl::ToInt64Nanoseconds(time); }
-
-  static bool Put(ChunkStore& store, const TestChunk& chunk) {
-    const auto put = store.Put(chunk.id, chunk.info, chunk.views());
-    EXPECT_TRUE(put.ok()) << put.status();
-    return put.value_or(false);
-  }
-  static bool Has(ChunkStore& store, const TestChunk& chunk) {
-    const auto infos = store.GetInfos({chunk.id});
-    EXPECT_TRUE(infos.ok()) << infos.status();
-    return infos.ok() && infos->front().has_value();
-  }
-  static std::string Read(ChunkStore& store, const ChunkId& id, uint32_t level) {
-    const auto read = store.ReadSegment(id, level);
-    return read.ok() ? std::string(read->bytes()) : std::string(read.status().ToString());
-  }
-
-  // Objects of the namespace that hold payload.
-  std::set<std::string> DataObjects() {
-    std::set<std::string> names;
-    rados_list_ctx_t list;
-    EXPECT_EQ(rados_nobjects_list_open(pool_->io(), &list), 0);
-    const char* name = nullptr;
-    while (rados_nobjects_list_next(list, &name, nullptr, nullptr) == 0) {
-      if (absl::StartsWith(name, "data.")) names.insert(name);
-    }
-    rados_nobjects_list_close(list);
-    return names;
-  }
-  uint64_t Size(const std::string& object) {
-    uint64_t bytes = 0;
-    time_t modified = 0;
-    EXPECT_EQ(rados_stat(pool_->io(), object.c_str(), &bytes, &modified), 0) << object;
-    return bytes;
-  }
-
-  RadosChunkStoreOptions options_;
-  std::unique_ptr<RadosPool> pool_;
-  std::atomic<int64_t> nanos_{absl::ToUnixNanos(absl::FromUnixSeconds(1'800'000'000))};
-};
+class RadosChunkStoreTest : public RadosStoreTest {};
 
 TestChunk Large(uint64_t number) {
   TestChunk chunk = MakeTestChunk(number);
@@ -150,7 +76,7 @@ TEST_F(RadosChunkStoreTest, WhatIsTrimmedStaysReadableForAWhile) {
   Pass(options_.retire_age + absl::Seconds(1));
   EXPECT_EQ(b->CollectGarbage().value_or(0), 1);
   ASSERT_EQ(DataObjects().size(), 1);
-  EXPECT_EQ(Size(*DataObjects().begin()), 300000);
+  EXPECT_EQ(DataObjects().begin()->second, 300000);
   EXPECT_TRUE(absl::IsNotFound(b->ReadSegment(chunk.id, 2).status()));
   EXPECT_EQ(Read(*b, chunk.id, 0), chunk.segments[0]);
   // Restored under the other's nose: its record is of the data before.
@@ -241,23 +167,30 @@ TEST_F(RadosChunkStoreTest, UploadsOfDaemonsThatDiedAreRemoved) {
   record.info = chunk.info;
   record.hashes.assign(chunk.segments.size(), 0);
   const RadosDataName name = {chunk.id, record.generation};
-  const auto upload = index.Announce("test", chunk.id, record.generation, PayloadBytes(chunk.info));
-  ASSERT_TRUE(upload.ok()) << upload.status();
+  auto seen = index.Look("test", chunk.id, "", "");
+  ASSERT_TRUE(seen.ok()) << seen.status();
+  std::string upload;
+  const auto announced = index.Announce("test", chunk.id, record, &*seen, &upload);
+  ASSERT_TRUE(announced.ok()) << announced.status();
+  ASSERT_EQ(*announced, RadosAnnounced::kYes);
   const std::vector<absl::string_view> views = chunk.views();
   ASSERT_TRUE(WriteRadosData(*pool_, "test", name, views).ok());
   EXPECT_FALSE(Has(*store, chunk)) << "not visible before its record";
   EXPECT_EQ(DataObjects().size(), 2);
   EXPECT_EQ(store->CollectGarbage().value_or(9), 0);
-  const auto seen = index.Look("test", chunk.id, *upload);
+  seen = index.Look("test", chunk.id, upload, "");
   ASSERT_TRUE(seen.ok()) << seen.status();
   EXPECT_TRUE(seen->upload_alive);
+  EXPECT_EQ(seen->state.data_bytes, PayloadBytes(chunk.info));
 
   Pass(options_.upload_age + absl::Seconds(1));
   EXPECT_EQ(store->CollectGarbage().value_or(9), 1);
   EXPECT_TRUE(DataObjects().empty());
   // Should it not have died: it cannot make a chunk of data that is gone.
-  EXPECT_FALSE(index.Commit("test", chunk.id, *seen, *upload, record).value_or(true));
-  EXPECT_FALSE(index.Look("test", chunk.id, *upload)->upload_alive);
+  EXPECT_FALSE(index.Commit("test", chunk.id, *seen, upload, record, absl::nullopt).value_or(true));
+  seen = index.Look("test", chunk.id, upload, "");
+  EXPECT_FALSE(seen->upload_alive);
+  EXPECT_EQ(seen->state.data_bytes, 0);
   EXPECT_FALSE(Has(*store, chunk));
   EXPECT_TRUE(Put(*store, chunk));
   EXPECT_EQ(Read(*store, chunk.id, 1), chunk.segments[1]);
@@ -323,7 +256,7 @@ TEST_F(RadosChunkStoreTest, DamagedMissingAndShortDataIsDataLossOfThatChunkOnly)
     EXPECT_TRUE(Put(*store, chunks.back()));
   }
   const auto object_of = [&](const TestChunk& chunk, const char* part) {
-    for (const std::string& name : DataObjects()) {
+    for (const auto& [name, bytes] : DataObjects()) {
       if (absl::StrContains(name, absl::StrCat(rados_format::DataKey(chunk.id).substr(1), ".")) &&
           absl::EndsWith(name, part)) {
         return name;
@@ -405,7 +338,7 @@ TEST_F(RadosChunkStoreTest, OsdsThatDoNotAnswerAreUnavailableAndComeBack) {
   const auto store = Open();
   const TestChunk chunk = MakeTestChunk(1), other = MakeTestChunk(2);
   EXPECT_TRUE(Put(*store, chunk));
-  for (int osd = 0; osd < CephCluster::kOsds; ++osd) cluster->StopOsd(osd);
+  for (int osd = 0; osd < CephCluster::kOsds; ++osd) rados_test_cluster->StopOsd(osd);
   Pass(options_.info_max_age);
   EXPECT_TRUE(absl::IsUnavailable(store->GetInfos({chunk.id}).status()));
   EXPECT_TRUE(absl::IsUnavailable(store->ReadSegment(chunk.id, 0).status()));
@@ -413,7 +346,7 @@ TEST_F(RadosChunkStoreTest, OsdsThatDoNotAnswerAreUnavailableAndComeBack) {
   EXPECT_TRUE(absl::IsUnavailable(store->Delete({chunk.id}).status()));
   EXPECT_TRUE(absl::IsUnavailable(store->Stats().status()));
   EXPECT_TRUE(absl::IsUnavailable(store->CollectGarbage().status()));
-  for (int osd = 0; osd < CephCluster::kOsds; ++osd) cluster->ContinueOsd(osd);
+  for (int osd = 0; osd < CephCluster::kOsds; ++osd) rados_test_cluster->ContinueOsd(osd);
   // What timed out may still happen; with more patience everything else is as it was.
   options_.pool.op_timeout = absl::Seconds(60);
   const auto patient = Open();
@@ -427,8 +360,4 @@ TEST_F(RadosChunkStoreTest, OsdsThatDoNotAnswerAreUnavailableAndComeBack) {
 }  // namespace
 }  // namespace kvstream
 
-int main(int argc, char** argv) {
-  testing::InitGoogleTest(&argc, argv);
-  testing::AddGlobalTestEnvironment(new kvstream::Environment);
-  return RUN_ALL_TESTS();
-}
+int main(int argc, char** argv) { return kvstream::RunRadosTests(argc, argv); }

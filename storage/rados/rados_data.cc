@@ -89,23 +89,35 @@ absl::StatusOr<PinnedBytes> ReadRadosData(const RadosPool& pool, absl::string_vi
 }
 
 absl::Status ShrinkRadosData(const RadosPool& pool, absl::string_view what,
-                             const RadosDataName& name, uint64_t keep_bytes, uint64_t total_bytes) {
-  const uint64_t first = keep_bytes / kPartBytes;  // the part that is cut, or the first that goes
+                             absl::Span<const RadosDataCut> cuts) {
+  struct Part {
+    const RadosDataName* name;
+    uint64_t number;
+    uint64_t keep;  // bytes of it
+  };
+  std::vector<Part> parts;
+  for (const RadosDataCut& cut : cuts) {
+    // The part that is cut, or the first that goes.
+    const uint64_t first = cut.keep_bytes / kPartBytes;
+    for (uint64_t part = first; part < PartsOf(cut.total_bytes); ++part) {
+      parts.push_back({&cut.name, part, part == first ? cut.keep_bytes % kPartBytes : 0});
+    }
+  }
   absl::Status status;
   pool.RunAll(
-      PartsOf(total_bytes) - std::min(first, PartsOf(total_bytes)),
+      parts.size(),
       [&](size_t i, rados_completion_t completion) {
         const rados_write_op_t op = rados_create_write_op();
-        const uint64_t keep = i == 0 ? keep_bytes % kPartBytes : 0;
         rados_write_op_assert_exists(op);
-        if (keep == 0) {
+        if (parts[i].keep == 0) {
           rados_write_op_remove(op);
         } else {
-          rados_write_op_truncate(op, keep);
+          rados_write_op_truncate(op, parts[i].keep);
         }
+        const RadosDataName& name = *parts[i].name;
         const int rc = rados_aio_write_op_operate(
             op, pool.io(), completion,
-            rados_format::DataObject(name.id, name.generation, first + i).c_str(), nullptr,
+            rados_format::DataObject(name.id, name.generation, parts[i].number).c_str(), nullptr,
             LIBRADOS_OPERATION_NOFLAG);
         rados_release_write_op(op);
         return rc;

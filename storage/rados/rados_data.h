@@ -31,9 +31,15 @@ absl::StatusOr<PinnedBytes> ReadRadosData(const RadosPool& pool, absl::string_vi
                                           const RadosDataName& name, uint64_t offset,
                                           uint64_t bytes);
 
-// Leaves the first `keep_bytes` of `total_bytes`; 0: nothing. What is gone already is no error.
+// Leaves the first `keep_bytes` of `total_bytes`; 0: nothing.
+struct RadosDataCut {
+  RadosDataName name;
+  uint64_t keep_bytes = 0;
+  uint64_t total_bytes = 0;
+};
+// In any order. What is gone already is no error.
 absl::Status ShrinkRadosData(const RadosPool& pool, absl::string_view what,
-                             const RadosDataName& name, uint64_t keep_bytes, uint64_t total_bytes);
+                             absl::Span<const RadosDataCut> cuts);
 
 }  // namespace kvstream
 

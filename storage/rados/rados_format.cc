@@ -6,9 +6,12 @@
 #include <limits>
 
 #include "absl/status/status.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
+#include "storage/chunk_limits.h"
 #include "storage/rocksdb/chunk_record_format.h"
 
 namespace kvstream::rados_format {
@@ -16,10 +19,13 @@ namespace {
 
 constexpr char kMagic[] = "KVSR";
 constexpr size_t kHeaderBytes = 12;
-constexpr uint8_t kDataVersion = 1;
+constexpr uint8_t kPlainDataVersion = 1;
+constexpr uint8_t kDataVersion = 2;
+constexpr uint8_t kStateVersion = 2;
 constexpr size_t kDataHeaderBytes = 20;
 constexpr size_t kGarbageBytes = 17;
 constexpr uint64_t kSignBit = uint64_t{1} << 63;
+constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
 void Append(uint64_t value, size_t bytes, std::string* out) {
   for (size_t i = 0; i < bytes; ++i) out->push_back(static_cast<char>(value >> (8 * i)));
@@ -94,6 +100,12 @@ absl::StatusOr<StoreHeader> DecodeHeader(absl::string_view bytes) {
         absl::StrCat("the pool holds a store of version ", header.version,
                      ", but this program reads up to ", kStoreVersion, ": use a newer one"));
   }
+  if (header.version == 1) {
+    return absl::FailedPreconditionError(
+        "the namespace holds a store of version 1, which this program reads no more: give the "
+        "daemons another one (--rados-namespace), put contexts there, and remove the objects of "
+        "the old one (rados purge, or rados rm of each)");
+  }
   if (header.version == 0 || bytes.size() != kHeaderBytes - 8) {
     return Damaged("store header", "its version or size is wrong");
   }
@@ -107,16 +119,74 @@ absl::StatusOr<StoreHeader> DecodeHeader(absl::string_view bytes) {
 
 uint64_t HashBytes(absl::string_view bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
 
+bool ShardState::operator==(const ShardState& other) const {
+  return EncodeState(*this) == EncodeState(other);
+}
+
+std::string EncodeState(const ShardState& state) {
+  std::string bytes;
+  bytes.reserve(kShardStateBytes);
+  Append(kStateVersion, 1, &bytes);
+  for (uint64_t field :
+       {state.chunks, state.payload_bytes, state.tenant_chunks, state.pins, state.pinned_bytes,
+        state.data_bytes, state.keeper, state.allotted_bytes, state.wanted_bytes}) {
+    Append(field, 8, &bytes);
+  }
+  return bytes;
+}
+
+absl::StatusOr<ShardState> DecodeState(absl::string_view bytes) {
+  constexpr absl::string_view kWhat = "state of an index object";
+  ShardState state;
+  if (bytes.empty()) return state;
+  if (bytes.size() != kShardStateBytes) return Damaged(kWhat, "its size is wrong");
+  if (Take(1, &bytes) != kStateVersion) return Damaged(kWhat, "its version is wrong");
+  for (uint64_t* field :
+       {&state.chunks, &state.payload_bytes, &state.tenant_chunks, &state.pins, &state.pinned_bytes,
+        &state.data_bytes, &state.keeper, &state.allotted_bytes, &state.wanted_bytes}) {
+    *field = Take(8, &bytes);
+  }
+  return state;
+}
+
+bool Pinned(const DataRecord& record, absl::Time now) {
+  return std::any_of(record.pins.begin(), record.pins.end(),
+                     [now](const DataPin& pin) { return pin.until > now; });
+}
+
+absl::Time DueTime(const DataRecord& record) {
+  absl::Time due = record.info.expires;
+  for (const DataPin& pin : record.pins) due = std::max(due, pin.until);
+  return record.info.expires == absl::InfiniteFuture() ? absl::InfiniteFuture() : due;
+}
+
+absl::Time FirstPinEnd(const DataRecord& record) {
+  absl::Time first = absl::InfiniteFuture();
+  for (const DataPin& pin : record.pins) first = std::min(first, pin.until);
+  return first;
+}
+
 std::string EncodeData(const DataRecord& record) {
   const std::string info = rocksdb_format::EncodeChunkRecord(record.info);
+  const bool plain = record.pins.empty() && record.doomed == absl::InfiniteFuture();
   std::string bytes;
   bytes.reserve(kDataHeaderBytes + info.size() + 8 * record.hashes.size() + 8);
-  Append(kDataVersion, 1, &bytes);
+  Append(plain ? kPlainDataVersion : kDataVersion, 1, &bytes);
   Append(0, 1, &bytes);
   Append(info.size(), 2, &bytes);
   bytes.append(record.generation.begin(), record.generation.end());
   bytes.append(info);
   for (uint64_t hash : record.hashes) Append(hash, 8, &bytes);
+  if (!plain) {
+    const bool never = record.doomed == absl::InfiniteFuture();
+    Append(static_cast<uint64_t>(never ? kNever : absl::ToUnixNanos(record.doomed)), 8, &bytes);
+    Append(record.pins.size(), 2, &bytes);
+    for (const DataPin& pin : record.pins) {
+      Append(pin.owner.size(), 1, &bytes);
+      bytes.append(pin.owner);
+      Append(static_cast<uint64_t>(absl::ToUnixNanos(pin.until)), 8, &bytes);
+    }
+  }
   Append(HashBytes(bytes), 8, &bytes);
   return bytes;
 }
@@ -129,7 +199,7 @@ absl::StatusOr<DataRecord> DecodeData(absl::string_view bytes) {
   if (Take(8, &hash) != HashBytes(bytes)) return Damaged(kWhat, "its checksum does not match");
   const auto version = Take(1, &bytes);
   const auto reserved = Take(1, &bytes);
-  if (version != kDataVersion || reserved != 0) {
+  if ((version != kPlainDataVersion && version != kDataVersion) || reserved != 0) {
     return absl::FailedPreconditionError(absl::StrCat("index record: has version ", version, ".",
                                                       reserved,
                                                       ", which this program does not read"));
@@ -144,9 +214,31 @@ absl::StatusOr<DataRecord> DecodeData(absl::string_view bytes) {
   record.info = *std::move(info);
   bytes.remove_prefix(info_bytes);
   const size_t levels = record.info.segment_bytes.size();
-  if (bytes.size() != 8 * levels) return Damaged(kWhat, "it has not one checksum a level");
+  if (bytes.size() < 8 * levels) return Damaged(kWhat, "it has not one checksum a level");
   record.hashes.reserve(levels);
   for (size_t level = 0; level < levels; ++level) record.hashes.push_back(Take(8, &bytes));
+  if (version == kDataVersion) {
+    if (bytes.size() < 10) return Damaged(kWhat, "it is cut off before its pins");
+    const auto doomed = static_cast<int64_t>(Take(8, &bytes));
+    if (doomed != kNever) record.doomed = absl::FromUnixNanos(doomed);
+    const auto pins = static_cast<size_t>(Take(2, &bytes));
+    if (pins > kMaxPinsOfChunk) return Damaged(kWhat, "it has too many pins");
+    for (size_t i = 0; i < pins; ++i) {
+      const size_t owner_bytes = bytes.empty() ? 0 : static_cast<size_t>(Take(1, &bytes));
+      if (owner_bytes == 0 || owner_bytes > kMaxPinOwnerBytes || bytes.size() < owner_bytes + 8) {
+        return Damaged(kWhat, "a pin is cut off");
+      }
+      DataPin pin;
+      pin.owner = std::string(bytes.substr(0, owner_bytes));
+      bytes.remove_prefix(owner_bytes);
+      pin.until = absl::FromUnixNanos(static_cast<int64_t>(Take(8, &bytes)));
+      if (i > 0 && record.pins.back().owner >= pin.owner) {
+        return Damaged(kWhat, "its pins are not in order");
+      }
+      record.pins.push_back(std::move(pin));
+    }
+  }
+  if (!bytes.empty()) return Damaged(kWhat, "it is longer than what it holds");
   return record;
 }
 
@@ -195,31 +287,58 @@ absl::StatusOr<GarbageKey> DecodeGarbageKey(absl::string_view key) {
   return decoded;
 }
 
-std::string EncodeExpiryKey(const ExpiryKey& key) {
+std::string EncodeTimeKey(absl::string_view prefix, const TimeKey& key) {
   // Times before 1970 come before the others.
-  const uint64_t nanos = static_cast<uint64_t>(absl::ToUnixNanos(key.expires)) ^ kSignBit;
-  return absl::StrCat(kExpiryPrefix, Hex(nanos), Hex(key.id));
+  const uint64_t nanos = static_cast<uint64_t>(absl::ToUnixNanos(key.time)) ^ kSignBit;
+  return absl::StrCat(prefix, Hex(nanos), Hex(key.id));
 }
 
-absl::StatusOr<ExpiryKey> DecodeExpiryKey(absl::string_view key) {
-  ExpiryKey decoded;
+absl::StatusOr<TimeKey> DecodeTimeKey(absl::string_view prefix, absl::string_view key) {
+  TimeKey decoded;
   uint64_t nanos = 0;
-  const bool good = key.substr(0, 1) == kExpiryPrefix &&
-                    (key.remove_prefix(1), TakeHexNumber(&key, &nanos)) &&
+  const bool good = absl::ConsumePrefix(&key, prefix) && TakeHexNumber(&key, &nanos) &&
                     TakeHex(&key, &decoded.id) && key.empty();
-  if (!good) return Damaged("expiry key", "it is not one");
-  decoded.expires = absl::FromUnixNanos(static_cast<int64_t>(nanos ^ kSignBit));
+  if (!good) return Damaged("index key", "it is not a time and an id");
+  decoded.time = absl::FromUnixNanos(static_cast<int64_t>(nanos ^ kSignBit));
   return decoded;
 }
 
-std::string DataKey(const ChunkId& id) { return absl::StrCat(kDataPrefix, Hex(id)); }
+std::string IdKey(absl::string_view prefix, const ChunkId& id) {
+  return absl::StrCat(prefix, Hex(id));
+}
 
-absl::StatusOr<ChunkId> DecodeDataKey(absl::string_view key) {
+absl::StatusOr<ChunkId> DecodeIdKey(absl::string_view prefix, absl::string_view key) {
   ChunkId id;
-  const bool good =
-      key.substr(0, 1) == kDataPrefix && (key.remove_prefix(1), TakeHex(&key, &id)) && key.empty();
+  const bool good = absl::ConsumePrefix(&key, prefix) && TakeHex(&key, &id) && key.empty();
   if (!good) return Damaged("index key", "it is not an id");
   return id;
+}
+
+std::string OwnedPrefix(absl::string_view tenant) {
+  return absl::StrCat(kOwnedPrefix, absl::BytesToHexString(tenant), ".");
+}
+
+std::string ChildrenPrefix(const ChunkId& parent) {
+  return absl::StrCat(kChildPrefix, Hex(parent));
+}
+
+std::string TenantKey(absl::string_view tenant) {
+  return absl::StrCat(kTenantPrefix, absl::BytesToHexString(tenant));
+}
+
+absl::StatusOr<std::string> DecodeTenantKey(absl::string_view key) {
+  // HexStringToBytes does not say what is wrong with its argument.
+  const bool good = absl::ConsumePrefix(&key, kTenantPrefix) && key.size() % 2 == 0 &&
+                    key.size() <= 2 * kMaxTenantBytes &&
+                    std::all_of(key.begin(), key.end(), absl::ascii_isxdigit);
+  if (!good) return Damaged("index key", "it is not a tenant");
+  return absl::HexStringToBytes(key);
+}
+
+std::string DataKey(const ChunkId& id) { return IdKey(kDataPrefix, id); }
+
+absl::StatusOr<ChunkId> DecodeDataKey(absl::string_view key) {
+  return DecodeIdKey(kDataPrefix, key);
 }
 
 uint32_t ShardOf(const ChunkId& id, uint32_t shards) {

@@ -6,6 +6,8 @@
 #include <random>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "storage/chunk_limits.h"
 #include "storage/conformance/test_chunks.h"
 
 namespace kvstream::rados_format {
@@ -24,7 +26,7 @@ DataRecord MakeRecord() {
   return record;
 }
 
-// Bytes of version 1, which every later program must read.
+// Bytes of record version 1, which every later program must read.
 constexpr char kGoldenRecord[] =
     "01005500"
     "0102030405060708090a0b0c0d0e0f10"
@@ -92,7 +94,7 @@ TEST(RadosFormatTest, HeadersAreTheirGoldenBytes) {
   StoreHeader header;
   header.shards = 256;
   const std::string bytes = EncodeHeader(header);
-  EXPECT_EQ(absl::BytesToHexString(bytes), "4b5653520100000000010000");
+  EXPECT_EQ(absl::BytesToHexString(bytes), "4b5653520200000000010000");
   const auto decoded = DecodeHeader(bytes);
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   EXPECT_EQ(decoded->shards, 256);
@@ -103,6 +105,11 @@ TEST(RadosFormatTest, HeadersAreTheirGoldenBytes) {
     EXPECT_TRUE(absl::IsDataLoss(DecodeHeader(EncodeHeader(header)).status())) << shards;
   }
   header = StoreHeader();
+  header.version = 1;
+  header.shards = 256;
+  const absl::Status old = DecodeHeader(EncodeHeader(header)).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(old)) << old;
+  EXPECT_TRUE(absl::StrContains(old.message(), "--rados-namespace")) << "says what to do: " << old;
   header.version = kStoreVersion + 1;
   EXPECT_TRUE(absl::IsFailedPrecondition(DecodeHeader(EncodeHeader(header)).status()));
 }
@@ -139,20 +146,110 @@ TEST(RadosFormatTest, GarbageSortsByTimeAndComesBack) {
   EXPECT_FALSE(DecodeGarbage(EncodeGarbage({GarbageState::kRetired, 0, ~uint64_t{0}})).ok());
 }
 
-TEST(RadosFormatTest, ExpirySortsByTimeAlsoBefore1970) {
+TEST(RadosFormatTest, TimesSortAlsoBefore1970) {
   std::string last;
   for (int64_t nanos : {std::numeric_limits<int64_t>::min() + 1, int64_t{-1}, int64_t{0},
                         int64_t{7}, std::numeric_limits<int64_t>::max() - 1}) {
-    const std::string key = EncodeExpiryKey({absl::FromUnixNanos(nanos), TestId(3)});
+    const std::string key = EncodeTimeKey(kExpiryPrefix, {absl::FromUnixNanos(nanos), TestId(3)});
     EXPECT_LT(last, key);
     last = key;
-    const auto decoded = DecodeExpiryKey(key);
+    const auto decoded = DecodeTimeKey(kExpiryPrefix, key);
     ASSERT_TRUE(decoded.ok()) << decoded.status();
-    EXPECT_EQ(absl::ToUnixNanos(decoded->expires), nanos);
+    EXPECT_EQ(absl::ToUnixNanos(decoded->time), nanos);
     EXPECT_EQ(decoded->id, TestId(3));
-    EXPECT_FALSE(DecodeExpiryKey(key.substr(1)).ok());
-    EXPECT_FALSE(DecodeExpiryKey(key + "0").ok());
+    EXPECT_FALSE(DecodeTimeKey(kExpiryPrefix, key.substr(1)).ok());
+    EXPECT_FALSE(DecodeTimeKey(kExpiryPrefix, key + "0").ok());
+    EXPECT_FALSE(DecodeTimeKey(kDoomPrefix, key).ok());
   }
+}
+
+DataRecord MakePinnedRecord() {
+  DataRecord record = MakeRecord();
+  record.doomed = absl::FromUnixNanos(3);
+  record.pins = {{"a", absl::FromUnixNanos(5)},
+                 {std::string(kMaxPinOwnerBytes, 'b'), absl::FromUnixNanos(-7)}};
+  return record;
+}
+
+TEST(RadosFormatTest, PinsAndPromisesComeBack) {
+  DataRecord record = MakePinnedRecord();
+  const std::string bytes = EncodeData(record);
+  EXPECT_EQ(bytes[0], 2);
+  const auto decoded = DecodeData(bytes);
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  EXPECT_TRUE(SameInfo(decoded->info, record.info));
+  EXPECT_EQ(decoded->hashes, record.hashes);
+  EXPECT_EQ(decoded->doomed, record.doomed);
+  ASSERT_EQ(decoded->pins.size(), 2);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(decoded->pins[i].owner, record.pins[i].owner);
+    EXPECT_EQ(decoded->pins[i].until, record.pins[i].until);
+  }
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    EXPECT_TRUE(absl::IsDataLoss(DecodeData(bytes.substr(0, i)).status())) << i;
+  }
+  std::swap(record.pins[0], record.pins[1]);
+  EXPECT_TRUE(absl::IsDataLoss(DecodeData(EncodeData(record)).status())) << "not in order";
+  record.pins.resize(1);
+  record.pins[0].owner.clear();
+  EXPECT_TRUE(absl::IsDataLoss(DecodeData(EncodeData(record)).status())) << "nobody's";
+  record = MakeRecord();
+  record.doomed = absl::FromUnixNanos(0);
+  EXPECT_EQ(DecodeData(EncodeData(record))->doomed, record.doomed);
+}
+
+TEST(RadosFormatTest, AChunkIsDueWhenNeitherItsTimeNorAPinKeepsIt) {
+  DataRecord record = MakePinnedRecord();
+  EXPECT_EQ(DueTime(record), absl::InfiniteFuture());
+  EXPECT_EQ(FirstPinEnd(record), absl::FromUnixNanos(-7));
+  record.info.expires = absl::FromUnixNanos(2);
+  EXPECT_EQ(DueTime(record), absl::FromUnixNanos(5));
+  record.info.expires = absl::FromUnixNanos(9);
+  EXPECT_EQ(DueTime(record), absl::FromUnixNanos(9));
+  EXPECT_TRUE(Pinned(record, absl::FromUnixNanos(4)));
+  EXPECT_FALSE(Pinned(record, absl::FromUnixNanos(5)));
+  EXPECT_EQ(FirstPinEnd(MakeRecord()), absl::InfiniteFuture());
+}
+
+TEST(RadosFormatTest, StatesAreTheirGoldenBytes) {
+  ShardState state;
+  EXPECT_TRUE(*DecodeState("") == state) << "of a shard that nothing was done to";
+  uint64_t number = 0;
+  for (uint64_t* field :
+       {&state.chunks, &state.payload_bytes, &state.tenant_chunks, &state.pins, &state.pinned_bytes,
+        &state.data_bytes, &state.keeper, &state.allotted_bytes, &state.wanted_bytes}) {
+    *field = ++number;
+  }
+  const std::string bytes = EncodeState(state);
+  ASSERT_EQ(bytes.size(), kShardStateBytes);
+  EXPECT_EQ(
+      absl::BytesToHexString(bytes),
+      "02"
+      "010000000000000002000000000000000300000000000000040000000000000005000000000000000600000"
+      "000000000070000000000000008000000000000000900000000000000");
+  EXPECT_TRUE(*DecodeState(bytes) == state);
+  for (size_t i = 1; i < bytes.size(); ++i) {
+    EXPECT_TRUE(absl::IsDataLoss(DecodeState(bytes.substr(0, i)).status())) << i;
+  }
+  EXPECT_TRUE(absl::IsDataLoss(DecodeState(bytes + "x").status()));
+  EXPECT_TRUE(absl::IsDataLoss(DecodeState(std::string(16, '\0')).status())) << "version 1 of it";
+  EXPECT_TRUE(absl::IsDataLoss(DecodeState("\3" + bytes.substr(1)).status()));
+}
+
+TEST(RadosFormatTest, NamesOfTenantsAreKeptApart) {
+  for (const std::string& name :
+       {std::string("a"), std::string("a\0", 2), std::string(64, '\xff')}) {
+    EXPECT_EQ(*DecodeTenantKey(TenantKey(name)), name);
+    EXPECT_FALSE(DecodeTenantKey(TenantKey(name).substr(1)).ok());
+    EXPECT_FALSE(DecodeTenantKey(TenantKey(name) + "z").ok());
+    EXPECT_FALSE(DecodeTenantKey(TenantKey(name) + "zz").ok());
+  }
+  EXPECT_FALSE(DecodeTenantKey(TenantKey(std::string(65, 'x'))).ok());
+  // No prefix of one is a prefix of another's.
+  EXPECT_EQ(OwnedPrefix("a"), "o61.");
+  EXPECT_NE(OwnedPrefix("ab").substr(0, 4), OwnedPrefix("a"));
+  EXPECT_EQ(*DecodeIdKey(OwnedPrefix("a"), IdKey(OwnedPrefix("a"), TestId(1))), TestId(1));
+  EXPECT_FALSE(DecodeIdKey(OwnedPrefix("a"), IdKey(OwnedPrefix("ab"), TestId(1))).ok());
 }
 
 TEST(RadosFormatTest, ShardsAreInTheOrderOfIds) {

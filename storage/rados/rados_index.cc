@@ -17,6 +17,7 @@ namespace {
 using rados_format::DataRecord;
 using rados_format::GarbageRecord;
 using rados_format::GarbageState;
+using rados_format::ShardState;
 using rocksdb_format::Counters;
 
 // Ids of one call that are worked on at a time: bounds what it holds in memory.
@@ -32,33 +33,83 @@ absl::StatusOr<DataRecord> Decode(absl::string_view what, const ChunkId& id,
                       absl::StrCat(what, ": ", ShortHex(id), ": ", record.status().message()));
 }
 
-void Add(const DataRecord& record, Counters* counters) {
-  counters->chunks += 1;
-  counters->payload_bytes += PayloadBytes(record.info);
-}
-void Subtract(const DataRecord& record, Counters* counters) {
-  counters->chunks -= 1;
-  counters->payload_bytes -= PayloadBytes(record.info);
+// `sign`: 1 for a record that comes, 0 - 1 for one that goes.
+void Tally(const DataRecord& record, uint64_t sign, ShardState* state) {
+  const uint64_t bytes = PayloadBytes(record.info);
+  state->chunks += sign;
+  state->payload_bytes += sign * bytes;
+  if (!record.info.tenant.empty()) state->tenant_chunks += sign;
+  state->pins += sign * record.pins.size();
+  if (!record.pins.empty()) state->pinned_bytes += sign * bytes;
 }
 
-absl::StatusOr<Counters> DecodeCounters(absl::string_view bytes) {
-  if (bytes.empty()) return Counters();
-  return rocksdb_format::DecodeCounters(bytes);
+void Tally(const DataRecord& record, uint64_t sign, std::map<std::string, TenantChange>* tenants) {
+  if (record.info.tenant.empty()) return;
+  TenantChange& change = (*tenants)[record.info.tenant];
+  change.chunks += sign;
+  change.payload_bytes += sign * PayloadBytes(record.info);
+}
+
+// The tenant's counters after a change, into the write that compares them with `before`.
+absl::Status AddTenant(const std::string& tenant, const TenantChange& change,
+                       const std::string& before, OmapWrite* write) {
+  Counters counters;
+  if (!before.empty()) {
+    const absl::StatusOr<Counters> decoded = rocksdb_format::DecodeCounters(before);
+    if (!decoded.ok()) return decoded.status();
+    counters = *decoded;
+  }
+  counters.chunks += change.chunks;
+  counters.payload_bytes += change.payload_bytes;
+  std::string key = rados_format::TenantKey(tenant);
+  write->expected.emplace_back(key, before);
+  if (counters.chunks == 0) {
+    if (!before.empty()) write->remove.push_back(std::move(key));
+  } else {
+    write->set.emplace_back(std::move(key), rocksdb_format::EncodeCounters(counters));
+  }
+  return absl::OkStatus();
+}
+
+// The keys beside a record, but for its Usage and its name under its parent.
+std::map<std::string, std::string> KeysOf(const ChunkId& id, const DataRecord* record) {
+  std::map<std::string, std::string> keys;
+  if (record == nullptr) return keys;
+  const auto add_time = [&](const char* prefix, absl::Time time) {
+    if (time < absl::InfiniteFuture()) keys[rados_format::EncodeTimeKey(prefix, {time, id})] = "1";
+  };
+  add_time(rados_format::kDoomPrefix, record->doomed);
+  add_time(rados_format::kExpiryPrefix, rados_format::DueTime(*record));
+  add_time(rados_format::kPinEndPrefix, rados_format::FirstPinEnd(*record));
+  if (!record->pins.empty()) keys[rados_format::IdKey(rados_format::kPinnedPrefix, id)] = "1";
+  if (!record->info.tenant.empty()) {
+    keys[rados_format::IdKey(rados_format::OwnedPrefix(record->info.tenant), id)] = "1";
+  }
+  return keys;
 }
 
 // Keeps the keys beside a record in step with it; null: no record.
 void Reindex(const ChunkId& id, const DataRecord* before, const DataRecord* after,
              OmapWrite* write) {
-  const auto expires = [](const DataRecord* record) {
-    return record == nullptr ? absl::InfiniteFuture() : record->info.expires;
-  };
-  if (expires(before) == expires(after)) return;
-  if (expires(before) != absl::InfiniteFuture()) {
-    write->remove.push_back(rados_format::EncodeExpiryKey({expires(before), id}));
+  const std::map<std::string, std::string> old_keys = KeysOf(id, before);
+  const std::map<std::string, std::string> new_keys = KeysOf(id, after);
+  for (const auto& [key, value] : old_keys) {
+    if (new_keys.count(key) == 0) write->remove.push_back(key);
   }
-  if (expires(after) != absl::InfiniteFuture()) {
-    write->set.emplace_back(rados_format::EncodeExpiryKey({expires(after), id}), "1");
+  for (const auto& [key, value] : new_keys) {
+    if (old_keys.count(key) == 0) write->set.emplace_back(key, value);
   }
+  if (before != nullptr && after == nullptr) {
+    write->remove.push_back(rados_format::IdKey(rados_format::kUsagePrefix, id));
+  }
+}
+
+std::string ChildKey(const ChunkId& parent, const ChunkId& id) {
+  return rados_format::IdKey(rados_format::ChildrenPrefix(parent), id);
+}
+
+std::string BytesOf(const rados_format::Generation& generation) {
+  return std::string(generation.begin(), generation.end());
 }
 
 absl::Status TooContended(absl::string_view what) {
@@ -69,9 +120,19 @@ absl::Status TooContended(absl::string_view what) {
 
 }  // namespace
 
+RadosIndexChange RadosIndexChange::Removal(const DataRecord& record) {
+  RadosIndexChange change;
+  change.retired = GarbageRecord{GarbageState::kRetired, 0, PayloadBytes(record.info)};
+  return change;
+}
+
 RadosIndex::RadosIndex(const RadosPool* pool, std::vector<std::string> objects,
-                       uint64_t cache_bytes, Clock clock)
-    : pool_(pool), objects_(std::move(objects)), clock_(std::move(clock)), cache_(cache_bytes) {}
+                       uint64_t cache_bytes, Clock clock, RadosTenants* tenants)
+    : pool_(pool),
+      objects_(std::move(objects)),
+      clock_(std::move(clock)),
+      tenants_(tenants),
+      cache_(cache_bytes) {}
 
 const std::string& RadosIndex::ObjectOf(const ChunkId& id) const {
   return objects_[rados_format::ShardOf(id, static_cast<uint32_t>(objects_.size()))];
@@ -162,61 +223,98 @@ absl::StatusOr<std::vector<absl::optional<DataRecord>>> RadosIndex::Find(
   return found;
 }
 
-absl::StatusOr<std::string> RadosIndex::Announce(absl::string_view what, const ChunkId& id,
-                                                 const rados_format::Generation& generation,
-                                                 uint64_t total_bytes) {
-  rados_format::GarbageKey key = {clock_(), id, generation, 0};
-  GarbageRecord pending;
-  pending.total_bytes = total_bytes;
-  std::vector<OmapWrite> writes(1);
-  writes[0].object = ObjectOf(id);
-  writes[0].set = {{rados_format::EncodeGarbageKey(key), rados_format::EncodeGarbage(pending)}};
-  if (absl::Status status = pool_->Write(what, &writes); !status.ok()) return status;
-  return writes[0].set[0].first;
-}
-
 absl::StatusOr<RadosIndexEntry> RadosIndex::Look(absl::string_view what, const ChunkId& id,
-                                                 const std::string& upload) {
+                                                 const std::string& upload,
+                                                 absl::string_view tenant) {
   std::vector<OmapRead> reads(1);
   reads[0].object = ObjectOf(id);
-  reads[0].keys = {rados_format::kCountersKey, rados_format::DataKey(id)};
+  reads[0].keys = {rados_format::kStateKey, rados_format::DataKey(id),
+                   rados_format::TenantKey(tenant)};
   if (!upload.empty()) reads[0].keys.push_back(upload);
   if (absl::Status status = pool_->Read(what, &reads, /*after_writes=*/true); !status.ok()) {
     return status;
   }
   RadosIndexEntry entry;
-  entry.counters = std::move(reads[0].values[0]);
+  entry.state_bytes = std::move(reads[0].values[0]);
+  const absl::StatusOr<ShardState> state = rados_format::DecodeState(entry.state_bytes);
+  if (!state.ok()) return state.status();
+  entry.state = *state;
   entry.bytes = std::move(reads[0].values[1]);
+  entry.tenant_bytes = std::move(reads[0].values[2]);
   if (!entry.bytes.empty()) {
     absl::StatusOr<DataRecord> record = Decode(what, id, entry.bytes);
     if (!record.ok()) return record.status();
     entry.record = *std::move(record);
   }
-  if (!upload.empty() && !reads[0].values[2].empty()) {
-    const absl::StatusOr<GarbageRecord> pending = rados_format::DecodeGarbage(reads[0].values[2]);
+  if (!upload.empty() && !reads[0].values[3].empty()) {
+    const absl::StatusOr<GarbageRecord> pending = rados_format::DecodeGarbage(reads[0].values[3]);
     entry.upload_alive = pending.ok() && pending->state == GarbageState::kPending;
   }
   return entry;
 }
 
+absl::StatusOr<RadosAnnounced> RadosIndex::Announce(absl::string_view what, const ChunkId& id,
+                                                    const DataRecord& record, RadosIndexEntry* seen,
+                                                    std::string* upload) {
+  const uint64_t bytes = PayloadBytes(record.info);
+  std::vector<OmapWrite> writes(1);
+  writes[0].object = ObjectOf(id);
+  writes[0].expected = {{rados_format::kStateKey, seen->state_bytes}};
+  ShardState state = seen->state;
+  const uint64_t room = state.allotted_bytes - std::min(state.allotted_bytes, state.data_bytes);
+  const bool fits = state.keeper == 0 || bytes <= room;
+  std::string key;
+  if (fits) {
+    state.data_bytes += bytes;
+    if (state.wanted_bytes <= bytes) state.wanted_bytes = 0;
+    GarbageRecord pending;
+    pending.total_bytes = bytes;
+    key = rados_format::EncodeGarbageKey({clock_(), id, record.generation, 0});
+    writes[0].set.emplace_back(key, rados_format::EncodeGarbage(pending));
+    if (record.info.parent.has_value()) {
+      // Before the chunk is there: what has children that are stored is never without their names.
+      OmapWrite name;
+      name.object = ObjectOf(*record.info.parent);
+      name.set = {{ChildKey(*record.info.parent, id), BytesOf(record.generation)}};
+      writes.push_back(std::move(name));
+    }
+  } else {
+    if (state.wanted_bytes >= bytes) return RadosAnnounced::kNoRoom;
+    state.wanted_bytes = bytes;
+  }
+  const std::string state_bytes = rados_format::EncodeState(state);
+  writes[0].set.emplace_back(rados_format::kStateKey, state_bytes);
+  if (absl::Status status = pool_->Write(what, &writes); !status.ok()) return status;
+  if (writes[0].conflict) return RadosAnnounced::kConflict;
+  seen->state = state;
+  seen->state_bytes = state_bytes;
+  if (!fits) return RadosAnnounced::kNoRoom;
+  *upload = std::move(key);
+  return RadosAnnounced::kYes;
+}
+
 absl::StatusOr<bool> RadosIndex::Commit(absl::string_view what, const ChunkId& id,
                                         const RadosIndexEntry& seen, const std::string& upload,
-                                        const DataRecord& record) {
-  absl::StatusOr<Counters> counters = DecodeCounters(seen.counters);
-  if (!counters.ok()) return counters.status();
+                                        const DataRecord& record,
+                                        const absl::optional<EvictionIndex::Usage>& usage) {
+  const uint64_t ticket = tenants_ == nullptr ? 0 : tenants_->Ticket();
   std::vector<OmapWrite> writes(1);
   OmapWrite& write = writes[0];
   write.object = ObjectOf(id);
   const std::string key = rados_format::DataKey(id);
   GarbageRecord pending;
   pending.total_bytes = PayloadBytes(record.info);
-  write.expected = {{rados_format::kCountersKey, seen.counters},
+  write.expected = {{rados_format::kStateKey, seen.state_bytes},
                     {key, seen.bytes},
                     {upload, rados_format::EncodeGarbage(pending)}};
-  Add(record, &*counters);
+  ShardState state = seen.state;
+  std::map<std::string, TenantChange> tenants;
+  Tally(record, 1, &state);
+  Tally(record, 1, &tenants);
   write.remove = {upload};
   if (seen.record.has_value()) {
-    Subtract(*seen.record, &*counters);
+    Tally(*seen.record, uint64_t{0} - 1, &state);
+    Tally(*seen.record, uint64_t{0} - 1, &tenants);
     GarbageRecord retired;
     retired.state = GarbageState::kRetired;
     retired.total_bytes = PayloadBytes(seen.record->info);
@@ -224,21 +322,134 @@ absl::StatusOr<bool> RadosIndex::Commit(absl::string_view what, const ChunkId& i
         rados_format::EncodeGarbageKey({clock_(), id, seen.record->generation, 0}),
         rados_format::EncodeGarbage(retired));
   }
-  write.set.emplace_back(rados_format::kCountersKey, rocksdb_format::EncodeCounters(*counters));
+  // Of a chunk that is restored it is the same one.
+  for (const auto& [tenant, change] : tenants) {
+    if (absl::Status status = AddTenant(tenant, change, seen.tenant_bytes, &write); !status.ok()) {
+      return status;
+    }
+  }
+  write.set.emplace_back(rados_format::kStateKey, rados_format::EncodeState(state));
   write.set.emplace_back(key, rados_format::EncodeData(record));
+  if (usage.has_value()) {
+    write.set.emplace_back(rados_format::IdKey(rados_format::kUsagePrefix, id),
+                           rocksdb_format::EncodeUsage(*usage));
+  }
   Reindex(id, seen.record.has_value() ? &*seen.record : nullptr, &record, &write);
   const absl::Status status = pool_->Write(what, &writes);
   cache_.Erase(id);  // also if nobody knows whether it was written
   if (!status.ok()) return status;
+  if (!write.conflict && tenants_ != nullptr) tenants_->Apply(tenants, ticket);
   return !write.conflict;
 }
 
+void RadosIndex::Rename(absl::string_view what, absl::Span<const ChildName> names) {
+  const auto add = [](const ChildName& name, OmapWrite* write) {
+    const std::string key = ChildKey(name.parent, name.id);
+    write->expected.emplace_back(key, BytesOf(name.is));
+    if (name.becomes.has_value()) {
+      write->set.emplace_back(key, BytesOf(*name.becomes));
+    } else {
+      write->remove.push_back(key);
+    }
+  };
+  std::map<std::string, std::vector<const ChildName*>> by_object;
+  for (const ChildName& name : names) by_object[ObjectOf(name.parent)].push_back(&name);
+  std::vector<OmapWrite> writes;
+  for (const auto& [object, in_shard] : by_object) {
+    writes.emplace_back();
+    writes.back().object = object;
+    for (const ChildName* name : in_shard) add(*name, &writes.back());
+  }
+  pool_->Write(what, &writes).IgnoreError();
+  // One that is no longer so kept all of its shard.
+  std::vector<OmapWrite> single;
+  for (const OmapWrite& write : writes) {
+    if (!write.conflict || write.expected.size() == 1) continue;
+    for (const ChildName* name : by_object[write.object]) {
+      single.emplace_back();
+      single.back().object = write.object;
+      add(*name, &single.back());
+    }
+  }
+  pool_->Write(what, &single).IgnoreError();
+}
+
 absl::Status RadosIndex::Withdraw(absl::string_view what, const ChunkId& id,
-                                  const std::string& upload) {
-  std::vector<OmapWrite> writes(1);
-  writes[0].object = ObjectOf(id);
-  writes[0].remove = {upload};
-  return pool_->Write(what, &writes);
+                                  const std::string& upload, const DataRecord& record,
+                                  const DataRecord* stored) {
+  if (record.info.parent.has_value()) {
+    ChildName name = {*record.info.parent, id, record.generation, absl::nullopt};
+    if (stored != nullptr && stored->info.parent == record.info.parent) {
+      name.becomes = stored->generation;
+    }
+    Rename(what, {name});
+  }
+  GarbageRecord pending;
+  pending.total_bytes = PayloadBytes(record.info);
+  Piece piece;
+  piece.object = ObjectOf(id);
+  piece.key = upload;
+  piece.value = rados_format::EncodeGarbage(pending);
+  piece.record = pending;
+  return Forget(what, {std::move(piece)}).status();
+}
+
+absl::Status RadosIndex::PlanChange(
+    absl::string_view what, const OmapRead& read, absl::Span<const ChunkId> in_shard,
+    absl::FunctionRef<absl::optional<RadosIndexChange>(const ChunkId&, const DataRecord&)> change,
+    OmapWrite* write, size_t* changes, std::vector<ChildName>* removed,
+    std::map<std::string, TenantChange>* tenants) {
+  absl::StatusOr<ShardState> state = rados_format::DecodeState(read.values[0]);
+  if (!state.ok()) return state.status();
+  write->object = read.object;
+  write->expected = {{read.keys[0], read.values[0]}};
+  *changes = 0;
+  for (size_t k = 1; k < read.keys.size(); ++k) {
+    if (read.values[k].empty()) continue;
+    const ChunkId& id = in_shard[k - 1];
+    const absl::StatusOr<DataRecord> record = Decode(what, id, read.values[k]);
+    if (!record.ok()) return record.status();
+    const absl::optional<RadosIndexChange> wanted = change(id, *record);
+    if (!wanted.has_value()) continue;
+    ++*changes;
+    write->expected.emplace_back(read.keys[k], read.values[k]);
+    Tally(*record, uint64_t{0} - 1, &*state);
+    Tally(*record, uint64_t{0} - 1, tenants);
+    if (wanted->record.has_value()) {
+      Tally(*wanted->record, 1, &*state);
+      Tally(*wanted->record, 1, tenants);
+      write->set.emplace_back(read.keys[k], rados_format::EncodeData(*wanted->record));
+    } else {
+      write->remove.push_back(read.keys[k]);
+      if (record->info.parent.has_value()) {
+        removed->push_back({*record->info.parent, id, record->generation, absl::nullopt});
+      }
+    }
+    Reindex(id, &*record, wanted->record.has_value() ? &*wanted->record : nullptr, write);
+    if (!wanted->retired.has_value()) continue;
+    write->set.emplace_back(rados_format::EncodeGarbageKey(
+                                {clock_(), id, record->generation, wanted->retired->keep_bytes}),
+                            rados_format::EncodeGarbage(*wanted->retired));
+  }
+  write->set.emplace_back(rados_format::kStateKey, rados_format::EncodeState(*state));
+  // Most changes leave their tenant's counters as they are.
+  for (auto tenant = tenants->begin(); tenant != tenants->end();) {
+    const TenantChange& sum = tenant->second;
+    tenant = sum.chunks == 0 && sum.payload_bytes == 0 ? tenants->erase(tenant) : std::next(tenant);
+  }
+  if (tenants->empty()) return absl::OkStatus();
+  std::vector<OmapRead> reads(1);
+  reads[0].object = read.object;
+  for (const auto& [tenant, sum] : *tenants) {
+    reads[0].keys.push_back(rados_format::TenantKey(tenant));
+  }
+  if (absl::Status status = pool_->Read(what, &reads, true); !status.ok()) return status;
+  size_t i = 0;
+  for (const auto& [tenant, sum] : *tenants) {
+    absl::Status status = AddTenant(tenant, sum, reads[0].values[i++], write);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<size_t> RadosIndex::Change(
@@ -252,67 +463,51 @@ absl::StatusOr<size_t> RadosIndex::Change(
     const auto batch = absl::MakeSpan(sorted).subspan(begin, kIdsAtATime);
     std::map<std::string, std::vector<ChunkId>> todo;  // index object -> ids
     for (const ChunkId& id : batch) todo[ObjectOf(id)].push_back(id);
+    std::vector<ChildName> gone;
     for (int attempt = 0; !todo.empty(); ++attempt) {
       if (attempt > 0 && !BackOff(attempt)) return TooContended(what);
       std::vector<OmapRead> reads;
       for (const auto& [object, in_shard] : todo) {
         OmapRead read;
         read.object = object;
-        read.keys = {rados_format::kCountersKey};
+        read.keys = {rados_format::kStateKey};
         for (const ChunkId& id : in_shard) read.keys.push_back(rados_format::DataKey(id));
         reads.push_back(std::move(read));
       }
+      const uint64_t ticket = tenants_ == nullptr ? 0 : tenants_->Ticket();
       if (absl::Status status = pool_->Read(what, &reads, true); !status.ok()) return status;
+      struct Plan {
+        size_t changes = 0;
+        std::vector<ChildName> removed;
+        std::map<std::string, TenantChange> tenants;
+      };
       std::vector<OmapWrite> writes;
-      std::vector<size_t> changes;  // of each write
+      std::vector<Plan> plans;  // of each write
       for (const OmapRead& read : reads) {
-        absl::StatusOr<Counters> counters = DecodeCounters(read.values[0]);
-        if (!counters.ok()) return counters.status();
         OmapWrite write;
-        write.object = read.object;
-        write.expected = {{read.keys[0], read.values[0]}};
-        const std::vector<ChunkId>& in_shard = todo[read.object];
-        size_t count = 0;
-        for (size_t k = 1; k < read.keys.size(); ++k) {
-          if (read.values[k].empty()) continue;
-          const ChunkId& id = in_shard[k - 1];
-          const absl::StatusOr<DataRecord> record = Decode(what, id, read.values[k]);
-          if (!record.ok()) return record.status();
-          const absl::optional<RadosIndexChange> wanted = change(id, *record);
-          if (!wanted.has_value()) continue;
-          ++count;
-          write.expected.emplace_back(read.keys[k], read.values[k]);
-          Subtract(*record, &*counters);
-          if (wanted->record.has_value()) {
-            Add(*wanted->record, &*counters);
-            write.set.emplace_back(read.keys[k], rados_format::EncodeData(*wanted->record));
-          } else {
-            write.remove.push_back(read.keys[k]);
-          }
-          Reindex(id, &*record, wanted->record.has_value() ? &*wanted->record : nullptr, &write);
-          if (!wanted->retired.has_value()) continue;
-          write.set.emplace_back(rados_format::EncodeGarbageKey({clock_(), id, record->generation,
-                                                                 wanted->retired->keep_bytes}),
-                                 rados_format::EncodeGarbage(*wanted->retired));
-        }
-        if (count == 0) {
+        Plan plan;
+        absl::Status status = PlanChange(what, read, todo[read.object], change, &write,
+                                         &plan.changes, &plan.removed, &plan.tenants);
+        if (!status.ok()) return status;
+        if (plan.changes == 0) {
           todo.erase(read.object);
           continue;
         }
-        write.set.emplace_back(rados_format::kCountersKey,
-                               rocksdb_format::EncodeCounters(*counters));
         writes.push_back(std::move(write));
-        changes.push_back(count);
+        plans.push_back(std::move(plan));
       }
       const absl::Status status = pool_->Write(what, &writes);
       for (size_t w = 0; w < writes.size(); ++w) {
         for (const ChunkId& id : todo[writes[w].object]) cache_.Erase(id);
         if (writes[w].conflict) continue;
-        changed += changes[w];
+        changed += plans[w].changes;
+        gone.insert(gone.end(), plans[w].removed.begin(), plans[w].removed.end());
+        if (status.ok() && tenants_ != nullptr) tenants_->Apply(plans[w].tenants, ticket);
         todo.erase(writes[w].object);
       }
       if (!status.ok()) return status;
     }
+    Rename(what, gone);
   }
   return changed;
 }
@@ -355,107 +550,296 @@ absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RadosIndex::List(
   return listed;
 }
 
-absl::StatusOr<std::vector<ChunkId>> RadosIndex::Due(absl::string_view what, absl::Time now,
+absl::StatusOr<std::vector<ChunkId>> RadosIndex::ListIds(absl::string_view what,
+                                                         absl::string_view prefix,
+                                                         const absl::optional<ChunkId>& after,
+                                                         size_t limit) {
+  std::vector<ChunkId> ids;
+  std::string last = after.has_value() ? rados_format::IdKey(prefix, *after) : std::string(prefix);
+  size_t shard =
+      after.has_value() ? rados_format::ShardOf(*after, static_cast<uint32_t>(objects_.size())) : 0;
+  size_t breadth = 1;
+  while (ids.size() < limit && shard < objects_.size()) {
+    std::vector<OmapList> lists;
+    for (size_t i = shard; i < std::min(objects_.size(), shard + breadth); ++i) {
+      OmapList list;
+      list.object = objects_[i];
+      list.prefix = std::string(prefix);
+      list.after = last;
+      list.limit = std::min(limit - ids.size(), kIdsAtATime);
+      lists.push_back(std::move(list));
+    }
+    if (absl::Status status = pool_->List(what, &lists); !status.ok()) return status;
+    const size_t before = ids.size();
+    for (const OmapList& list : lists) {
+      for (const auto& [key, value] : list.entries) {
+        if (ids.size() == limit) break;
+        const absl::StatusOr<ChunkId> id = rados_format::DecodeIdKey(prefix, key);
+        if (!id.ok()) return id.status();
+        ids.push_back(*id);
+        last = key;
+      }
+      if ((list.more && !list.entries.empty()) || ids.size() == limit) break;
+      ++shard;
+    }
+    breadth = ids.size() == before ? std::min<size_t>(2 * breadth, 64) : 1;
+  }
+  return ids;
+}
+
+absl::StatusOr<std::vector<std::vector<ChunkId>>> RadosIndex::Children(
+    absl::string_view what, absl::Span<const ChunkId> parents, size_t limit) {
+  std::vector<std::vector<ChunkId>> children(parents.size());
+  std::vector<std::string> after(parents.size());  // empty: all names were seen
+  for (size_t i = 0; i < parents.size(); ++i) after[i] = rados_format::ChildrenPrefix(parents[i]);
+  for (;;) {
+    std::vector<OmapList> lists;
+    std::vector<size_t> of;  // which parent each list is of
+    for (size_t i = 0; i < parents.size(); ++i) {
+      if (after[i].empty() || children[i].size() >= limit) continue;
+      OmapList list;
+      list.object = ObjectOf(parents[i]);
+      list.prefix = rados_format::ChildrenPrefix(parents[i]);
+      list.after = after[i];
+      list.limit = std::min(limit - children[i].size(), kIdsAtATime);
+      lists.push_back(std::move(list));
+      of.push_back(i);
+    }
+    if (lists.empty()) return children;
+    if (absl::Status status = pool_->List(what, &lists); !status.ok()) return status;
+    std::vector<ChunkId> named;
+    std::vector<size_t> parent_of;
+    for (size_t l = 0; l < lists.size(); ++l) {
+      const OmapList& list = lists[l];
+      for (const auto& [key, value] : list.entries) {
+        const absl::StatusOr<ChunkId> id = rados_format::DecodeIdKey(list.prefix, key);
+        if (!id.ok()) return id.status();
+        named.push_back(*id);
+        parent_of.push_back(of[l]);
+      }
+      after[of[l]] = list.more && !list.entries.empty() ? list.entries.back().first : "";
+    }
+    const auto records = Find(what, named, absl::ZeroDuration());
+    if (!records.ok()) return records.status();
+    for (size_t i = 0; i < named.size(); ++i) {
+      const absl::optional<DataRecord>& record = (*records)[i];
+      if (!record.has_value() || record->info.parent != parents[parent_of[i]]) continue;
+      children[parent_of[i]].push_back(named[i]);
+    }
+  }
+}
+
+absl::StatusOr<std::vector<ChunkId>> RadosIndex::Due(absl::string_view what,
+                                                     absl::string_view prefix, absl::Time now,
                                                      size_t limit) {
   std::vector<ChunkId> due;
   std::vector<OmapList> lists;
   for (const std::string& object : objects_) {
-    lists.push_back({object,
-                     rados_format::kExpiryPrefix,
-                     rados_format::kExpiryPrefix,
-                     std::min(limit, kIdsAtATime),
-                     {},
-                     false});
+    OmapList list;
+    list.object = object;
+    list.prefix = list.after = std::string(prefix);
+    list.limit = std::min(limit, kIdsAtATime);
+    lists.push_back(std::move(list));
   }
   if (absl::Status status = pool_->List(what, &lists); !status.ok()) return status;
   for (const OmapList& list : lists) {
     for (const auto& [name, value] : list.entries) {
       if (due.size() == limit) return due;
-      const absl::StatusOr<rados_format::ExpiryKey> key = rados_format::DecodeExpiryKey(name);
+      const absl::StatusOr<rados_format::TimeKey> key = rados_format::DecodeTimeKey(prefix, name);
       if (!key.ok()) return key.status();
-      if (key->expires > now) break;
+      if (key->time > now) break;
       due.push_back(key->id);
     }
   }
   return due;
 }
 
-absl::StatusOr<Counters> RadosIndex::Count(absl::string_view what) {
+absl::StatusOr<ShardState> RadosIndex::Count(absl::string_view what) {
   std::vector<OmapRead> reads;
   for (const std::string& object : objects_) {
-    reads.push_back({object, {rados_format::kCountersKey}, {}});
+    reads.push_back({object, {rados_format::kStateKey}, {}});
   }
   if (absl::Status status = pool_->Read(what, &reads); !status.ok()) return status;
-  Counters sum;
+  ShardState sum;
   for (const OmapRead& read : reads) {
-    const absl::StatusOr<Counters> counters = DecodeCounters(read.values[0]);
-    if (!counters.ok()) return counters.status();
-    sum.chunks += counters->chunks;
-    sum.payload_bytes += counters->payload_bytes;
+    const absl::StatusOr<ShardState> state = rados_format::DecodeState(read.values[0]);
+    if (!state.ok()) return state.status();
+    sum.chunks += state->chunks;
+    sum.payload_bytes += state->payload_bytes;
+    sum.tenant_chunks += state->tenant_chunks;
+    sum.pins += state->pins;
+    sum.pinned_bytes += state->pinned_bytes;
+    sum.data_bytes += state->data_bytes;
   }
   return sum;
 }
 
-absl::Status RadosIndex::CollectOne(absl::string_view what, const std::string& object,
-                                    const std::string& key, const std::string& value,
-                                    absl::Time announced_before, absl::Time retired_before,
-                                    size_t* removed) {
-  const absl::StatusOr<rados_format::GarbageKey> name = rados_format::DecodeGarbageKey(key);
-  if (!name.ok()) return name.status();
-  absl::StatusOr<GarbageRecord> record = rados_format::DecodeGarbage(value);
-  if (!record.ok()) return record.status();
-  const bool pending = record->state == GarbageState::kPending;
-  if (name->since >= (pending ? announced_before : retired_before)) return absl::OkStatus();
-  std::vector<OmapWrite> writes(1);
-  writes[0].object = object;
-  if (pending) {
+absl::StatusOr<std::map<std::string, TenantUse>> RadosIndex::CountTenants(absl::string_view what) {
+  std::map<std::string, TenantUse> uses;
+  std::vector<OmapList> lists;
+  for (const std::string& object : objects_) {
+    OmapList list;
+    list.object = object;
+    list.prefix = list.after = rados_format::kTenantPrefix;
+    list.limit = kIdsAtATime;
+    lists.push_back(std::move(list));
+  }
+  while (!lists.empty()) {
+    if (absl::Status status = pool_->List(what, &lists); !status.ok()) return status;
+    std::vector<OmapList> rest;
+    for (OmapList& list : lists) {
+      for (const auto& [key, value] : list.entries) {
+        const absl::StatusOr<std::string> tenant = rados_format::DecodeTenantKey(key);
+        if (!tenant.ok()) return tenant.status();
+        const absl::StatusOr<Counters> counters = rocksdb_format::DecodeCounters(value);
+        if (!counters.ok()) return counters.status();
+        TenantUse& use = uses[*tenant];
+        use.chunks += counters->chunks;
+        use.payload_bytes += counters->payload_bytes;
+      }
+      if (!list.more || list.entries.empty()) continue;
+      list.after = list.entries.back().first;
+      rest.push_back(std::move(list));
+    }
+    lists = std::move(rest);
+  }
+  return uses;
+}
+
+absl::StatusOr<std::vector<RadosIndex::Piece>> RadosIndex::ListGarbage(absl::string_view what,
+                                                                       absl::Time announced_before,
+                                                                       absl::Time retired_before) {
+  constexpr size_t kPage = 256;
+  std::vector<Piece> pieces;
+  absl::Status damage;
+  std::vector<OmapList> lists;
+  for (const std::string& object : objects_) {
+    OmapList list;
+    list.object = object;
+    list.prefix = list.after = rados_format::kGarbagePrefix;
+    list.limit = kPage;
+    lists.push_back(std::move(list));
+  }
+  while (!lists.empty()) {
+    if (absl::Status status = pool_->List(what, &lists); !status.ok()) return status;
+    std::vector<OmapList> rest;
+    for (OmapList& list : lists) {
+      bool done = !list.more || list.entries.empty();
+      const size_t before = pieces.size();
+      for (const auto& [key, value] : list.entries) {
+        list.after = key;
+        const absl::StatusOr<rados_format::GarbageKey> name = rados_format::DecodeGarbageKey(key);
+        const absl::StatusOr<GarbageRecord> record = rados_format::DecodeGarbage(value);
+        damage.Update(name.status());
+        damage.Update(record.status());
+        if (!name.ok() || !record.ok()) continue;
+        // In the order of time.
+        done = done || name->since >= std::max(announced_before, retired_before);
+        if (done && list.more) break;
+        const bool pending = record->state == GarbageState::kPending;
+        if (name->since >= (pending ? announced_before : retired_before)) continue;
+        pieces.push_back({list.object, key, value, *name, *record});
+      }
+      if (!done && pieces.size() == before) rest.push_back(std::move(list));
+    }
+    lists = std::move(rest);
+  }
+  if (pieces.empty() && !damage.ok()) return damage;
+  return pieces;
+}
+
+absl::Status RadosIndex::EndUploads(absl::string_view what, std::vector<Piece>* pieces) {
+  std::vector<OmapWrite> writes;
+  std::vector<size_t> of;
+  for (size_t i = 0; i < pieces->size(); ++i) {
+    Piece& piece = (*pieces)[i];
+    if (piece.record.state != GarbageState::kPending) continue;
     // From here on the upload cannot commit; only then may its data go.
-    record->state = GarbageState::kRetired;
-    writes[0].expected = {{key, value}};
-    writes[0].set = {{key, rados_format::EncodeGarbage(*record)}};
-    if (absl::Status status = pool_->Write(what, &writes); !status.ok()) return status;
-    if (writes[0].conflict) return absl::OkStatus();
+    piece.record.state = GarbageState::kRetired;
+    OmapWrite write;
+    write.object = piece.object;
+    write.expected = {{piece.key, piece.value}};
+    piece.value = rados_format::EncodeGarbage(piece.record);
+    write.set = {{piece.key, piece.value}};
+    writes.push_back(std::move(write));
+    of.push_back(i);
   }
-  if (absl::Status status = ShrinkRadosData(*pool_, what, {name->id, name->generation},
-                                            record->keep_bytes, record->total_bytes);
-      !status.ok()) {
-    return status;
-  }
-  writes[0] = OmapWrite();
-  writes[0].object = object;
-  writes[0].remove = {key};
   if (absl::Status status = pool_->Write(what, &writes); !status.ok()) return status;
-  ++*removed;
+  for (size_t w = writes.size(); w-- > 0;) {
+    if (writes[w].conflict) pieces->erase(pieces->begin() + static_cast<std::ptrdiff_t>(of[w]));
+  }
   return absl::OkStatus();
+}
+
+absl::StatusOr<size_t> RadosIndex::Forget(absl::string_view what,
+                                          const std::vector<Piece>& pieces) {
+  std::map<std::string, std::vector<const Piece*>> todo;  // by index object
+  for (const Piece& piece : pieces) todo[piece.object].push_back(&piece);
+  size_t forgotten = 0;
+  for (int attempt = 0; !todo.empty(); ++attempt) {
+    if (attempt > 0 && !BackOff(attempt)) return TooContended(what);
+    std::vector<OmapRead> reads;
+    for (const auto& [object, in_shard] : todo) {
+      reads.push_back({object, {rados_format::kStateKey}, {}});
+      for (const Piece* piece : in_shard) reads.back().keys.push_back(piece->key);
+    }
+    if (absl::Status status = pool_->Read(what, &reads, true); !status.ok()) return status;
+    std::vector<OmapWrite> writes;
+    for (const OmapRead& read : reads) {
+      absl::StatusOr<ShardState> state = rados_format::DecodeState(read.values[0]);
+      if (!state.ok()) return state.status();
+      OmapWrite write;
+      write.object = read.object;
+      write.expected = {{rados_format::kStateKey, read.values[0]}};
+      const std::vector<const Piece*>& in_shard = todo[read.object];
+      for (size_t i = 0; i < in_shard.size(); ++i) {
+        const Piece& piece = *in_shard[i];
+        // What somebody else has forgotten is off the shard's already.
+        if (read.values[i + 1] != piece.value) continue;
+        const uint64_t bytes = piece.record.total_bytes - piece.record.keep_bytes;
+        state->data_bytes -= std::min(state->data_bytes, bytes);
+        write.expected.emplace_back(piece.key, piece.value);
+        write.remove.push_back(piece.key);
+      }
+      if (write.remove.empty()) {
+        todo.erase(read.object);
+        continue;
+      }
+      write.set = {{rados_format::kStateKey, rados_format::EncodeState(*state)}};
+      writes.push_back(std::move(write));
+    }
+    const absl::Status status = pool_->Write(what, &writes);
+    if (!status.ok()) return status;
+    for (const OmapWrite& write : writes) {
+      if (write.conflict) continue;
+      forgotten += write.remove.size();
+      todo.erase(write.object);
+    }
+  }
+  return forgotten;
 }
 
 absl::StatusOr<size_t> RadosIndex::CollectGarbage(absl::string_view what,
                                                   absl::Time announced_before,
                                                   absl::Time retired_before) {
-  constexpr size_t kPage = 256;
   size_t removed = 0;
-  absl::Status first_error;
-  for (const std::string& object : objects_) {
-    std::string after = rados_format::kGarbagePrefix;
-    for (bool more = true; more;) {
-      std::vector<OmapList> lists(1);
-      lists[0].object = object;
-      lists[0].prefix = rados_format::kGarbagePrefix;
-      lists[0].after = after;
-      lists[0].limit = kPage;
-      if (absl::Status status = pool_->List(what, &lists); !status.ok()) return status;
-      for (const auto& [key, value] : lists[0].entries) {
-        after = key;
-        // One damaged entry must not keep the others.
-        first_error.Update(
-            CollectOne(what, object, key, value, announced_before, retired_before, &removed));
-        if (absl::IsUnavailable(first_error)) return first_error;
-      }
-      more = lists[0].more && !lists[0].entries.empty();
+  for (;;) {
+    absl::StatusOr<std::vector<Piece>> pieces = ListGarbage(what, announced_before, retired_before);
+    if (!pieces.ok()) return pieces.status();
+    if (pieces->empty()) return removed;
+    if (absl::Status status = EndUploads(what, &*pieces); !status.ok()) return status;
+    std::vector<RadosDataCut> cuts;
+    for (const Piece& piece : *pieces) {
+      cuts.push_back({{piece.name.id, piece.name.generation},
+                      piece.record.keep_bytes,
+                      piece.record.total_bytes});
     }
+    if (absl::Status status = ShrinkRadosData(*pool_, what, cuts); !status.ok()) return status;
+    const absl::StatusOr<size_t> forgotten = Forget(what, *pieces);
+    if (!forgotten.ok()) return forgotten.status();
+    if (*forgotten == 0) return removed;  // somebody else is at it
+    removed += *forgotten;
   }
-  if (!first_error.ok()) return first_error;
-  return removed;
 }
 
 }  // namespace kvstream

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -19,8 +20,10 @@
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
 #include "storage/chunk_store.h"
+#include "storage/eviction_index.h"
 #include "storage/rados/rados_format.h"
 #include "storage/rados/rados_pool.h"
+#include "storage/rados/rados_tenants.h"
 #include "storage/rocksdb/chunk_record_format.h"
 #include "storage/rocksdb/info_cache.h"
 
@@ -28,8 +31,10 @@ namespace kvstream {
 
 // What an index knows of an id, as it was read: a later write says "if it is still so".
 struct RadosIndexEntry {
-  std::string counters;  // as stored; empty: none yet
-  std::string bytes;     // of the record; empty: not stored
+  std::string state_bytes;  // as stored; empty: nothing was ever done to the shard
+  rados_format::ShardState state;
+  std::string tenant_bytes;  // of the tenant asked for, as stored; empty: it has no chunks
+  std::string bytes;         // of the record; empty: not stored
   absl::optional<rados_format::DataRecord> record;
   bool upload_alive = false;  // the upload asked for is still announced
 };
@@ -37,19 +42,24 @@ struct RadosIndexEntry {
 // What becomes of a stored record: another one, or none; and whether nothing, or only the first
 // bytes, of its data are needed from now on.
 struct RadosIndexChange {
+  static RadosIndexChange Removal(const rados_format::DataRecord& record);
+
   absl::optional<rados_format::DataRecord> record;
   absl::optional<rados_format::GarbageRecord> retired;
 };
+
+enum class RadosAnnounced { kYes, kConflict, kNoRoom };
 
 // Thread-safe. Methods block for the pool. `what` opens the message of errors.
 class RadosIndex {
  public:
   using Clock = std::function<absl::Time()>;
 
-  // Of the chunks: as many shards as the pool's header says; of the profiles: one. The pool is
-  // borrowed. Up to `cache_bytes` of records are kept in memory.
+  // Of the chunks: as many shards as the pool's header says; of the profiles: one. The pool and
+  // `tenants`, which is told of every change and may be null, are borrowed. Up to `cache_bytes` of
+  // records are kept in memory.
   RadosIndex(const RadosPool* pool, std::vector<std::string> objects, uint64_t cache_bytes,
-             Clock clock);
+             Clock clock, RadosTenants* tenants = nullptr);
 
   // Records, absent where not stored. A record that this process read up to `max_age` ago may be
   // given again; what this process itself changed is never given as it was before.
@@ -59,23 +69,29 @@ class RadosIndex {
   // What this process read last, of any age; never waits.
   absl::optional<rados_format::DataRecord> TryFind(const ChunkId& id);
 
-  // Upload, in this order: Announce, write the data, Look, Commit. An upload that stops anywhere
-  // leaves an announcement, by which its data is found and removed.
+  // Upload, in this order: Look, Announce, write the data, Commit, with Look again where another
+  // writer was first. An upload that stops anywhere leaves an announcement, by which its data is
+  // found and removed.
   //
-  // The key of the announcement, which is durable on return.
-  absl::StatusOr<std::string> Announce(absl::string_view what, const ChunkId& id,
-                                       const rados_format::Generation& generation,
-                                       uint64_t total_bytes);
-  // `upload` may be empty.
+  // `upload` may be empty; `tenant` is that of the chunk to be put.
   absl::StatusOr<RadosIndexEntry> Look(absl::string_view what, const ChunkId& id,
-                                       const std::string& upload);
+                                       const std::string& upload, absl::string_view tenant);
+  // Takes room for the data of a record and says that it will be written; sets the key of the
+  // announcement, which is then durable, and brings `seen` up to date. kConflict: the shard is no
+  // longer as seen. kNoRoom: it may not have so much more; that it is wanted is noted.
+  absl::StatusOr<RadosAnnounced> Announce(absl::string_view what, const ChunkId& id,
+                                          const rados_format::DataRecord& record,
+                                          RadosIndexEntry* seen, std::string* upload);
   // Puts the record in place of what `seen` has; false if that is no longer so, or the upload is no
   // longer announced. The data of a record that is replaced is retired.
   absl::StatusOr<bool> Commit(absl::string_view what, const ChunkId& id,
                               const RadosIndexEntry& seen, const std::string& upload,
-                              const rados_format::DataRecord& record);
-  // Once the data is gone.
-  absl::Status Withdraw(absl::string_view what, const ChunkId& id, const std::string& upload);
+                              const rados_format::DataRecord& record,
+                              const absl::optional<EvictionIndex::Usage>& usage);
+  // Once the data is gone. `stored`: the record that there is instead, or null.
+  absl::Status Withdraw(absl::string_view what, const ChunkId& id, const std::string& upload,
+                        const rados_format::DataRecord& record,
+                        const rados_format::DataRecord* stored);
 
   // Asks for what becomes of those of `ids` that are stored (each once, maybe again if another
   // writer was first), and does it; returns how many changed. Ids may repeat.
@@ -84,34 +100,81 @@ class RadosIndex {
                                     const ChunkId&, const rados_format::DataRecord&)>
                                     change);
 
-  // Up to `limit` ids of chunks that expire at `now` or before; some of the earliest.
-  absl::StatusOr<std::vector<ChunkId>> Due(absl::string_view what, absl::Time now, size_t limit);
+  // Up to `limit` ids, of a time at `now` or before, under keys of a time and an id; some of the
+  // earliest.
+  absl::StatusOr<std::vector<ChunkId>> Due(absl::string_view what, absl::string_view prefix,
+                                           absl::Time now, size_t limit);
 
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> List(
       absl::string_view what, const absl::optional<ChunkId>& after, size_t limit);
-  // Over all shards. Exact: each write changes its shard's with the record.
-  absl::StatusOr<rocksdb_format::Counters> Count(absl::string_view what);
+  // In the order of ids: those of which there is a key of this prefix and the id.
+  absl::StatusOr<std::vector<ChunkId>> ListIds(absl::string_view what, absl::string_view prefix,
+                                               const absl::optional<ChunkId>& after, size_t limit);
+  // Up to `limit` stored chunks each that name these as their parents, in the order of ids; asks
+  // for the records anew.
+  absl::StatusOr<std::vector<std::vector<ChunkId>>> Children(absl::string_view what,
+                                                             absl::Span<const ChunkId> parents,
+                                                             size_t limit);
+  // Over all shards. Exact: each write changes its shard's with the record. `keeper`,
+  // `allotted_bytes` and `wanted_bytes` are left at 0.
+  absl::StatusOr<rados_format::ShardState> Count(absl::string_view what);
+  // What each tenant has, over all shards.
+  absl::StatusOr<std::map<std::string, TenantUse>> CountTenants(absl::string_view what);
 
   // Removes data that was announced before `announced_before` and never committed, and what was
   // retired before `retired_before`; returns how many pieces. May run anywhere, beside anything.
   absl::StatusOr<size_t> CollectGarbage(absl::string_view what, absl::Time announced_before,
                                         absl::Time retired_before);
 
+  const std::vector<std::string>& objects() const { return objects_; }
+  const std::string& ObjectOf(const ChunkId& id) const;
+
   // Waits a little that grows with the attempt; false once there were too many.
   static bool BackOff(int attempt);
 
  private:
-  const std::string& ObjectOf(const ChunkId& id) const;
+  struct Piece {         // of garbage
+    std::string object;  // of the index
+    std::string key, value;
+    rados_format::GarbageKey name;
+    rados_format::GarbageRecord record;
+  };
+  // A name under a parent that is to be taken away or to be given another generation.
+  struct ChildName {
+    ChunkId parent, id;
+    rados_format::Generation is;
+    absl::optional<rados_format::Generation> becomes;
+  };
+
   // Fills in those of `found` that are known and not too old; tickets for putting the others there.
   void Cached(absl::Span<const ChunkId> ids, absl::Duration max_age,
               absl::Span<absl::optional<rados_format::DataRecord>> found,
               std::vector<uint64_t>* tickets);
-  absl::Status CollectOne(absl::string_view what, const std::string& object, const std::string& key,
-                          const std::string& value, absl::Time announced_before,
-                          absl::Time retired_before, size_t* removed);
+  // Those that another put has named since stay. Failure does no harm: names are checked.
+  void Rename(absl::string_view what, absl::Span<const ChildName> names);
+  // One turn of Change on one shard: the records as read, and the write that follows. Adds to
+  // `removed` what of the names under parents follows from it.
+  absl::Status PlanChange(absl::string_view what, const OmapRead& read,
+                          absl::Span<const ChunkId> in_shard,
+                          absl::FunctionRef<absl::optional<RadosIndexChange>(
+                              const ChunkId&, const rados_format::DataRecord&)>
+                              change,
+                          OmapWrite* write, size_t* changes, std::vector<ChildName>* removed,
+                          std::map<std::string, TenantChange>* tenants);
+  // Some of each shard's; the rest when these are gone. A damaged entry is an error only where
+  // nothing else is left.
+  absl::StatusOr<std::vector<Piece>> ListGarbage(absl::string_view what,
+                                                 absl::Time announced_before,
+                                                 absl::Time retired_before);
+  // Takes the announcements of uploads back; those that are left can be removed.
+  absl::Status EndUploads(absl::string_view what, std::vector<Piece>* pieces);
+  // Takes the keys of what was removed away, and what it held off the shards'. Returns how many.
+  absl::StatusOr<size_t> Forget(absl::string_view what, const std::vector<Piece>& pieces);
+
   const RadosPool* const pool_;
   const std::vector<std::string> objects_;  // by shard
   const Clock clock_;
+  RadosTenants* const tenants_;
   InfoCache cache_;  // 8 bytes time of reading, then the record's bytes
 };
 
