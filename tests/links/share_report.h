@@ -37,8 +37,9 @@ struct ShareRow {
   ShareOutcome alone[2], shared[2];  // index: SharedQueueing
   int least = 0, achieved = 0;       // misses, see EdfBound
   // Misses of OnlineMisses: who sees the link at once; a round trip late; and who leaves the others
-  // LinkShare::kFloor beside.
-  int online = 0, late = 0, late_floor = 0;
+  // LinkShare::kFloor beside; and who sees the link only while it sends, with the trace's mean rate
+  // as record.
+  int online = 0, late = 0, late_floor = 0, blind = 0;
 };
 
 struct ShareRows {
