@@ -10,6 +10,7 @@
 namespace kvstream {
 
 constexpr double LinkShare::kLag;
+constexpr absl::Duration LinkShare::kFloorPatience;
 constexpr absl::Duration LinkShare::kUrgentSlack;
 constexpr absl::Duration LinkShare::kRecent;
 constexpr absl::Duration LinkShare::kPoll;
@@ -248,7 +249,8 @@ void LinkShare::Commit(MemberId id, uint64_t bytes, absl::Duration now) {
   const Member* const first = First(&member, now);
   if (first == &member) {
     // Only where somebody else wants it.
-    const double credit = static_cast<double>(bytes) * kFloor / (1 - kFloor);
+    const bool patient = now - urgent_since_ < kFloorPatience;
+    const double credit = patient ? 0 : static_cast<double>(bytes) * kFloor / (1 - kFloor);
     floor_credit_ = waiting_.empty() ? 0 : std::min(floor_credit_ + credit, kFloorCreditMax);
   } else {
     if (first != nullptr) floor_credit_ -= static_cast<double>(bytes);
@@ -388,9 +390,12 @@ void LinkShare::Rank(const BandwidthEstimate& link, absl::Duration now) {
   // to be acknowledged.
   const double queued =
       fixed() ? 0 : std::max(static_cast<double>(in_flight_) - link.rate * rtt_s, 0.0);
+  const double patience_s = absl::ToDoubleSeconds(
+      urgent_.empty() ? kFloorPatience : urgent_since_ + kFloorPatience - now);
   const auto carries = [&](double rate, absl::Duration until) {
     const double left_s = absl::ToDoubleSeconds(until - now) - rtt_s;
-    return rate * usable * left_s - queued;
+    const double floor_s = std::max(left_s - std::max(patience_s, 0.0), 0.0);
+    return rate * (left_s - (1 - usable) * floor_s) - queued;
   };
 
   // Moore and Hodgson: as few as possible are late. Lower bounds of the speed prove nothing.
@@ -445,6 +450,7 @@ void LinkShare::Rank(const BandwidthEstimate& link, absl::Duration now) {
   in_time.resize(urgent);
   in_time.insert(in_time.end(), refining.begin(), refining.end());
   for (const MemberId id : in_time) members_.at(id).standing = LinkStanding::kUrgent;
+  if (urgent_.empty()) urgent_since_ = now;
   urgent_ = std::move(in_time);
   if (urgent_.empty()) floor_credit_ = 0;
   Divide(static_cast<uint64_t>(urgent_bytes));

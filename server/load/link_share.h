@@ -66,8 +66,9 @@ struct LinkShareView {
 // up to some deadline exceed what the link is expected to carry until then, the largest of them
 // goes. Of the others those are urgent that need, with those before them, more than kUrgentDemand
 // of what the link is sure to carry (kStillUrgentDemand once they are), or all but kUrgentSlack of
-// it. While there are urgent loads the earliest deadline gets the link but for kFloor, which all
-// others share; else all share.
+// it. While there are urgent loads the earliest deadline gets the link: all of it for kFloorPatience,
+// since that is soon over or made up for, then all but kFloor, which all others share. Without
+// urgent loads all share.
 //
 //   Why by deadline: let C(t) be the bytes that the link carries by t. In the time of C the link is
 //   a machine of speed one, deadlines are C(d) in the same order, and preemptive EDF meets
@@ -78,7 +79,8 @@ struct LinkShareView {
 // Sharing is fair queueing by bytes: each load has a counter of what it was let through while
 // sharing; the lowest goes next, and who comes new or was idle starts where the others are. So two
 // loads that both always have something to send differ by a frame each and kLag at most. As what is
-// shared is never less than kFloor, of n loads none gets less than kFloor / n of the link.
+// shared is never less than kFloor, of n loads none gets less than kFloor / n of the link, but for
+// kFloorPatience in one piece.
 //
 // Estimate. The link's speed is measured with a BandwidthEstimator over all loads' bytes, on the
 // server's clock; lower bounds above it are believed at once. A load's own estimator, whose samples
@@ -100,6 +102,7 @@ class LinkShare {
   using MemberId = uint64_t;
 
   static constexpr double kFloor = 0.125;
+  static constexpr absl::Duration kFloorPatience = absl::Milliseconds(500);
   static constexpr double kUrgentDemand = 0.5;
   static constexpr double kStillUrgentDemand = 0.2;
   static constexpr absl::Duration kUrgentSlack = absl::Milliseconds(150);
@@ -201,8 +204,9 @@ class LinkShare {
   double grown_ = 0;           // window, see GrowWindow
   uint64_t acknowledged_ = 0;  // with what was forgotten
   double virtual_served_ = 0;
-  double floor_credit_ = 0;  // bytes that the others may send beside an urgent load
-  absl::Duration moved_at_;  // newest acknowledgement of anybody
+  absl::Duration urgent_since_;  // without a break
+  double floor_credit_ = 0;      // bytes that the others may send beside an urgent load
+  absl::Duration moved_at_;      // newest acknowledgement of anybody
   absl::Duration probed_at_ = -absl::InfiniteDuration();
   bool stale_ = true;
   absl::Duration planned_at_;
