@@ -83,14 +83,31 @@ class ClientImpl final : public RangeClient {
   absl::StatusOr<PutResult> Put(std::shared_ptr<const Profile> profile,
                                 const ContextIdentity& identity, absl::Span<const int32_t> tokens,
                                 const KvView& kv, const std::function<void(int64_t)>& progress,
-                                absl::Duration ttl) override;
+                                absl::Duration ttl) override {
+    return PutCounted(std::move(profile), identity, tokens, kv, progress, ttl, nullptr);
+  }
+  absl::StatusOr<PutResult> PutCounted(std::shared_ptr<const Profile> profile,
+                                       const ContextIdentity& identity,
+                                       absl::Span<const int32_t> tokens, const KvView& kv,
+                                       const std::function<void(int64_t)>& progress,
+                                       absl::Duration ttl, PutResult* acknowledged) override;
 
   absl::StatusOr<PutResult> PutFromDevice(std::shared_ptr<const Profile> profile,
                                           const ContextIdentity& identity,
                                           absl::Span<const int32_t> tokens,
                                           const DeviceTarget& source,
                                           const std::function<void(int64_t)>& progress,
-                                          absl::Duration ttl) override;
+                                          absl::Duration ttl) override {
+    return PutFromDeviceCounted(std::move(profile), identity, tokens, source, progress, ttl,
+                                nullptr);
+  }
+  absl::StatusOr<PutResult> PutFromDeviceCounted(std::shared_ptr<const Profile> profile,
+                                                 const ContextIdentity& identity,
+                                                 absl::Span<const int32_t> tokens,
+                                                 const DeviceTarget& source,
+                                                 const std::function<void(int64_t)>& progress,
+                                                 absl::Duration ttl,
+                                                 PutResult* acknowledged) override;
 
   absl::StatusOr<LookupResult> Lookup(const Profile& profile, const ContextIdentity& identity,
                                       absl::Span<const int32_t> tokens) override;
@@ -164,7 +181,7 @@ class ClientImpl final : public RangeClient {
                                        const ContextIdentity& identity,
                                        absl::Span<const int32_t> tokens, EncodeWork work,
                                        const std::function<void(int64_t)>& progress,
-                                       absl::Duration ttl);
+                                       absl::Duration ttl, PutResult* acknowledged);
   // Of the chunks that Put need not send.
   absl::Status RenewStored(const std::vector<ChunkId>& ids, const std::vector<uint32_t>& missing,
                            absl::Duration ttl);
@@ -284,25 +301,24 @@ absl::StatusOr<std::vector<uint32_t>> ClientImpl::PreparePut(const Profile& prof
   return missing;
 }
 
-absl::StatusOr<PutResult> ClientImpl::Put(std::shared_ptr<const Profile> profile,
-                                          const ContextIdentity& identity,
-                                          absl::Span<const int32_t> tokens, const KvView& kv,
-                                          const std::function<void(int64_t)>& progress,
-                                          absl::Duration ttl) {
+absl::StatusOr<PutResult> ClientImpl::PutCounted(std::shared_ptr<const Profile> profile,
+                                                 const ContextIdentity& identity,
+                                                 absl::Span<const int32_t> tokens, const KvView& kv,
+                                                 const std::function<void(int64_t)>& progress,
+                                                 absl::Duration ttl, PutResult* acknowledged) {
   if (kv.tokens != static_cast<int64_t>(tokens.size())) {
     return absl::InvalidArgumentError(
         absl::StrCat("put: KV of ", kv.tokens, " tokens for ", tokens.size(), " tokens"));
   }
   EncodeWork work = EncodeFromHost(profile, kv, options_.encode_threads);
-  return PutEncoded(std::move(profile), identity, tokens, std::move(work), progress, ttl);
+  return PutEncoded(std::move(profile), identity, tokens, std::move(work), progress, ttl,
+                    acknowledged);
 }
 
-absl::StatusOr<PutResult> ClientImpl::PutFromDevice(std::shared_ptr<const Profile> profile,
-                                                    const ContextIdentity& identity,
-                                                    absl::Span<const int32_t> tokens,
-                                                    const DeviceTarget& source,
-                                                    const std::function<void(int64_t)>& progress,
-                                                    absl::Duration ttl) {
+absl::StatusOr<PutResult> ClientImpl::PutFromDeviceCounted(
+    std::shared_ptr<const Profile> profile, const ContextIdentity& identity,
+    absl::Span<const int32_t> tokens, const DeviceTarget& source,
+    const std::function<void(int64_t)>& progress, absl::Duration ttl, PutResult* acknowledged) {
   if (tokens.empty()) return absl::InvalidArgumentError("put: no tokens");
   absl::Status status = ValidateDeviceTarget(profile->geometry(), tokens.size(), source);
   if (status.ok()) status = ValidateDeviceSource(*profile, source);
@@ -310,7 +326,7 @@ absl::StatusOr<PutResult> ClientImpl::PutFromDevice(std::shared_ptr<const Profil
   absl::StatusOr<DeviceEncodeFn> encode = device_encoders_(profile, source.device_ordinal);
   if (!encode.ok()) return encode.status();
   return PutEncoded(std::move(profile), identity, tokens,
-                    EncodeFromDevice(*std::move(encode), source), progress, ttl);
+                    EncodeFromDevice(*std::move(encode), source), progress, ttl, acknowledged);
 }
 
 absl::Status ClientImpl::RenewStored(const std::vector<ChunkId>& ids,
@@ -334,7 +350,7 @@ absl::StatusOr<PutResult> ClientImpl::PutEncoded(std::shared_ptr<const Profile> 
                                                  const ContextIdentity& identity,
                                                  absl::Span<const int32_t> tokens, EncodeWork work,
                                                  const std::function<void(int64_t)>& progress,
-                                                 absl::Duration ttl) {
+                                                 absl::Duration ttl, PutResult* acknowledged) {
   if (absl::Status status = CheckTtl(ttl); !status.ok()) return status;
   PutCall call;
   call.stub = stub_.get();
@@ -359,6 +375,7 @@ absl::StatusOr<PutResult> ClientImpl::PutEncoded(std::shared_ptr<const Profile> 
   call.encode = std::move(work);
   call.stall_max = options_.rpc_timeout;
   call.progress = progress;
+  call.acknowledged = acknowledged;
   absl::StatusOr<PutResult> result = RunPut(call);
   if (result.ok()) result->chunks_existing += existing;
   return result;

@@ -25,8 +25,12 @@ class FailoverClient final : public Client {
                                 const ContextIdentity& identity, absl::Span<const int32_t> tokens,
                                 const KvView& kv, const std::function<void(int64_t)>& progress,
                                 absl::Duration ttl) override {
-    return OnAny(
-        [&](Client& client) { return client.Put(profile, identity, tokens, kv, progress, ttl); });
+    return PutOnAny(*profile, tokens, progress,
+                    [&](RangeClient& client, const std::function<void(int64_t)>& told,
+                        PutResult* acknowledged) {
+                      return client.PutCounted(profile, identity, tokens, kv, told, ttl,
+                                               acknowledged);
+                    });
   }
   absl::StatusOr<PutResult> PutFromDevice(std::shared_ptr<const Profile> profile,
                                           const ContextIdentity& identity,
@@ -34,9 +38,12 @@ class FailoverClient final : public Client {
                                           const DeviceTarget& source,
                                           const std::function<void(int64_t)>& progress,
                                           absl::Duration ttl) override {
-    return OnAny([&](Client& client) {
-      return client.PutFromDevice(profile, identity, tokens, source, progress, ttl);
-    });
+    return PutOnAny(*profile, tokens, progress,
+                    [&](RangeClient& client, const std::function<void(int64_t)>& told,
+                        PutResult* acknowledged) {
+                      return client.PutFromDeviceCounted(profile, identity, tokens, source, told,
+                                                         ttl, acknowledged);
+                    });
   }
   absl::StatusOr<LookupResult> Lookup(const Profile& profile, const ContextIdentity& identity,
                                       absl::Span<const int32_t> tokens) override {
@@ -136,6 +143,32 @@ class FailoverClient final : public Client {
       if (!absl::IsUnavailable(StatusOf(result))) current_.store(index);
       if (!absl::IsUnavailable(StatusOf(result)) || tried == clients_.size()) return result;
     }
+  }
+
+  template <typename PutCall>
+  absl::StatusOr<PutResult> PutOnAny(const Profile& profile, absl::Span<const int32_t> tokens,
+                                     const std::function<void(int64_t)>& progress,
+                                     const PutCall& put) {
+    PutResult acknowledged;
+    int64_t told = 0;
+    std::function<void(int64_t)> forwards;
+    if (progress) {
+      forwards = [&](int64_t stored) {
+        told = std::max(told, stored);
+        progress(told);
+      };
+    }
+    absl::StatusOr<PutResult> result = OnAny([&](Client& client) {
+      return put(static_cast<RangeClient&>(client), forwards, &acknowledged);
+    });
+    if (!result.ok()) return result;
+    const auto chunk_tokens = static_cast<uint64_t>(profile.chunk_tokens());
+    const uint64_t chunks = (tokens.size() + chunk_tokens - 1) / chunk_tokens;
+    // A chunk that one daemon stored and another took again (their stores are two) counts once.
+    result->chunks_stored = std::min(acknowledged.chunks_stored, chunks);
+    result->chunks_existing = chunks - result->chunks_stored;
+    result->bytes_stored = acknowledged.bytes_stored;
+    return result;
   }
 
   const std::vector<std::unique_ptr<RangeClient>> clients_;

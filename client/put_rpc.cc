@@ -146,6 +146,11 @@ absl::StatusOr<PutResult> RunPut(const PutCall& call) {
     result.chunks_stored += response->chunks_stored();
     result.chunks_existing += response->chunks_existing();
     result.bytes_stored += response->bytes_stored();
+    if (call.acknowledged != nullptr) {
+      call.acknowledged->chunks_stored += response->chunks_stored();
+      call.acknowledged->chunks_existing += response->chunks_existing();
+      call.acknowledged->bytes_stored += response->bytes_stored();
+    }
     if (call.progress) {
       const int64_t stored_chunks = done < call.missing.size()
                                         ? call.missing[done]

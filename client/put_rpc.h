@@ -28,6 +28,8 @@ struct PutCall {
   absl::Duration ttl;                      // 0: the server's default
   EncodeWork encode;
   absl::Duration stall_max;  // of one write or of the server's answer
+  // Optional; is added what the server acknowledges, step by step.
+  PutResult* acknowledged = nullptr;
   // Told the tokens up to which all chunks are stored, after every step.
   std::function<void(int64_t)> progress;
 };

@@ -88,7 +88,7 @@ absl::StatusOr<RateTrace> RateTrace::Parse(absl::string_view text) {
 RateTrace::Span RateTrace::SpanAt(absl::Duration time) const {
   time = std::max(time, absl::ZeroDuration());
   absl::Duration turn = absl::ZeroDuration();  // when the current round of the loop began
-  if (period_ != absl::InfiniteDuration()) turn = absl::Floor(time, period_);
+  if (time >= period_) turn = absl::Floor(time, period_);
   const auto next =
       std::upper_bound(steps_.begin(), steps_.end(), time - turn,
                        [](absl::Duration value, const Step& step) { return value < step.start; });

@@ -50,6 +50,9 @@ struct ChunkInfo {
 struct TenantUse {
   uint64_t chunks = 0;
   uint64_t payload_bytes = 0;  // segments of all its chunks
+  // As StoreStats has them of all, of its chunks.
+  uint64_t pins = 0;
+  uint64_t pinned_bytes = 0;
 };
 
 // Somebody's word that a chunk is to stay for a while.
@@ -258,6 +261,12 @@ class ChunkStore {
   // As List, of the chunks of one tenant ("": nobody's). By default it looks at all chunks.
   virtual absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ListTenant(
       absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit);
+  // As ListPins, of the chunks of one tenant, at a cost that does not depend on others' pins.
+  // Default: UNIMPLEMENTED.
+  virtual absl::StatusOr<std::vector<ChunkPin>> ListTenantPins(
+      absl::string_view tenant, const absl::optional<ChunkPin>& after, size_t limit) {
+    return absl::UnimplementedError("this store does not list pins by tenant");
+  }
   // What a tenant has, nothing if it is not known; changes with the chunks, atomically, and
   // survives with them. Never waits for a medium. UNIMPLEMENTED by default: such a store takes no
   // quotas.
@@ -293,8 +302,9 @@ class ChunkStore {
   virtual absl::StatusOr<ScrubbedFiles> ScrubFiles(const std::string& after, uint64_t bytes) {
     return ScrubbedFiles();
   }
-  // As Delete, also of chunks whose info cannot be read; `payload_bytes` of Stats may then be off
-  // by what nobody can read any more. A Put stores them again.
+  // As Delete, which passes over pinned chunks, also of chunks whose info cannot be read;
+  // `payload_bytes` of Stats may then be off by what nobody can read any more. A Put stores them
+  // again.
   virtual absl::StatusOr<size_t> Discard(absl::Span<const ChunkId> ids) { return Delete(ids); }
 
   // Makes a copy of the store as it is now in the directory `dir`, which must not exist while its

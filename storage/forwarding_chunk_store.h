@@ -75,6 +75,11 @@ class ForwardingChunkStore : public ChunkStore {
       absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) override {
     return inner_->ListTenant(tenant, after, limit);
   }
+  absl::StatusOr<std::vector<ChunkPin>> ListTenantPins(absl::string_view tenant,
+                                                       const absl::optional<ChunkPin>& after,
+                                                       size_t limit) override {
+    return inner_->ListTenantPins(tenant, after, limit);
+  }
   absl::StatusOr<TenantUse> GetTenantUse(absl::string_view tenant) override {
     return inner_->GetTenantUse(tenant);
   }

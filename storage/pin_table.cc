@@ -32,7 +32,7 @@ absl::Status PinTable::Set(absl::Span<const Item> items, absl::string_view owner
   }
   for (const Item& item : items) {
     RemoveLocked(item.id, owner);
-    Add(item.id, owner, until, item.payload_bytes);
+    Add(item, owner, until);
   }
   return absl::OkStatus();
 }
@@ -41,24 +41,31 @@ void PinTable::Undo(absl::Span<const Item> items, absl::string_view owner, const
   absl::MutexLock lock(&mutex_);
   for (size_t i = 0; i < items.size(); ++i) {
     RemoveLocked(items[i].id, owner);
-    if (before[i].has_value()) Add(items[i].id, owner, *before[i], items[i].payload_bytes);
+    if (before[i].has_value()) Add(items[i], owner, *before[i]);
   }
 }
 
-void PinTable::Restore(const ChunkPin& pin, uint64_t payload_bytes) {
+void PinTable::Restore(const ChunkPin& pin, uint64_t payload_bytes, absl::string_view tenant) {
   absl::MutexLock lock(&mutex_);
-  Add(pin.id, pin.owner, pin.until, payload_bytes);
+  Add({pin.id, payload_bytes, std::string(tenant)}, pin.owner, pin.until);
 }
 
-void PinTable::Add(const ChunkId& id, absl::string_view owner, absl::Time until,
-                   uint64_t payload_bytes) {
-  const auto [chunk, is_new] = chunks_.try_emplace(id);
+void PinTable::Add(const Item& item, absl::string_view owner, absl::Time until) {
+  const auto [chunk, is_new] = chunks_.try_emplace(item.id);
+  Entry& entry = chunk->second;
   if (is_new) {
-    chunk->second.payload_bytes = payload_bytes;
-    bytes_ += payload_bytes;
+    entry.payload_bytes = item.payload_bytes;
+    entry.tenant = item.tenant;
+    bytes_ += item.payload_bytes;
   }
-  chunk->second.owners.emplace(owner, until);
-  ends_.emplace(until, id, std::string(owner));
+  entry.owners.emplace(owner, until);
+  ends_.emplace(until, item.id, std::string(owner));
+  if (entry.tenant.empty()) return;
+  Tenant& tenant = tenants_[entry.tenant];
+  ++tenant.use.pins;
+  if (!is_new) return;
+  tenant.chunks.emplace(item.id, chunk);
+  tenant.use.bytes += entry.payload_bytes;
 }
 
 bool PinTable::RemoveLocked(const ChunkId& id, absl::string_view owner) {
@@ -68,7 +75,16 @@ bool PinTable::RemoveLocked(const ChunkId& id, absl::string_view owner) {
   if (pin == chunk->second.owners.end()) return false;
   ends_.erase({pin->second, id, pin->first});
   chunk->second.owners.erase(pin);
-  if (chunk->second.owners.empty()) {
+  const bool last = chunk->second.owners.empty();
+  if (const auto tenant = tenants_.find(chunk->second.tenant); tenant != tenants_.end()) {
+    --tenant->second.use.pins;
+    if (last) {
+      tenant->second.use.bytes -= chunk->second.payload_bytes;
+      tenant->second.chunks.erase(id);
+    }
+    if (tenant->second.chunks.empty()) tenants_.erase(tenant);
+  }
+  if (last) {
     bytes_ -= chunk->second.payload_bytes;
     chunks_.erase(chunk);
   }
@@ -85,6 +101,9 @@ void PinTable::SetPayloadBytes(const ChunkId& id, uint64_t payload_bytes) {
   const auto chunk = chunks_.find(id);
   if (chunk == chunks_.end()) return;
   bytes_ += payload_bytes - chunk->second.payload_bytes;
+  if (const auto tenant = tenants_.find(chunk->second.tenant); tenant != tenants_.end()) {
+    tenant->second.use.bytes += payload_bytes - chunk->second.payload_bytes;
+  }
   chunk->second.payload_bytes = payload_bytes;
 }
 
@@ -130,6 +149,31 @@ std::vector<ChunkPin> PinTable::List(const absl::optional<ChunkPin>& after, size
     }
   }
   return pins;
+}
+
+std::vector<ChunkPin> PinTable::ListTenant(absl::string_view tenant,
+                                           const absl::optional<ChunkPin>& after,
+                                           size_t limit) const {
+  std::vector<ChunkPin> pins;
+  absl::ReaderMutexLock lock(&mutex_);
+  const auto found = tenants_.find(tenant);
+  if (found == tenants_.end()) return pins;
+  const auto& chunks = found->second.chunks;
+  auto chunk = after.has_value() ? chunks.lower_bound(after->id) : chunks.begin();
+  for (; chunk != chunks.end(); ++chunk) {
+    for (const auto& [owner, until] : chunk->second->second.owners) {
+      if (after.has_value() && chunk->first == after->id && owner <= after->owner) continue;
+      if (pins.size() >= limit) return pins;
+      pins.push_back({chunk->first, owner, until});
+    }
+  }
+  return pins;
+}
+
+PinTable::Use PinTable::UseOf(absl::string_view tenant) const {
+  absl::ReaderMutexLock lock(&mutex_);
+  const auto found = tenants_.find(tenant);
+  return found == tenants_.end() ? Use() : found->second.use;
 }
 
 uint64_t PinTable::pins() const {

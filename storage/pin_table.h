@@ -30,10 +30,11 @@ class PinTable {
   // Pins in all, since each costs memory.
   static constexpr size_t kPinsMax = size_t{1} << 18;
 
-  // A chunk that is to be pinned, with the bytes of its segments.
+  // A chunk that is to be pinned, with the bytes of its segments and whose it is ("": nobody's).
   struct Item {
     ChunkId id = {};
     uint64_t payload_bytes = 0;
+    std::string tenant = std::string();
   };
   // What Set has replaced: by item, the end of the owner's earlier pin, if there was one.
   using Before = std::vector<absl::optional<absl::Time>>;
@@ -49,7 +50,7 @@ class PinTable {
                    Before* before);
   void Undo(absl::Span<const Item> items, absl::string_view owner, const Before& before);
   // From an earlier run: whatever the bounds.
-  void Restore(const ChunkPin& pin, uint64_t payload_bytes);
+  void Restore(const ChunkPin& pin, uint64_t payload_bytes, absl::string_view tenant = "");
   // Whether the pin was there.
   bool Remove(const ChunkId& id, absl::string_view owner);
   // Has no effect on a chunk that is not pinned.
@@ -64,23 +65,41 @@ class PinTable {
   // See ChunkStore::ListPins.
   std::vector<ChunkPin> List(const absl::optional<ChunkPin>& after, size_t limit) const;
 
+  // The same of the chunks of one tenant, whatever others have; "" has none.
+  std::vector<ChunkPin> ListTenant(absl::string_view tenant, const absl::optional<ChunkPin>& after,
+                                   size_t limit) const;
+
   uint64_t pins() const;
   uint64_t bytes() const;
+  // Of one tenant's chunks.
+  struct Use {
+    uint64_t pins = 0;
+    uint64_t bytes = 0;
+  };
+  Use UseOf(absl::string_view tenant) const;
 
  private:
   struct Entry {
     uint64_t payload_bytes = 0;
     std::map<std::string, absl::Time, std::less<>> owners;  // to the end of each
+    std::string tenant;
+  };
+  using Chunks = std::map<ChunkId, Entry>;
+  // That has a pin; places in chunks_, in the order of ids.
+  struct Tenant {
+    std::map<ChunkId, Chunks::const_iterator> chunks;
+    Use use;
   };
 
-  void Add(const ChunkId& id, absl::string_view owner, absl::Time until, uint64_t payload_bytes)
+  void Add(const Item& item, absl::string_view owner, absl::Time until)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool RemoveLocked(const ChunkId& id, absl::string_view owner)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const uint64_t bytes_max_;
   mutable absl::Mutex mutex_;
-  std::map<ChunkId, Entry> chunks_ ABSL_GUARDED_BY(mutex_);
+  Chunks chunks_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, Tenant, std::less<>> tenants_ ABSL_GUARDED_BY(mutex_);
   std::set<std::tuple<absl::Time, ChunkId, std::string>> ends_ ABSL_GUARDED_BY(mutex_);
   uint64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
 };

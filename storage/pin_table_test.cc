@@ -75,7 +75,9 @@ TEST(PinTableTest, IsWhatAPlainMapWouldBe) {
   std::mt19937_64 random(TestSeed());
   PinTable table(PinTable::kNoBound);
   std::map<std::pair<ChunkId, std::string>, absl::Time> model;
-  std::map<ChunkId, uint64_t> sizes;
+  const auto tenant_of = [](uint64_t number) {
+    return std::vector<std::string>{"", "a", "ab"}[number % 3];
+  };
   for (int step = 0; step < 5000; ++step) {
     const uint64_t number = random() % 20;
     const ChunkId id = TestId(number);
@@ -83,7 +85,7 @@ TEST(PinTableTest, IsWhatAPlainMapWouldBe) {
     if (random() % 2 == 0) {
       const absl::Time until = In(static_cast<int64_t>(random() % 100));
       PinTable::Before before;
-      ASSERT_TRUE(table.Set({{id, number + 1}}, owner, until, &before).ok());
+      ASSERT_TRUE(table.Set({{id, number + 1, tenant_of(number)}}, owner, until, &before).ok());
       model[{id, owner}] = until;
     } else {
       EXPECT_EQ(table.Remove(id, owner), model.erase({id, owner}) == 1);
@@ -99,6 +101,32 @@ TEST(PinTableTest, IsWhatAPlainMapWouldBe) {
     ASSERT_EQ(table.bytes(), bytes);
     ASSERT_EQ(table.pins(), model.size());
     if (step % 50 != 0) continue;
+    for (uint64_t t = 1; t < 3; ++t) {
+      PinTable::Use use;
+      std::vector<std::pair<ChunkId, std::string>> of_tenant;
+      absl::optional<ChunkId> counted;
+      for (const auto& [key, until] : model) {
+        for (uint64_t i = t; i < 20; i += 3) {
+          if (TestId(i) != key.first) continue;
+          of_tenant.push_back(key);
+          ++use.pins;
+          if (counted != key.first) use.bytes += i + 1;
+          counted = key.first;
+        }
+      }
+      ASSERT_EQ(table.UseOf(tenant_of(t)).pins, use.pins);
+      ASSERT_EQ(table.UseOf(tenant_of(t)).bytes, use.bytes);
+      std::vector<std::pair<ChunkId, std::string>> listed;
+      absl::optional<ChunkPin> from;
+      while (true) {
+        const std::vector<ChunkPin> page = table.ListTenant(tenant_of(t), from, 3);
+        if (page.empty()) break;
+        for (const ChunkPin& pin : page) listed.emplace_back(pin.id, pin.owner);
+        from = page.back();
+      }
+      ASSERT_EQ(listed, of_tenant);
+    }
+    EXPECT_TRUE(table.ListTenant("", absl::nullopt, 10).empty());
     // In pages.
     absl::optional<ChunkPin> after;
     auto expected = model.begin();

@@ -3,6 +3,7 @@
 #include <openssl/sha.h>
 
 #include <algorithm>
+#include <set>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
@@ -95,6 +96,17 @@ absl::StatusOr<std::unique_ptr<TenantView>> TenantView::Create(ChunkStore* store
   return absl::WrapUnique(new TenantView(store, std::move(options)));
 }
 
+absl::Status TenantView::SetLimits(const TenantViewOptions& options) {
+  if (options.quota_bytes > 0) {
+    const absl::StatusOr<TenantUse> use = store_->GetTenantUse(options_.tenant);
+    if (!use.ok()) return use.status();
+  }
+  quota_bytes_.store(options.quota_bytes, std::memory_order_relaxed);
+  pin_bytes_max_.store(options.pin_bytes_max, std::memory_order_relaxed);
+  pins_max_.store(options.pins_max, std::memory_order_relaxed);
+  return absl::OkStatus();
+}
+
 ChunkId TenantView::StoredId(absl::string_view tenant, const ChunkId& id) {
   return Hash(kChunkTag, tenant, View(id));
 }
@@ -134,7 +146,8 @@ absl::StatusOr<uint64_t> TenantView::UsedBytes() {
 }
 
 absl::Status TenantView::Reserve(uint64_t bytes, absl::string_view what, Reservation* reservation) {
-  if (options_.quota_bytes == 0) return absl::OkStatus();
+  const uint64_t quota_bytes = this->quota_bytes();
+  if (quota_bytes == 0) return absl::OkStatus();
   // Before the lock: may read profiles of other processes.
   if (const absl::StatusOr<std::vector<Slot>> slots = Slots(); !slots.ok()) return slots.status();
   uint64_t used_bytes = 0;
@@ -147,7 +160,7 @@ absl::Status TenantView::Reserve(uint64_t bytes, absl::string_view what, Reserva
     used_bytes = use->payload_bytes;
     for (const Slot& slot : slots_) used_bytes += slot.bytes;
     const uint64_t taken_bytes = used_bytes + reserved_bytes_;
-    if (taken_bytes <= options_.quota_bytes && bytes <= options_.quota_bytes - taken_bytes) {
+    if (taken_bytes <= quota_bytes && bytes <= quota_bytes - taken_bytes) {
       reserved_bytes_ += bytes;
       reservation->Hold(this, bytes);
       return absl::OkStatus();
@@ -156,7 +169,7 @@ absl::Status TenantView::Reserve(uint64_t bytes, absl::string_view what, Reserva
   refused_.fetch_add(1, std::memory_order_relaxed);
   return absl::ResourceExhaustedError(absl::StrCat(
       what, ": ", bytes, " bytes do not fit the quota of tenant ", options_.tenant, ": it has ",
-      used_bytes, " of ", options_.quota_bytes, " bytes; delete chunks or ask for a larger quota"));
+      used_bytes, " of ", quota_bytes, " bytes; delete chunks or ask for a larger quota"));
 }
 
 absl::StatusOr<bool> TenantView::Put(const ChunkId& id, const ChunkInfo& info,
@@ -175,7 +188,7 @@ absl::StatusOr<bool> TenantView::Put(const ChunkId& id, const ChunkInfo& info,
   if (info.parent.has_value()) stored.parent = Stored(*info.parent);
 
   Reservation reservation;
-  if (options_.quota_bytes > 0) {
+  if (quota_bytes() > 0) {
     const auto before = store_->GetInfos({&stored_id, 1});
     if (!before.ok()) return Naming("Put", id, before.status());
     if (before->front().has_value()) {
@@ -272,7 +285,57 @@ absl::StatusOr<size_t> TenantView::Renew(absl::Span<const ChunkId> ids, absl::Ti
 
 absl::StatusOr<size_t> TenantView::Pin(absl::Span<const ChunkId> ids, absl::string_view owner,
                                        absl::Time until) {
-  return store_->Pin(Stored(ids), owner, until);
+  std::vector<ChunkId> stored_ids = Stored(ids);
+  const uint64_t bytes_max = pin_bytes_max_.load(std::memory_order_relaxed);
+  const uint64_t pins_max = pins_max_.load(std::memory_order_relaxed);
+  if ((bytes_max == 0 && pins_max == 0) ||
+      absl::IsUnimplemented(store_->GetTenantUse(options_.tenant).status())) {
+    return store_->Pin(stored_ids, owner, until);
+  }
+  const absl::StatusOr<TenantUse> added = NewPins(stored_ids, owner);
+  if (!added.ok()) return added.status();
+  {
+    absl::MutexLock lock(&mutex_);
+    const absl::StatusOr<TenantUse> use = store_->GetTenantUse(options_.tenant);
+    if (!use.ok()) return use.status();
+    const uint64_t bytes = use->pinned_bytes + reserved_pin_bytes_ + added->pinned_bytes;
+    const uint64_t pins = use->pins + reserved_pins_ + added->pins;
+    const bool too_many = pins_max > 0 && added->pins > 0 && pins > pins_max;
+    if (too_many || (bytes_max > 0 && added->pinned_bytes > 0 && bytes > bytes_max)) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "Pin: tenant ", options_.tenant, " would have ", pins, " pins of ", bytes,
+          " bytes; its limits are ", pins_max, " and ", bytes_max, ": end other pins first"));
+    }
+    reserved_pin_bytes_ += added->pinned_bytes;
+    reserved_pins_ += added->pins;
+  }
+  const absl::StatusOr<size_t> pinned = store_->Pin(stored_ids, owner, until);
+  absl::MutexLock lock(&mutex_);
+  reserved_pin_bytes_ -= added->pinned_bytes;
+  reserved_pins_ -= added->pins;
+  return pinned;
+}
+
+absl::StatusOr<TenantUse> TenantView::NewPins(const std::vector<ChunkId>& stored_ids,
+                                              absl::string_view owner) {
+  const std::set<ChunkId> once(stored_ids.begin(), stored_ids.end());
+  const std::vector<ChunkId> ids(once.begin(), once.end());
+  const auto infos = store_->GetInfos(ids);
+  if (!infos.ok()) return infos.status();
+  const absl::StatusOr<std::vector<ChunkPin>> pins = store_->PinsOf(ids);
+  if (!pins.ok()) return pins.status();
+  std::set<ChunkId> pinned, by_owner;
+  for (const ChunkPin& pin : *pins) {
+    pinned.insert(pin.id);
+    if (pin.owner == owner) by_owner.insert(pin.id);
+  }
+  TenantUse added;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (!(*infos)[i].has_value()) continue;
+    if (pinned.count(ids[i]) == 0) added.pinned_bytes += PayloadBytes(*(*infos)[i]);
+    if (by_owner.count(ids[i]) == 0) ++added.pins;
+  }
+  return added;
 }
 
 absl::StatusOr<size_t> TenantView::Unpin(absl::Span<const ChunkId> ids,
@@ -296,6 +359,14 @@ absl::StatusOr<std::vector<ChunkPin>> TenantView::Outer(std::vector<ChunkPin> pi
   return own;
 }
 
+absl::StatusOr<std::vector<ChunkPin>> TenantView::PinsPage(const absl::optional<ChunkPin>& after,
+                                                           size_t limit) {
+  absl::StatusOr<std::vector<ChunkPin>> page =
+      store_->ListTenantPins(options_.tenant, after, limit);
+  if (!absl::IsUnimplemented(page.status())) return page;
+  return store_->ListPins(after, limit);
+}
+
 absl::StatusOr<std::vector<ChunkPin>> TenantView::ListPins(const absl::optional<ChunkPin>& after,
                                                            size_t limit) {
   std::vector<ChunkPin> listed;
@@ -303,7 +374,7 @@ absl::StatusOr<std::vector<ChunkPin>> TenantView::ListPins(const absl::optional<
   if (from.has_value()) from->id = Stored(from->id);
   while (listed.size() < limit) {
     absl::StatusOr<std::vector<ChunkPin>> page =
-        store_->ListPins(from, std::min(limit - listed.size(), kPinsPage));
+        PinsPage(from, std::min(limit - listed.size(), kPinsPage));
     if (!page.ok()) return page.status();
     if (page->empty()) break;
     from = page->back();
@@ -434,7 +505,7 @@ absl::StatusOr<StoreStats> TenantView::Stats() {
   StoreStats stats;
   stats.chunks = use->chunks;
   stats.payload_bytes = use->payload_bytes;
-  stats.capacity_bytes = options_.quota_bytes;
+  stats.capacity_bytes = quota_bytes();
   return stats;
 }
 

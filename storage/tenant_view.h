@@ -22,6 +22,9 @@ namespace kvstream {
 struct TenantViewOptions {
   std::string tenant;        // 1 to kMaxTenantBytes, any bytes
   uint64_t quota_bytes = 0;  // of chunks' segments and profiles together; 0: no quota
+  // Of its chunks that are pinned, and number of pins; 0: only what the store sets all tenants.
+  uint64_t pin_bytes_max = 0;
+  uint64_t pins_max = 0;
 };
 
 // A chunk or profile that the tenant calls `id` is stored as a hash of the tenant and `id`, so no
@@ -55,7 +58,10 @@ class TenantView final : public ChunkStore {
   static StoredProfileId StoredProfile(absl::string_view tenant, const StoredProfileId& id);
 
   const std::string& tenant() const { return options_.tenant; }
-  uint64_t quota_bytes() const { return options_.quota_bytes; }
+  uint64_t quota_bytes() const { return quota_bytes_.load(std::memory_order_relaxed); }
+  // From now on; what is there stays, even above. UNIMPLEMENTED, and nothing changed, as Create.
+  // options.tenant is ignored.
+  absl::Status SetLimits(const TenantViewOptions& options);
   // Bytes that count against the quota; blocks on the store where profiles have to be looked up.
   absl::StatusOr<uint64_t> UsedBytes();
   // Puts that the quota refused so far.
@@ -83,12 +89,13 @@ class TenantView final : public ChunkStore {
     return store_->Expire(now, limit);
   }
   absl::StatusOr<size_t> Renew(absl::Span<const ChunkId> ids, absl::Time expires) override;
-  // What the store lets all tenants pin together, they share.
+  // RESOURCE_EXHAUSTED, and nothing is pinned, if the tenant's own bound would be passed. A store
+  // that does not count by tenant has the one bound of all.
   absl::StatusOr<size_t> Pin(absl::Span<const ChunkId> ids, absl::string_view owner,
                              absl::Time until) override;
   absl::StatusOr<size_t> Unpin(absl::Span<const ChunkId> ids,
                                const absl::optional<std::string>& owner) override;
-  // In the order of the stored ids; looks at the pins of all tenants.
+  // In the order of the stored ids; looks at the pins of all tenants where the store has no index.
   absl::StatusOr<std::vector<ChunkPin>> ListPins(const absl::optional<ChunkPin>& after,
                                                  size_t limit) override;
   absl::StatusOr<std::vector<ChunkPin>> PinsOf(absl::Span<const ChunkId> ids) override;
@@ -114,7 +121,11 @@ class TenantView final : public ChunkStore {
   class Reservation;
 
   TenantView(ChunkStore* store, TenantViewOptions options)
-      : store_(store), options_(std::move(options)) {}
+      : store_(store),
+        options_(std::move(options)),
+        quota_bytes_(options_.quota_bytes),
+        pin_bytes_max_(options_.pin_bytes_max),
+        pins_max_(options_.pins_max) {}
 
   ChunkId Stored(const ChunkId& id) const { return StoredId(options_.tenant, id); }
   std::vector<ChunkId> Stored(absl::Span<const ChunkId> ids) const;
@@ -129,11 +140,22 @@ class TenantView final : public ChunkStore {
   absl::Status TakeSlot(const StoredProfileId& id, uint64_t bytes);
   // RESOURCE_EXHAUSTED, counted, if the quota has no room.
   absl::Status Reserve(uint64_t bytes, absl::string_view what, Reservation* reservation);
+  // What a Pin would add to what is pinned.
+  absl::StatusOr<TenantUse> NewPins(const std::vector<ChunkId>& stored_ids,
+                                    absl::string_view owner);
+  absl::StatusOr<std::vector<ChunkPin>> PinsPage(const absl::optional<ChunkPin>& after,
+                                                 size_t limit);
 
   ChunkStore* const store_;
-  const TenantViewOptions options_;
+  const TenantViewOptions options_;  // as created
+  std::atomic<uint64_t> quota_bytes_;
+  std::atomic<uint64_t> pin_bytes_max_;
+  std::atomic<uint64_t> pins_max_;
   std::atomic<uint64_t> refused_{0};
   absl::Mutex mutex_;
+  // By Pins that are under way.
+  uint64_t reserved_pins_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t reserved_pin_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t reserved_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<Slot> slots_ ABSL_GUARDED_BY(mutex_);  // known to be written
 };

@@ -277,6 +277,119 @@ TEST_F(TenantViewTest, PinsAndLifetimesAreTheTenantsOwn) {
   EXPECT_EQ(a->Delete(ids).value_or(0), 20);
 }
 
+TEST_F(TenantViewTest, APinBudgetIsTheTenantsOwn) {
+  const absl::Time soon = absl::Now() + absl::Hours(1);
+  const auto sized = [](uint64_t number) {
+    TestChunk chunk = MakeTestChunk(number);
+    chunk.segments = {TestBytes(number, 100)};
+    chunk.info.segment_bytes = {100};
+    return chunk;
+  };
+  auto a = *TenantView::Create(store_.get(), {"a", 0, 250, 3});
+  const auto b = *TenantView::Create(store_.get(), {"b", 0, 100, 3});
+  for (uint64_t number = 1; number <= 4; ++number) {
+    EXPECT_TRUE(PutTo(*a, sized(number)));
+    EXPECT_TRUE(PutTo(*b, sized(number)));
+  }
+  EXPECT_EQ(a->Pin({TestId(1), TestId(2)}, "job", soon).value_or(0), 2);
+  const auto refused = a->Pin({TestId(3)}, "job", soon);
+  EXPECT_TRUE(absl::IsResourceExhausted(refused.status())) << refused.status();
+  EXPECT_TRUE(absl::StrContains(refused.status().message(), "tenant a")) << refused.status();
+  // Again, and by a second owner: no bytes more, but a pin.
+  EXPECT_EQ(a->Pin({TestId(1), TestId(2)}, "job", soon).value_or(0), 2);
+  EXPECT_EQ(a->Pin({TestId(1)}, "other", soon).value_or(0), 1);
+  EXPECT_TRUE(absl::IsResourceExhausted(a->Pin({TestId(2)}, "other", soon).status()));
+  EXPECT_EQ(a->PinsOf({TestId(1), TestId(2), TestId(3)})->size(), 3);
+  // A neighbour has its own.
+  EXPECT_EQ(b->Pin({TestId(1)}, "job", soon).value_or(0), 1);
+  EXPECT_EQ(store_->GetTenantUse("a")->pinned_bytes, 200);
+  EXPECT_EQ(store_->GetTenantUse("b")->pins, 1);
+  EXPECT_EQ(a->Unpin({TestId(1)}, absl::nullopt).value_or(0), 2);
+  EXPECT_EQ(a->Pin({TestId(3)}, "job", soon).value_or(0), 1);
+  ASSERT_TRUE(a->SetLimits({"a", 0, 0, 0}).ok());
+  EXPECT_EQ(a->Pin({TestId(1), TestId(4)}, "job", soon).value_or(0), 2);
+}
+
+TEST_F(TenantViewTest, ConcurrentPinsNeverExceedTheBudget) {
+  const absl::Time soon = absl::Now() + absl::Hours(1);
+  const auto view = *TenantView::Create(store_.get(), {"a", 0, 1000, 0});
+  std::vector<ChunkId> ids;
+  for (uint64_t i = 0; i < 40; ++i) {
+    TestChunk chunk = MakeTestChunk(i);
+    chunk.segments = {TestBytes(i, 100)};
+    chunk.info.segment_bytes = {100};
+    EXPECT_TRUE(PutTo(*view, chunk));
+    ids.push_back(chunk.id);
+  }
+  std::vector<std::thread> threads;
+  for (size_t t = 0; t < 8; ++t) {
+    threads.emplace_back([&, t] {
+      for (size_t i = 0; i < 5; ++i) {
+        const auto pinned = view->Pin({ids[5 * t + i]}, "job", soon);
+        EXPECT_TRUE(pinned.ok() || absl::IsResourceExhausted(pinned.status())) << pinned.status();
+        EXPECT_LE(store_->GetTenantUse("a")->pinned_bytes, 1000);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  // Others may have reserved the room when one asked, but never for good.
+  for (const ChunkId& id : ids) view->Pin({id}, "job", soon).IgnoreError();
+  EXPECT_EQ(store_->GetTenantUse("a")->pinned_bytes, 1000);
+}
+
+// A store that looks at nobody's pins but those of the tenant that asks.
+class WatchedStore final : public ForwardingChunkStore {
+ public:
+  using ForwardingChunkStore::ForwardingChunkStore;
+  absl::StatusOr<std::vector<ChunkPin>> ListPins(const absl::optional<ChunkPin>& after,
+                                                 size_t limit) override {
+    ADD_FAILURE() << "the pins of all tenants were listed";
+    return ForwardingChunkStore::ListPins(after, limit);
+  }
+};
+
+TEST_F(TenantViewTest, ListsItsPinsWithoutLookingAtOthers) {
+  WatchedStore store(*MemoryChunkStore::Create());
+  const absl::Time soon = absl::Now() + absl::Hours(1);
+  const auto a = ViewOf(&store, "a"), b = ViewOf(&store, "b");
+  for (uint64_t number = 0; number < 30; ++number) {
+    EXPECT_TRUE(PutTo(*a, MakeTestChunk(number)));
+    EXPECT_EQ(a->Pin({TestId(number)}, "job", soon).value_or(0), 1);
+  }
+  EXPECT_TRUE(PutTo(*b, MakeTestChunk(3)));
+  EXPECT_EQ(b->Pin({TestId(3)}, "job", soon).value_or(0), 1);
+  const auto pins = b->ListPins(absl::nullopt, 10);
+  ASSERT_TRUE(pins.ok()) << pins.status();
+  ASSERT_EQ(pins->size(), 1);
+  EXPECT_EQ(pins->front().id, TestId(3));
+}
+
+TEST_F(TenantViewTest, APersistentStoreKnowsWhosePinsItHas) {
+  const TempDir dir;
+  RocksDbChunkStoreOptions options;
+  options.data_dir = dir.path() + "/store";
+  options.sync_writes = false;
+  const absl::Time soon = absl::Now() + absl::Hours(1);
+  for (int opened = 0; opened < 3; ++opened) {
+    auto store = *RocksDbChunkStore::Create(options);
+    const auto a = ViewOf(store.get(), "a"), b = ViewOf(store.get(), "b");
+    if (opened == 0) {
+      EXPECT_TRUE(PutTo(*a, MakeTestChunk(1)));
+      EXPECT_TRUE(PutTo(*b, MakeTestChunk(1)));
+      EXPECT_TRUE(PutTo(*store, MakeTestChunk(2)));
+      EXPECT_EQ(a->Pin({TestId(1)}, "job", soon).value_or(0), 1);
+      EXPECT_EQ(a->Pin({TestId(1)}, "other", soon).value_or(0), 1);
+      EXPECT_EQ(store->Pin({TestId(2)}, "job", soon).value_or(0), 1);
+    }
+    EXPECT_EQ(store->GetTenantUse("a")->pins, 2);
+    EXPECT_EQ(store->GetTenantUse("a")->pinned_bytes, a->Stats()->payload_bytes);
+    EXPECT_EQ(a->ListPins(absl::nullopt, 10)->size(), 2);
+    EXPECT_EQ(store->GetTenantUse("b")->pins, 0);
+    EXPECT_TRUE(b->ListPins(absl::nullopt, 10)->empty());
+    EXPECT_EQ(store->Stats()->pins, 3);
+  }
+}
+
 TEST_F(TenantViewTest, QuotaIsForChunksAndProfilesTogether) {
   const auto a = ViewOf(store_.get(), "a", 1000), b = ViewOf(store_.get(), "b");
   const auto chunk_of = [](uint64_t number, size_t bytes) {

@@ -22,7 +22,8 @@ bash deploy/install_packages.sh
 passed=0
 failed=0
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+failures=$(mktemp)
+trap 'rm -f "$log" "$failures"' EXIT
 
 # Counts one check that has no test runner of its own.
 check() {
@@ -59,6 +60,11 @@ bazel_test() {
   if ((status != 0 && bad == 0)); then
     failed=$((failed + 1))  # it did not even build
   fi
+  # For the end: what comes between is long, and a later stage writes its logs to the same places.
+  local path
+  for path in $(grep -oE '^ +/[^ ]+/test\.log$' "$log" || true); do
+    { echo "---- $stage: $path"; tail -n 80 "$path"; } >> "$failures"
+  done
 }
 
 for stage in "${stages[@]}"; do
@@ -75,5 +81,6 @@ for stage in "${stages[@]}"; do
 done
 
 echo "==== done ($(date +%T))"
+cat "$failures"
 echo "$passed passed, $failed failed"
 ((failed == 0 && passed > 0))

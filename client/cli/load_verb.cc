@@ -138,12 +138,24 @@ absl::StatusOr<std::unique_ptr<KvFile>> OpenRecomputeSource(const LoadVerbOption
   return file;
 }
 
-RecomputeFn EmulateRecompute(const KvGeometry& geometry, const KvView& original,
-                             const MutableKvView& out, double seconds_per_token) {
-  return [&geometry, &original, &out, seconds_per_token](int64_t first, int64_t count) {
+//
+// It stops within kStopWithin of the chunk's bytes, as a serving node ends a prefill between two
+// layers.
+constexpr absl::Duration kStopWithin = absl::Milliseconds(2);
+
+void EmulateRecompute(const KvGeometry& geometry, const KvView& original, const MutableKvView& out,
+                      LoadOptions* load) {
+  const auto watch = std::make_shared<RecomputeWatch>();
+  load->recompute_watch = watch;
+  const double seconds_per_token = load->prefill_seconds_per_token;
+  load->recompute = [&geometry, original, out, seconds_per_token, watch](int64_t first,
+                                                                         int64_t count) {
     const absl::Time end = absl::Now() + absl::Seconds(seconds_per_token) * count;
+    for (absl::Time now = absl::Now(); now < end; now = absl::Now()) {
+      if (watch->superseded()) return absl::CancelledError("the bytes came first");
+      absl::SleepFor(std::min(end - now, kStopWithin));
+    }
     CopyKv(geometry, original, out, first, count);
-    absl::SleepFor(end - absl::Now());
     return absl::OkStatus();
   };
 }
@@ -250,8 +262,7 @@ absl::Status Load(const LoadVerbOptions& options, Format format) {
                        KvBuffer::Create(geometry, static_cast<int64_t>(tokens.size())));
   MutableKvView out = buffer.view();
   if (source != nullptr) {
-    load.recompute =
-        EmulateRecompute(geometry, source->kv(), buffer.view(), load.prefill_seconds_per_token);
+    EmulateRecompute(geometry, source->kv(), out, &load);
   }
   ProgressBar bar(format, "loading",
                   (static_cast<int64_t>(tokens.size()) + profile->chunk_tokens() - 1) /
@@ -269,6 +280,8 @@ absl::Status Load(const LoadVerbOptions& options, Format format) {
     }
     tokens = tokens.subspan(0, found.matched_tokens);
     out = buffer.view().Slice(0, static_cast<int64_t>(tokens.size()));
+    // A watch is of one load.
+    if (source != nullptr) EmulateRecompute(geometry, source->kv(), out, &load);
     result = LoadTraced(options, client.get(), profile, tokens, load, out);
   }
   if (!result.ok()) return result.status();

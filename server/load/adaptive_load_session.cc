@@ -86,6 +86,7 @@ AdaptiveLoadSession::AdaptiveLoadSession(const LoadSpec& spec, const LoadSession
       chunks_(spec.chunks),
       created_(now),
       deadline_(spec.deadline),
+      due_(now + (spec.deadline ? *spec.deadline : absl::InfiniteDuration())),
       margin_(MarginFor(spec, options)),
       base_level_(BaseLevelFor(spec)),
       decode_s_per_token_(spec.decode_seconds_per_token),
@@ -210,6 +211,7 @@ absl::optional<LoadAction> AdaptiveLoadSession::Proceed(absl::Duration now) {
   if (in_flight_.empty() || in_flight_.back().chunk != chunk) in_flight_.push_back({chunk, 0});
   in_flight_.back().end_offset = estimator_.sent_bytes();
   last_sent_ = piece;
+  sent_refinement_ = work_->kind == Kind::kRefinement;
   if (delivery_.complete(chunk) > work_->target) FinishWork();
   return LoadAction(piece);
 }
@@ -237,7 +239,7 @@ SendDemand AdaptiveLoadSession::Demand() const {
   SendDemand demand;
   if (deadline_) {
     const double decode_s = chunks_.tokens(size() - 1) * decode_s_per_token_;
-    demand.due = created_ + *deadline_ - absl::Seconds(decode_s);
+    demand.due = due_ - absl::Seconds(decode_s);
   }
   if (work_.has_value()) {
     // It has begun, so it will be finished.
@@ -267,7 +269,8 @@ BandwidthEstimate AdaptiveLoadSession::Estimate(absl::Duration now) const {
 
 uint64_t AdaptiveLoadSession::Window(const BandwidthEstimate& estimate, bool refinement) const {
   if (base_is_certain() && !refinement) return options_.window_bytes_max;
-  return WindowBytes(estimate, estimator_.rtt_min(), estimator_.acked_bytes(), options_, queue_s_);
+  return WindowBytes(estimate, estimator_.rtt_min_s(), estimator_.acked_bytes(), options_,
+                     queue_s_);
 }
 
 void AdaptiveLoadSession::FinishWork() {
@@ -341,7 +344,8 @@ LoadSessionState AdaptiveLoadSession::state(absl::Duration now) const {
   state.rtt_min = estimator_.rtt_min();
   state.bytes_sent = estimator_.sent_bytes();
   state.bytes_acknowledged = estimator_.acked_bytes();
-  state.window_bytes = Window(estimate, work_.has_value() && work_->kind == Kind::kRefinement);
+  state.window_bytes =
+      Window(estimate, work_.has_value() ? work_->kind == Kind::kRefinement : sent_refinement_);
   state.chunks_ready = chunks_ready_;
   state.chunks_to_recompute = delivery_.recompute_chunks();
   return state;

@@ -154,6 +154,7 @@ class AdaptiveLoadSession final : public LoadSession {
   const ChunkTable chunks_;
   const absl::Duration created_;
   const absl::optional<absl::Duration> deadline_;
+  const absl::Duration due_;  // the same, absolute; InfiniteDuration(): none
   const absl::Duration margin_;
   const int base_level_;
   const double decode_s_per_token_;
@@ -183,7 +184,8 @@ class AdaptiveLoadSession final : public LoadSession {
   bool replan_ = true;
   bool race_failed_ = false;  // the bytes of the chunk cannot be had
   absl::optional<SendData> last_sent_;
-  bool refused_ = false;  // by the gate, in this Next()
+  bool sent_refinement_ = false;  // the newest data
+  bool refused_ = false;          // by the gate, in this Next()
 
   uint32_t chunks_ready_ = 0;
   absl::Duration reported_at_;  // newest report

@@ -51,7 +51,10 @@ absl::Status AdaptiveLoadSession::CheckProgress(const ClientProgress& progress) 
   absl::Status status = CheckOrderProgress(progress.order);
   if (!status.ok()) return status;
   uint32_t deliverable = delivery_.deliverable();
-  for (uint32_t chunk = progress.order.first; chunk < progress.order.up_to; ++chunk) {
+  // Before what was reported the last time all is recomputed, or was given up.
+  uint32_t begun = progress.order.first;
+  if (orders_.begun()) begun = std::max(begun, orders_.progress().up_to - 1);
+  for (uint32_t chunk = begun; chunk < progress.order.up_to; ++chunk) {
     if (!delivery_.recompute(chunk) && delivery_.complete(chunk) == 0) ++deliverable;
   }
   if (progress.chunks_ready > deliverable) {
@@ -99,7 +102,10 @@ absl::Status AdaptiveLoadSession::OnProgress(const ClientProgress& progress, abs
   if (options_.gate != nullptr) {
     options_.gate->OnAcknowledged(estimator_.acked_bytes() - acked, Demand(), now);
   }
-  ledger_.OnArrivalBy(ArrivalBy(now));
+  if (policy_ == LoadPolicy::kDeadline || ability_ != RecomputeAbility::kNone) {
+    queue_.bytes(estimator_.unacked_bytes(), Estimate(now).rate, estimator_.rtt_min_s(), now);
+  }
+  if (ledger_.awaits_arrival(now)) ledger_.OnArrivalBy(ArrivalBy(now));
   decoder_.OnReport(estimator_.acked_bytes(), PromisedRecompute(now), now);
   if (progress.chunks_ready == delivery_.deliverable() && estimator_.unacked_bytes() == 0) {
     decoder_.OnIdle(now);

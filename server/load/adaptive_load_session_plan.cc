@@ -21,8 +21,7 @@ constexpr absl::Duration kReportGrace = absl::Milliseconds(50);
 }  // namespace
 
 double AdaptiveLoadSession::TimeLeft(absl::Duration now) const {
-  if (!deadline_) return kInfinity;
-  return absl::ToDoubleSeconds(*deadline_ - margin_ - (now - created_));
+  return deadline_ ? absl::ToDoubleSeconds(due_ - margin_ - now) : kInfinity;
 }
 
 PlannerView AdaptiveLoadSession::View(absl::Duration now) {
@@ -42,7 +41,7 @@ PlannerView AdaptiveLoadSession::View(absl::Duration now) {
     view.rate_low *= forecast / view.rate;
     view.rate = forecast;
   }
-  view.rtt_s = absl::ToDoubleSeconds(estimator_.rtt_min());
+  view.rtt_s = estimator_.rtt_min_s();
   const double queued = queue_.bytes(estimator_.unacked_bytes(), estimate.rate, view.rtt_s, now);
   const double shared_s =
       options_.gate == nullptr ? 0 : absl::ToDoubleSeconds(options_.gate->QueueDelay(now));
@@ -69,8 +68,12 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
                   orders_.told_order().end == size();
   input.recompute_backlog_s = ledger_.backlog_s(front_end(), input.prefill, now);
   input.refinement_bytes = delivery_.refinement_bytes();
-  input.insurance_s = InsuranceSeconds(input.prefill, input.recompute_backlog_s, now);
-  if (forward() && AnywayAt(input, now) == absl::InfiniteDuration()) input.insurance_s = kInfinity;
+  if (policy_ == LoadPolicy::kDeadline) {
+    input.insurance_s = InsuranceSeconds(input.prefill, input.recompute_backlog_s, now);
+    if (forward() && AnywayAt(input, now) == absl::InfiniteDuration()) {
+      input.insurance_s = kInfinity;
+    }
+  }
   // The client has begun, or will at any moment, with all that has not arrived.
   if (insured_ && orders_.told_order().anyway_at <= now - created_) return;
   const Split split =
@@ -134,9 +137,7 @@ void AdaptiveLoadSession::OrderFront(const SplitInput& input, const Split& split
   const uint32_t next = orders_.progress().up_to;
   SendOrder order = {0, size(), absl::InfiniteDuration()};
   const absl::Duration late = now - created_ + absl::Seconds(kLate * split.expected_s) + kLateGrace;
-  const bool link_unknown =
-      estimator_.estimate(now).lower_bound && estimator_.estimate(now).hint == 0;
-  bool wanted = split.boundary > input.open.begin || (can_stop_ && link_unknown);
+  bool wanted = split.boundary > input.open.begin || (can_stop_ && estimator_.knows_nothing());
   if (policy_ == LoadPolicy::kDeadline) {
     wanted = wanted || !split.finest;
   } else {
@@ -192,7 +193,7 @@ bool AdaptiveLoadSession::PickWork(absl::Duration now) {
     absl::optional<double> recompute_s;
     if (text) recompute_s = ledger_.model().seconds(chunks_, chunk, size());
     // The paper knows no margin.
-    const double left_s = absl::ToDoubleSeconds(*deadline_ - (now - created_));
+    const double left_s = absl::ToDoubleSeconds(due_ - now);
     const absl::optional<int> level = DecideCacheGen(
         chunks_, chunk, base_level_, cachegen_.bytes_per_second(), left_s, recompute_s);
     if (!level) {
@@ -284,7 +285,7 @@ bool AdaptiveLoadSession::PickRefinement(absl::Duration now) {
   // What comes too late costs nothing but the link's time: expectation instead of promise.
   view.rate_low = view.rate;
   view.latency_low_s = view.latency_s;
-  view.time_left_s = absl::ToDoubleSeconds(*deadline_ - (now - created_));
+  view.time_left_s = absl::ToDoubleSeconds(due_ - now);
   // A low estimate that nothing would ever correct.
   if (estimator_.unacked_bytes() == 0) view.rate_low *= 4;
   DeepenRefinement(view, decoder_busy_s, now, &*next);

@@ -29,13 +29,18 @@ BandwidthEstimator::BandwidthEstimator(double hint_bytes_per_second, absl::Durat
     : hint_(hint_bytes_per_second > 0 ? Clamp(hint_bytes_per_second, kMinRate, kMaxRate) : 0),
       interval_min_(interval_min),
       bounds_count_whole_(bounds_count_whole),
+      report_patience_(kReportSlack),
       mean_bytes_(hint_),
-      mean_s_(hint_ > 0 ? 1 : 0) {}
+      mean_s_(hint_ > 0 ? 1 : 0),
+      mean_(hint_) {}
 
 double BandwidthEstimate::Forecast(double horizon_s) const {
   if (!(mean > 0) || lower_bound) return rate;
   const double h = std::max(horizon_s / kCoherence, 1e-6);
-  return mean + (rate - mean) * (h < 1e-3 ? 1 : (1 - std::exp(-h)) / h);
+  // Beyond kFar nothing is left of the exponential in double precision.
+  constexpr double kFar = 40;
+  const double faded = h > kFar ? 0 : std::exp(-h);
+  return mean + (rate - mean) * (h < 1e-3 ? 1 : (1 - faded) / h);
 }
 
 void BandwidthEstimator::OnSent(uint64_t bytes, absl::Duration now) {
@@ -138,10 +143,15 @@ bool BandwidthEstimator::PopAcked(uint64_t bytes_received, absl::Duration now) {
   }
   if (!popped) return true;
   if (!settled) return false;  // which frame these bytes belong to is not known
-  if (!rtt_seen_ || rtt < rtt_min_) rtt_min_ = rtt;
+  if (!rtt_seen_ || rtt < rtt_min_) {
+    rtt_min_ = rtt;
+    rtt_min_s_ = absl::ToDoubleSeconds(rtt);
+    queue_rtt_ = rtt + std::max(kQueueFloor, rtt / 8);
+    report_patience_ = rtt + kReportSlack;
+  }
   rtt_seen_ = true;
   newest_rtt_ = rtt;
-  return rtt > rtt_min_ + std::max(kQueueFloor, rtt_min_ / 8);
+  return rtt > queue_rtt_;
 }
 
 void BandwidthEstimator::AddSample(double sample, double interval_s, bool limited) {
@@ -150,6 +160,7 @@ void BandwidthEstimator::AddSample(double sample, double interval_s, bool limite
     const double fade = std::exp(-interval_s / kMeanSeconds);
     mean_bytes_ = mean_bytes_ * fade + sample * interval_s;
     mean_s_ = mean_s_ * fade + interval_s;
+    mean_ = mean_bytes_ / mean_s_;
   }
   if (lower_bound_ && !limited) {
     // The first word about the link itself. A hint keeps a sixth.
@@ -209,7 +220,7 @@ BandwidthEstimate BandwidthEstimator::estimate(absl::Duration now) const {
   result.samples = samples_;
   result.lower_bound = lower_bound_;
   result.hint = hint_;
-  result.mean = mean_s_ > 0 ? mean_bytes_ / mean_s_ : 0;
+  result.mean = mean_;
   if (samples_ > 0) {
     result.rate = rate_;
     result.low = rate_ * low_factor_;
@@ -224,9 +235,9 @@ BandwidthEstimate BandwidthEstimator::estimate(absl::Duration now) const {
     // before it.
     const absl::Duration since = std::max(in_flight_.front().at, last_report_at_);
     // Most calls come sooner: spares them the rest.
-    if (now - since <= rtt_min() + kReportSlack) return result;
+    if (now <= since + report_patience_) return result;
     const double frame = static_cast<double>(in_flight_.front().end - acked_bytes_);
-    const double due = absl::ToDoubleSeconds(rtt_min() + kReportSlack) + frame / result.rate;
+    const double due = absl::ToDoubleSeconds(report_patience_) + frame / result.rate;
     const double overdue = absl::ToDoubleSeconds(now - since) - due;
     if (overdue > 0 && rtt_seen_) {
       const double factor = kSilence / (kSilence + overdue);

@@ -98,6 +98,9 @@ class BandwidthEstimator {
 
   BandwidthEstimate estimate(absl::Duration now) const;
 
+  // Neither a hint nor a sample of the link's own speed.
+  bool knows_nothing() const { return lower_bound_ && hint_ == 0; }
+
   // The rate measured, without hint and silence; 0: no report yet that says anything.
   double measured_rate() const { return samples_ > 0 ? rate_ : crude_bound_; }
 
@@ -107,6 +110,7 @@ class BandwidthEstimator {
   // Shortest time from sending a frame to its acknowledgement: propagation both ways, and the
   // client's reporting. Zero: none seen.
   absl::Duration rtt_min() const { return rtt_seen_ ? rtt_min_ : absl::ZeroDuration(); }
+  double rtt_min_s() const { return rtt_min_s_; }
   // Of the newest frame acknowledged; zero: none seen.
   absl::Duration newest_rtt() const { return newest_rtt_; }
   // Mean square of log(actual / estimated), see above: the error as a metric. 0: not yet measured.
@@ -151,6 +155,9 @@ class BandwidthEstimator {
   std::deque<SentFrame> in_flight_;
   bool rtt_seen_ = false;
   absl::Duration rtt_min_;
+  double rtt_min_s_ = 0;            // the same
+  absl::Duration queue_rtt_;        // a longer round trip has found a queue
+  absl::Duration report_patience_;  // silence that means nothing
   absl::Duration newest_rtt_;
   absl::Duration last_report_at_;
   uint64_t settled_at_ = 0;  // sent_bytes_ at the newest Abandon
@@ -176,6 +183,7 @@ class BandwidthEstimator {
   // Of unlimited samples, both fading with kMeanSeconds.
   double mean_bytes_ = 0;
   double mean_s_ = 0;
+  double mean_ = 0;  // their quotient
 };
 
 }  // namespace kvstream

@@ -7,14 +7,15 @@ namespace kvstream {
 ChunkTable::ChunkTable(absl::Span<const StoredChunkSizes> chunks)
     : size_(static_cast<uint32_t>(chunks.size())),
       levels_(chunks.empty() ? 0 : static_cast<int>(chunks[0].segment_bytes.size())),
-      segment_sums_((chunks.size() + 1) * levels_, 0),
+      byte_sums_((chunks.size() + 1) * levels_, 0),
       token_sums_(chunks.size() + 1, 0),
       pair_sums_(chunks.size() + 1, 0) {
   for (size_t i = 0; i < chunks.size(); ++i) {
     const StoredChunkSizes& chunk = chunks[i];
+    uint64_t upto = 0;
     for (int level = 0; level < levels_; ++level) {
-      segment_sums_[(i + 1) * levels_ + level] =
-          segment_sums_[i * levels_ + level] + chunk.segment_bytes[level];
+      upto += chunk.segment_bytes[level];
+      byte_sums_[(i + 1) * levels_ + level] = byte_sums_[i * levels_ + level] + upto;
     }
     const double n = chunk.tokens;
     token_sums_[i + 1] = token_sums_[i] + chunk.tokens;
@@ -22,15 +23,8 @@ ChunkTable::ChunkTable(absl::Span<const StoredChunkSizes> chunks)
   }
 }
 
-uint64_t ChunkTable::bytes(uint32_t begin, uint32_t end, int level) const {
-  const uint64_t* from = segment_sums_.data() + size_t{begin} * levels_;
-  const uint64_t* to = segment_sums_.data() + size_t{end} * levels_;
-  uint64_t sum = 0;
-  for (int i = 0; i <= level; ++i) sum += to[i] - from[i];
-  return sum;
-}
-
 double ChunkTable::token_pairs_of_first(uint32_t begin, uint64_t count) const {
+  if (count == 0) return 0;
   const uint64_t target = token_sums_[begin] + count;
   if (target >= token_sums_[size_]) return token_pairs(begin, size_);
   const auto it = std::upper_bound(token_sums_.begin() + begin, token_sums_.end(), target);

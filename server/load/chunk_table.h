@@ -22,11 +22,14 @@ class ChunkTable {
   int levels() const { return levels_; }
 
   uint64_t segment_bytes(uint32_t chunk, int level) const {
-    const uint64_t* sums = segment_sums_.data() + size_t{chunk} * levels_ + level;
-    return sums[levels_] - sums[0];
+    const uint64_t upto = bytes(chunk, chunk + 1, level);
+    return level > 0 ? upto - bytes(chunk, chunk + 1, level - 1) : upto;
   }
-  // Bytes of the chunks [begin, end) with their segments 0..level. O(level).
-  uint64_t bytes(uint32_t begin, uint32_t end, int level) const;
+  // Bytes of the chunks [begin, end) with their segments 0..level.
+  uint64_t bytes(uint32_t begin, uint32_t end, int level) const {
+    const uint64_t* sums = byte_sums_.data() + level;
+    return sums[size_t{end} * levels_] - sums[size_t{begin} * levels_];
+  }
 
   uint32_t tokens(uint32_t chunk) const {
     return static_cast<uint32_t>(token_sums_[chunk + 1] - token_sums_[chunk]);
@@ -46,9 +49,10 @@ class ChunkTable {
  private:
   uint32_t size_;
   int levels_;
-  std::vector<uint64_t> segment_sums_;  // [chunk][level], size_ + 1 rows
-  std::vector<uint64_t> token_sums_;    // [chunk], size_ + 1
-  std::vector<double> pair_sums_;       // [chunk], size_ + 1
+  // [chunk][level], of all chunks before and all levels up to it, size_ + 1 rows.
+  std::vector<uint64_t> byte_sums_;
+  std::vector<uint64_t> token_sums_;  // [chunk], size_ + 1
+  std::vector<double> pair_sums_;     // [chunk], size_ + 1
 };
 
 }  // namespace kvstream

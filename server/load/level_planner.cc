@@ -13,6 +13,8 @@ constexpr double kDoubt = 2;
 // and some more for reports.
 constexpr double kPatience = 2;
 constexpr double kPatienceSeconds = 0.05;
+// Cuts that are dismissed together.
+constexpr uint32_t kCutsAtOnce = 16;
 
 // Seconds until the chunks [begin, end), which include the one that is partly sent, are received,
 // decoded and acknowledged.
@@ -61,6 +63,19 @@ double ForwardExpected(const SplitInput& in, uint32_t cut) {
   const double recompute = in.prefill.seconds(*in.chunks, cut, in.open.end);
   if (cut == in.open.begin) return std::max(in.view.latency_s, in.view.rtt_s) + recompute;
   return Stream(in, in.open.begin, cut) + recompute;
+}
+
+// Below what any cut of [begin, end) is expected to take: streaming ends no sooner than that of the
+// first, and recompute is no shorter than that of the last.
+double ForwardLeast(const SplitInput& in, uint32_t begin, uint32_t end) {
+  const double recompute = in.prefill.seconds(*in.chunks, end - 1, in.open.end);
+  if (begin == in.open.begin) return recompute;
+  const ChunkTable& chunks = *in.chunks;
+  const double bytes =
+      static_cast<double>(chunks.bytes(in.open.begin, begin, in.base_level) - in.open.sent_bytes);
+  const double decode_s =
+      static_cast<double>(chunks.tokens(in.open.begin, begin)) * in.view.decode_s_per_token;
+  return in.view.latency_s + std::max(bytes / in.view.rate, decode_s) + recompute;
 }
 
 double ForwardPromised(const SplitInput& in, uint32_t cut, double safety) {
@@ -178,12 +193,17 @@ Split SplitForSpeed(const SplitInput& in) {
   if (in.order == BaseOrder::kForward) {
     double best_value = best.expected_s * kStreamingBonus;
     uint32_t best_cut = in.open.end;
-    for (uint32_t cut = in.open.begin; cut < in.open.end; ++cut) {
-      const double value = ForwardExpected(in, cut);
-      if (value < best_value) {
-        best_value = value;
-        best_cut = cut;
+    for (uint32_t begin = in.open.begin; begin < in.open.end;) {
+      const uint32_t end = std::min(in.open.end, begin + kCutsAtOnce);
+      const bool hopeless = ForwardLeast(in, begin, end) >= best_value;
+      for (uint32_t cut = begin; cut < end && !hopeless; ++cut) {
+        const double value = ForwardExpected(in, cut);
+        if (value < best_value) {
+          best_value = value;
+          best_cut = cut;
+        }
       }
+      begin = end;
     }
     if (best_cut == in.open.end) return best;
     return {best_cut, best_value, ForwardPromised(in, best_cut, safety) <= in.view.time_left_s};

@@ -25,10 +25,13 @@ constexpr absl::Duration kSampleMin = absl::Milliseconds(10);
 constexpr double kHope = 1.2;
 // On a link of which nothing is known: what socket buffers would take in any case.
 constexpr uint64_t kFirstWindow = 4 << 20;
+// Before the first acknowledgement a record counts for so many seconds of the link, and a third of
+// the round trip that is assumed then: who comes next waits behind what proves to be too much.
+constexpr double kFirstQueueSeconds = 0.025;
 // What a window holds beyond 9/8 of the round trip, in seconds of the link: with several loads,
 // since whoever becomes urgent waits behind it, and with one.
 constexpr double kSharedQueueSeconds = 0.010;
-constexpr double kSoloQueueSeconds = 0.040;
+constexpr double kSoloQueueSeconds = 0.015;
 // Round trips that are longer by less show that the window does not fill the link.
 constexpr absl::Duration kNoQueue = absl::Milliseconds(8);
 // A window grows at most to so many times what a load alone would have.
@@ -92,11 +95,13 @@ uint64_t LinkShare::window_bytes(absl::Duration now) const {
   limits.window_bytes_min = options_.window_bytes_min;
   limits.window_bytes_max = options_.window_bytes_max;
   const BandwidthEstimate link = estimator_.estimate(now);
-  const uint64_t plain = WindowBytes(link, estimator_.rtt_min(), estimator_.acked_bytes(), limits);
+  const uint64_t plain = WindowBytes(link, estimator_.rtt_min_s(), estimator_.acked_bytes(), limits,
+                                     kFirstQueueSeconds);
   double window;
   if (link.lower_bound) {
-    window = static_cast<double>(std::max(plain, kFirstWindow));
-    if (members_.size() == 1) window *= kSoloWindow;
+    const bool unknown = members_.size() == 1 && !(link.hint > 0);
+    window =
+        static_cast<double>(unknown ? options_.window_bytes_max : std::max(plain, kFirstWindow));
   } else {
     window =
         std::max(SteadyWindow(link), std::min(grown_, kGrowthMax * static_cast<double>(plain)));
@@ -107,7 +112,7 @@ uint64_t LinkShare::window_bytes(absl::Duration now) const {
 
 double LinkShare::SteadyWindow(const BandwidthEstimate& link) const {
   const double queue_s = members_.size() > 1 ? kSharedQueueSeconds : kSoloQueueSeconds;
-  return link.rate * (9.0 / 8 * absl::ToDoubleSeconds(estimator_.rtt_min()) + queue_s) + 2 * burst_;
+  return link.rate * (9.0 / 8 * estimator_.rtt_min_s() + queue_s) + 2 * burst_;
 }
 
 void LinkShare::GrowWindow(uint64_t acknowledged, absl::Duration now) {
@@ -378,7 +383,7 @@ void LinkShare::Rank(const BandwidthEstimate& link, absl::Duration now) {
   }
   std::sort(due.begin(), due.end());
   const double usable = active > 1 ? 1 - kFloor : 1;
-  const double rtt_s = absl::ToDoubleSeconds(estimator_.rtt_min());
+  const double rtt_s = estimator_.rtt_min_s();
   // What is in flight and not yet past the link goes before everything; what is sent last still has
   // to be acknowledged.
   const double queued =

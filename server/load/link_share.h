@@ -52,9 +52,9 @@ struct LinkShareView {
 // and far less queue before it than a load alone has (send_window.h). One queue, whoever's bytes
 // are in it: the order in which bytes are let through is the order in which the link carries them,
 // whether it serves its connections in turn or first come first served, and a load that becomes
-// urgent waits for no more than that queue. A load alone has 40 ms instead of 10, and twice the
-// window while nothing but lower bounds are known: nobody waits behind it yet, and its client may
-// be slow to report.
+// urgent waits for no more than that queue. A load alone has 15 ms instead of 10. On a link of
+// which nothing is known, not even a record, a load alone has all of window_bytes_max until the
+// link's own speed is seen: its transport takes no more than the socket's buffer before the link.
 //   So small a window hardly shows that the link has become faster. Hence it grows by what is
 // acknowledged, twofold a round trip, while loads wait for it and round trips show less queue than
 // it should make (kNoQueue); the first that show more set it back to the formula, which knows by
@@ -103,7 +103,6 @@ class LinkShare {
   static constexpr double kUrgentDemand = 0.5;
   static constexpr double kStillUrgentDemand = 0.2;
   static constexpr absl::Duration kUrgentSlack = absl::Milliseconds(150);
-  static constexpr double kSoloWindow = 2;
   static constexpr double kLag = 256 << 10;
   static constexpr absl::Duration kRecent = absl::Milliseconds(20);
   static constexpr absl::Duration kPoll = absl::Milliseconds(20);

@@ -26,8 +26,11 @@ class RecomputeLedger {
   void OnGiven(uint32_t chunk, bool client_idle, absl::Duration arrives);
   // The client has stopped at this chunk, which was given.
   void OnGivenUp(uint32_t chunk);
-  // Everything that was sent has arrived by then.
+  // Everything that was sent has arrived by then. Changes nothing unless awaits_arrival().
   void OnArrivalBy(absl::Duration arrives) { busy_since_ = std::min(busy_since_, arrives); }
+
+  // The client is taken to begin later than now, since what it needs is under way.
+  bool awaits_arrival(absl::Duration now) const { return busy_since_ > now; }
 
   // Cumulative counters as in ClientProgress. INVALID_ARGUMENT, with nothing changed, if one goes
   // back or is more than there is. *advanced: whether the client did something since its last

@@ -11,10 +11,9 @@ constexpr uint64_t kFrameUnknown = 16 << 10;
 
 }  // namespace
 
-uint64_t WindowBytes(const BandwidthEstimate& estimate, absl::Duration rtt_min,
-                     uint64_t acked_bytes, const LoadSessionOptions& options, double queue_s) {
+uint64_t WindowBytes(const BandwidthEstimate& estimate, double rtt_s, uint64_t acked_bytes,
+                     const LoadSessionOptions& options, double queue_s) {
   const double cap = static_cast<double>(options.window_bytes_max);
-  const double rtt_s = absl::ToDoubleSeconds(rtt_min);
   double window = 0;
   if (estimate.lower_bound) {
     window = static_cast<double>(options.window_bytes_min) + 3 * static_cast<double>(acked_bytes);

@@ -19,18 +19,17 @@ constexpr double kUnknownRttSeconds = 0.040;
 // link would be a large part of the time that there is. What is in the buffers of kernel and gRPC
 // can neither be taken back nor be seen moving: at 5 Mbit/s a socket buffer of 4 MB would be a
 // decision six seconds old. Hence, between window_bytes_min and window_bytes_max,
-//     window = rate * (rtt_min + queue_s):
+//     window = rate * (rtt_min_s + queue_s):
 // enough to keep the link busy through a report's delay and a bad estimate (the queue lets the
 // estimator see the link itself), not more. While all samples are lower bounds
-//     window = max(window_bytes_min + 3 * acked bytes, rate * (1.25 * rtt_min + 10 ms),
-//                  hint * (rtt_min, or kUnknownRttSeconds, less by as much as queue_s is, before
+//     window = max(window_bytes_min + 3 * acked bytes, rate * (1.25 * rtt_min_s + 10 ms),
+//                  hint * (rtt_min_s, or kUnknownRttSeconds, less by as much as queue_s is, before
 //                          it is known, + queue_s)):
 // it grows fourfold a round trip, and just enough beyond the estimate for a queue to show that the
 // link is full. A hint is believed from the first byte: where it is too high by some factor, what
 // is in flight waits that many times queue_s.
-uint64_t WindowBytes(const BandwidthEstimate& estimate, absl::Duration rtt_min,
-                     uint64_t acked_bytes, const LoadSessionOptions& options,
-                     double queue_s = kWindowQueueSeconds);
+uint64_t WindowBytes(const BandwidthEstimate& estimate, double rtt_min_s, uint64_t acked_bytes,
+                     const LoadSessionOptions& options, double queue_s = kWindowQueueSeconds);
 
 // Largest SendData: 25 ms of the link in steps of 4 KiB, at least 4 KiB, at most frame_bytes and,
 // while the window is still growing, half the smallest window. Without an estimate 16 KiB, and the

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/service/ids.h"
@@ -117,45 +118,97 @@ absl::Status HandleLookup(const RpcEnvironment& environment, const v1::LookupReq
   return absl::OkStatus();
 }
 
+namespace {
+
+// A page of List as it fills.
+class ListPage {
+ public:
+  ListPage(const RpcEnvironment& environment, const v1::ListRequest& request,
+           v1::ListResponse* response)
+      : environment_(environment), request_(request), response_(*response) {
+    const uint32_t asked = request.page_size() == 0 ? kDefaultPage : request.page_size();
+    size_ = std::min(asked, kMaxPage);
+  }
+
+  absl::Status ParseFilters() {
+    if (request_.profile_id().empty()) return absl::OkStatus();
+    const absl::StatusOr<StoredProfileId> id = ParseId("profile_id", request_.profile_id());
+    if (id.ok()) profile_ = *id;
+    return id.status();
+  }
+  size_t room() const { return size_ - static_cast<size_t>(response_.chunks_size()); }
+  bool full() const { return room() == 0 || bytes_ >= kPageBytes || scanned_ >= kMaxScan; }
+  // Looks at a chunk, and adds it if it is what the request asks for.
+  void Visit(const ChunkId& id, const ChunkInfo& info) {
+    ++scanned_;
+    if (profile_.has_value() && info.profile_id != *profile_) return;
+    if (!request_.model().empty() && info.model != request_.model()) return;
+    if (environment_.leases->Hidden(id)) return;
+    v1::StoredChunk chunk = ToStoredChunk(id, info);
+    bytes_ += chunk.ByteSizeLong();
+    *response_.add_chunks() = std::move(chunk);
+  }
+
+ private:
+  const RpcEnvironment& environment_;
+  const v1::ListRequest& request_;
+  v1::ListResponse& response_;
+  absl::optional<StoredProfileId> profile_;
+  size_t size_ = 0;
+  size_t scanned_ = 0;
+  size_t bytes_ = 0;
+};
+
+// Of request.chunk_ids. The token: the index to go on from, in decimal digits.
+absl::Status ListNamed(const RpcEnvironment& environment, const v1::ListRequest& request,
+                       ListPage* page, v1::ListResponse* response) {
+  const absl::StatusOr<std::vector<ChunkId>> ids = ParseChunkIds(request.chunk_ids());
+  if (!ids.ok()) return ids.status();
+  size_t next = 0;
+  if (!request.page_token().empty() &&
+      (!absl::SimpleAtoi(request.page_token(), &next) || next > ids->size())) {
+    return absl::InvalidArgumentError("page_token is none of a List of these chunks");
+  }
+  while (next < ids->size()) {
+    const auto batch = absl::MakeConstSpan(*ids).subspan(next, kScanBatch);
+    const auto infos = environment.store->GetInfos(batch);
+    if (!infos.ok()) return infos.status();
+    for (size_t i = 0; i < batch.size(); ++i, ++next) {
+      if (page->full()) {
+        response->set_next_page_token(absl::StrCat(next));
+        return absl::OkStatus();
+      }
+      if ((*infos)[i].has_value()) page->Visit(batch[i], *(*infos)[i]);
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status HandleList(const RpcEnvironment& environment, const v1::ListRequest& request,
                         v1::ListResponse& response) {
+  ListPage page(environment, request, &response);
+  if (absl::Status status = page.ParseFilters(); !status.ok()) return status;
+  if (request.chunk_ids_size() > 0) return ListNamed(environment, request, &page, &response);
   absl::optional<ChunkId> after;
   if (!request.page_token().empty()) {
     const absl::StatusOr<ChunkId> token = ParseId("page_token", request.page_token());
     if (!token.ok()) return token.status();
     after = *token;
   }
-  absl::optional<StoredProfileId> profile;
-  if (!request.profile_id().empty()) {
-    const absl::StatusOr<StoredProfileId> id = ParseId("profile_id", request.profile_id());
-    if (!id.ok()) return id.status();
-    profile = *id;
-  }
-  const uint32_t asked = request.page_size() == 0 ? kDefaultPage : request.page_size();
-  const size_t page = std::min(asked, kMaxPage);
-  size_t scanned = 0;
-  size_t bytes = 0;
   while (true) {
     // One more than is left tells whether this page is the last.
-    const size_t batch =
-        std::min(kScanBatch, page - static_cast<size_t>(response.chunks_size()) + 1);
+    const size_t batch = std::min(kScanBatch, page.room() + 1);
     const auto chunks = environment.store->List(after, batch);
     if (!chunks.ok()) return chunks.status();
     for (const auto& [id, info] : *chunks) {
-      const bool full = static_cast<size_t>(response.chunks_size()) == page ||
-                        bytes >= kPageBytes || scanned >= kMaxScan;
-      if (full) {
+      if (page.full()) {
         if (after.has_value()) response.set_next_page_token(IdBytes(*after));
         return absl::OkStatus();
       }
-      ++scanned;
       after = id;
-      if (profile.has_value() && info.profile_id != *profile) continue;
-      if (!request.model().empty() && info.model != request.model()) continue;
-      if (environment.leases->Hidden(id)) continue;
-      v1::StoredChunk chunk = ToStoredChunk(id, info);
-      bytes += chunk.ByteSizeLong();
-      *response.add_chunks() = std::move(chunk);
+      page.Visit(id, info);
     }
     if (chunks->size() < batch) return absl::OkStatus();
   }

@@ -223,6 +223,50 @@ TEST(ListTest, PagesCoverEverythingOnceInOrderOfIds) {
   }
 }
 
+TEST(ListTest, OfNamedChunksInTheOrderOfTheQuestion) {
+  TestServer server;
+  TestContext context;
+  context.chunks = 7;
+  ASSERT_TRUE(server.PutContext(context).ok());
+  TestContext absent = context;
+  absent.name = 'z';
+  const std::vector<ChunkId> ids = {context.id(5), absent.id(0),  context.id(2),
+                                    context.id(5), context.id(6), absent.id(1)};
+  for (const uint32_t page_size : {1u, 2u, 3u, 4u, 5u, 0u}) {
+    v1::ListRequest request;
+    request.set_page_size(page_size);
+    for (const ChunkId& id : ids) request.add_chunk_ids(IdBytes(id));
+    std::vector<std::string> listed;
+    while (true) {
+      v1::ListResponse response;
+      ASSERT_TRUE(List(server, request, &response).ok());
+      if (page_size > 0) {
+        EXPECT_LE(response.chunks_size(), static_cast<int>(page_size));
+      }
+      for (const v1::StoredChunk& chunk : response.chunks()) listed.push_back(chunk.chunk_id());
+      if (response.next_page_token().empty()) break;
+      request.set_page_token(response.next_page_token());
+    }
+    EXPECT_THAT(listed,
+                ElementsAre(IdBytes(ids[0]), IdBytes(ids[2]), IdBytes(ids[3]), IdBytes(ids[4])));
+  }
+  v1::ListRequest request;
+  v1::ListResponse response;
+  request.add_chunk_ids(IdBytes(ids[0]));
+  request.set_model("another model");
+  ASSERT_TRUE(List(server, request, &response).ok());
+  EXPECT_EQ(response.chunks_size(), 0);
+  for (const std::string& token : {std::string("2"), std::string("-1"), std::string("x"),
+                                   std::string("99999999999999999999"), IdBytes(ids[0])}) {
+    request.set_page_token(token);
+    EXPECT_EQ(List(server, request, &response).error_code(), grpc::StatusCode::INVALID_ARGUMENT)
+        << token;
+  }
+  request.clear_page_token();
+  request.add_chunk_ids("short");
+  EXPECT_EQ(List(server, request, &response).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
 TEST(ListTest, TellsWhatIsKnownOfAChunk) {
   TestServer server;
   const TestContext context;

@@ -104,6 +104,7 @@ KvStreamServer::KvStreamServer(const ServerOptions& options, Parts parts)
   environment_.admission = &admission_;
   environment_.create_session = std::move(parts.create_session);
   environment_.started = absl::Now();
+  environment_.now = std::move(parts.now);
 }
 
 KvStreamServer::~KvStreamServer() = default;
@@ -118,14 +119,8 @@ absl::Status KvStreamServer::OpenTenants() {
         " chunks of tenants, which everybody could reach without --tenants-file; give that "
         "option, or another --data-dir or --rados-namespace"));
   }
-  absl::StatusOr<std::vector<TenantEntry>> entries = ReadTenantsFile(options_.tenants_file);
+  absl::StatusOr<std::vector<TenantEntry>> entries = ReadTenants();
   if (!entries.ok()) return entries.status();
-  for (const TenantEntry& entry : *entries) {
-    if (entry.certificates.empty() || !options_.tls_client_ca.empty()) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat(options_.tenants_file, ": tenant ", entry.name,
-                     " has certificates, which clients show only with --tls-client-ca"));
-  }
   WarnOfPlainTokens(*entries);
   absl::StatusOr<std::unique_ptr<Tenants>> tenants =
       Tenants::Create(*std::move(entries), environment_, parse_profile_,
@@ -135,6 +130,45 @@ absl::Status KvStreamServer::OpenTenants() {
   if (!tenants.ok()) return tenants.status();
   tenants_ = *std::move(tenants);
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<TenantEntry>> KvStreamServer::ReadTenants() const {
+  absl::StatusOr<std::vector<TenantEntry>> entries = ReadTenantsFile(options_.tenants_file);
+  if (!entries.ok()) return entries;
+  for (const TenantEntry& entry : *entries) {
+    if (entry.certificates.empty() || !options_.tls_client_ca.empty()) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(options_.tenants_file, ": tenant ", entry.name,
+                     " has certificates, which clients show only with --tls-client-ca"));
+  }
+  return entries;
+}
+
+absl::Status KvStreamServer::ReloadFiles() {
+  // All are read before any is used.
+  absl::StatusOr<TlsFiles> tls = TlsFiles();
+  if (tls_ != nullptr) tls = ReadTlsFiles(options_);
+  if (!tls.ok()) return tls.status();
+  absl::StatusOr<std::vector<TenantEntry>> entries = std::vector<TenantEntry>();
+  if (tenants_ != nullptr) entries = ReadTenants();
+  if (!entries.ok()) return entries.status();
+  if (tenants_ != nullptr) {
+    if (absl::Status status = tenants_->Replace(*std::move(entries)); !status.ok()) return status;
+  }
+  return tls_ != nullptr ? tls_->Replace(*tls) : absl::OkStatus();
+}
+
+absl::Status KvStreamServer::Reload() {
+  const absl::Status status = ReloadFiles();
+  metrics_.CountReload(status.ok());
+  if (status.ok()) {
+    log_->Write(LogLevel::kInfo, "files read again",
+                {{"tenants", tenants_ != nullptr}, {"tls", tls_ != nullptr}});
+  } else {
+    log_->Write(LogLevel::kError, "files read again are wrong; the old ones stay",
+                {{"error", status.ToString()}});
+  }
+  return status;
 }
 
 void KvStreamServer::WarnOfPlainTokens(const std::vector<TenantEntry>& entries) const {
@@ -149,9 +183,15 @@ void KvStreamServer::WarnOfPlainTokens(const std::vector<TenantEntry>& entries) 
 }
 
 absl::Status KvStreamServer::Listen() {
-  absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> credentials =
-      MakeServerCredentials(options_);
-  if (!credentials.ok()) return credentials.status();
+  std::shared_ptr<grpc::ServerCredentials> credentials = grpc::InsecureServerCredentials();
+  if (!options_.tls_cert.empty()) {
+    const absl::StatusOr<TlsFiles> files = ReadTlsFiles(options_);
+    if (!files.ok()) return files.status();
+    absl::StatusOr<std::unique_ptr<TlsCredentials>> tls = TlsCredentials::Create(*files);
+    if (!tls.ok()) return tls.status();
+    tls_ = *std::move(tls);
+    credentials = tls_->credentials();
+  }
   const absl::Status listenable = CheckListenable("listen", options_.listen);
   if (!listenable.ok()) return listenable;
   absl::StatusOr<std::unique_ptr<HttpServer>> http = HttpServer::Create(
@@ -170,7 +210,7 @@ absl::Status KvStreamServer::Listen() {
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   SetTransportLimits(builder);
-  builder.AddListeningPort(options_.listen, *credentials, &grpc_port_);
+  builder.AddListeningPort(options_.listen, std::move(credentials), &grpc_port_);
   service_ = std::make_unique<KvStreamService>(&environment_, tenants_.get());
   builder.RegisterService(service_.get());
   grpc_ = builder.BuildAndStart();
@@ -283,7 +323,7 @@ void KvStreamServer::TearDown() {
 void KvStreamServer::StartSweeper() {
   ExpirySweeper::Options sweeper;
   sweeper.interval = options_.expiry_interval;
-  sweeper.now = absl::Now;
+  sweeper.now = environment_.now;
   sweeper.report = [this, failing = false](const absl::StatusOr<size_t>& expired) mutable {
     if (expired.ok() && *expired > 0) {
       metrics_.CountExpired(*expired);
@@ -326,7 +366,7 @@ std::string KvStreamServer::MetricsText() {
     gauges.store_pins = stats->pins;
     gauges.store_pinned_bytes = stats->pinned_bytes;
   }
-  if (tenants_ != nullptr) gauges.tenants = tenants_->Figures();
+  if (tenants_ != nullptr) gauges.tenants = tenants_->FiguresOfAll();
   metrics_.SetGauges(gauges);
   return metrics_.Text();
 }

@@ -3,12 +3,15 @@
 #ifndef KVSTREAM_SERVER_SERVICE_KVSTREAM_SERVER_H_
 #define KVSTREAM_SERVER_SERVICE_KVSTREAM_SERVER_H_
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "grpcpp/server.h"
 #include "server/load/link_groups.h"
@@ -21,6 +24,7 @@
 #include "server/service/measured_store.h"
 #include "server/service/options.h"
 #include "server/service/rpc_environment.h"
+#include "server/service/server_credentials.h"
 #include "server/service/tenants.h"
 
 namespace kvstream {
@@ -34,6 +38,8 @@ class KvStreamServer {
     ProfileParser parse_profile;
     LoadSessionFactory create_session;
     std::unique_ptr<Log> log;
+    // As RpcEnvironment::now, also for what has expired.
+    std::function<absl::Time()> now = absl::Now;
   };
 
   // `options` are valid. UNAVAILABLE if a port cannot be listened on or the ports file cannot be
@@ -45,6 +51,13 @@ class KvStreamServer {
   ~KvStreamServer();
   KvStreamServer(const KvStreamServer&) = delete;
   KvStreamServer& operator=(const KvStreamServer&) = delete;
+
+  // Reads the files of tenants and of TLS again, as at SIGHUP: from now on calls are whose the new
+  // files say, and connections that begin get the new certificates within two seconds. Calls and
+  // connections that are there go on. All of it or, with the error of the file that is wrong,
+  // nothing: the old ones stay. Logged and counted. Whether there are tenants, TLS and client
+  // certificates is settled at the start. One call at a time; not for signal handlers.
+  absl::Status Reload();
 
   int grpc_port() const { return grpc_port_; }
   int http_port() const { return http_->port(); }
@@ -73,6 +86,9 @@ class KvStreamServer {
   KvStreamServer(const ServerOptions& options, Parts parts);
 
   absl::Status OpenTenants();
+  // The tenants file, which must go with the options.
+  absl::StatusOr<std::vector<TenantEntry>> ReadTenants() const;
+  absl::Status ReloadFiles();
   absl::Status Listen();
   void WarnOfPlainTokens(const std::vector<TenantEntry>& entries) const;
   // Joins every thread and closes the store; no call may be admitted any more.
@@ -104,7 +120,8 @@ class KvStreamServer {
   std::unique_ptr<ExpirySweeper> sweeper_;
   RpcEnvironment environment_;
   const ProfileParser parse_profile_;
-  std::unique_ptr<Tenants> tenants_;  // null: there are none
+  std::unique_ptr<Tenants> tenants_;     // null: there are none
+  std::unique_ptr<TlsCredentials> tls_;  // null: there is none
   std::unique_ptr<KvStreamService> service_;
   std::unique_ptr<grpc::Server> grpc_;
   std::unique_ptr<HttpServer> http_;

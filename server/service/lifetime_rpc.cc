@@ -274,9 +274,9 @@ absl::Status HandleRenew(const RpcEnvironment& environment, const v1::RenewReque
   if (!ids.ok()) return ids.status();
   const absl::StatusOr<absl::Duration> ttl = ParseTtl("ttl", request.ttl());
   if (!ttl.ok()) return ttl.status();
-  const absl::StatusOr<size_t> renewed =
-      environment.store->Renew(Visible(environment, *ids),
-                               ExpiresAfter(absl::Now(), *ttl, environment.options->default_ttl));
+  const absl::StatusOr<size_t> renewed = environment.store->Renew(
+      Visible(environment, *ids),
+      ExpiresAfter(environment.now(), *ttl, environment.options->default_ttl));
   if (!renewed.ok()) return renewed.status();
   response.set_chunks(*renewed);
   return absl::OkStatus();
@@ -292,7 +292,7 @@ absl::Status HandlePin(const RpcEnvironment& environment, const v1::PinRequest& 
     return absl::InvalidArgumentError("ttl says for how long to pin; it must be more than 0");
   }
   const absl::StatusOr<size_t> pinned =
-      environment.store->Pin(Visible(environment, *ids), request.owner(), absl::Now() + *ttl);
+      environment.store->Pin(Visible(environment, *ids), request.owner(), environment.now() + *ttl);
   if (!pinned.ok()) return pinned.status();
   response.set_chunks(*pinned);
   environment.log->Write(LogLevel::kInfo, "chunks pinned",

@@ -21,6 +21,8 @@ absl::string_view LoadRefusalLabel(LoadRefusal reason) {
       return "loads";
     case LoadRefusal::kLoadsPerPeer:
       return "loads_per_peer";
+    case LoadRefusal::kLoadsPerTenant:
+      return "loads_per_tenant";
     case LoadRefusal::kInFlightBytes:
       return "in_flight_bytes";
     case LoadRefusal::kChunks:
@@ -34,12 +36,23 @@ LoadAdmission::Place& LoadAdmission::Place::operator=(Place&& other) noexcept {
     Release();
     admission_ = std::exchange(other.admission_, nullptr);
     host_ = std::move(other.host_);
+    tenant_ = std::exchange(other.tenant_, nullptr);
   }
   return *this;
 }
 
 void LoadAdmission::Place::Release() {
   if (admission_ != nullptr) std::exchange(admission_, nullptr)->Leave(host_);
+  if (tenant_ != nullptr) std::exchange(tenant_, nullptr)->Leave();
+}
+
+bool TenantLoads::Enter() {
+  int loads = in_flight();
+  do {
+    const int most = limit();
+    if (most > 0 && loads >= most) return false;
+  } while (!in_flight_.compare_exchange_weak(loads, loads + 1, std::memory_order_relaxed));
+  return true;
 }
 
 LoadAdmission::LoadAdmission(int per_peer, uint64_t in_flight_bytes_max,
@@ -49,6 +62,7 @@ LoadAdmission::LoadAdmission(int per_peer, uint64_t in_flight_bytes_max,
       in_flight_bytes_(std::move(in_flight_bytes)) {}
 
 absl::StatusOr<LoadAdmission::Place> LoadAdmission::Enter(absl::string_view host,
+                                                          TenantLoads* tenant,
                                                           LoadRefusal* reason) {
   if (in_flight_bytes_() >= in_flight_bytes_max_) {
     *reason = LoadRefusal::kInFlightBytes;
@@ -63,8 +77,16 @@ absl::StatusOr<LoadAdmission::Place> LoadAdmission::Enter(absl::string_view host
     return absl::ResourceExhaustedError(absl::StrCat(
         "this host has ", per_peer_, " loads in flight (--max-loads-per-peer); try again later"));
   }
+  if (tenant != nullptr && !tenant->Enter()) {
+    if (loads == 0) loads_.erase(std::string(host));
+    *reason = LoadRefusal::kLoadsPerTenant;
+    return absl::ResourceExhaustedError(
+        absl::StrCat("this tenant has ", tenant->limit(),
+                     " loads in flight (max-loads in the tenants file, or "
+                     "--max-loads-per-tenant); try again later"));
+  }
   ++loads;
-  return Place(this, std::string(host));
+  return Place(this, std::string(host), tenant);
 }
 
 void LoadAdmission::Leave(const std::string& host) {

@@ -2,6 +2,7 @@
 #ifndef KVSTREAM_SERVER_SERVICE_LOAD_ADMISSION_H_
 #define KVSTREAM_SERVER_SERVICE_LOAD_ADMISSION_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -16,14 +17,30 @@
 namespace kvstream {
 
 // Why a load was refused for want of room: the label `reason` of kvstream_load_refusals_total.
-enum class LoadRefusal { kLoads, kLoadsPerPeer, kInFlightBytes, kChunks };
+enum class LoadRefusal { kLoads, kLoadsPerPeer, kLoadsPerTenant, kInFlightBytes, kChunks };
 absl::string_view LoadRefusalLabel(LoadRefusal reason);
+
+// The loads of one tenant, of which there may be so many. Thread-safe.
+class TenantLoads {
+ public:
+  // 0: no limit. Loads that are above a new limit go on.
+  void SetLimit(int limit) { limit_.store(limit, std::memory_order_relaxed); }
+  int limit() const { return limit_.load(std::memory_order_relaxed); }
+  int in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
+  // Whether there was room for one more.
+  bool Enter();
+  void Leave() { in_flight_.fetch_sub(1, std::memory_order_relaxed); }
+
+ private:
+  std::atomic<int> limit_{0};
+  std::atomic<int> in_flight_{0};
+};
 
 // Limits on loads beyond the server's number of them (CallTracker) and their chunks (Budget).
 // Thread-safe; must outlive its places. Memory: one entry per host that has a load.
 class LoadAdmission {
  public:
-  // A host's load; given back on destruction. Move only.
+  // A host's load, and its tenant's; given back on destruction. Move only.
   class Place {
    public:
     Place() = default;
@@ -34,11 +51,12 @@ class LoadAdmission {
 
    private:
     friend class LoadAdmission;
-    Place(LoadAdmission* admission, std::string host)
-        : admission_(admission), host_(std::move(host)) {}
+    Place(LoadAdmission* admission, std::string host, TenantLoads* tenant)
+        : admission_(admission), host_(std::move(host)), tenant_(tenant) {}
 
     LoadAdmission* admission_ = nullptr;
     std::string host_;
+    TenantLoads* tenant_ = nullptr;
   };
 
   // per_peer: loads of one host, 0: no limit. in_flight_bytes_max: see in_flight_bytes, which tells
@@ -48,8 +66,9 @@ class LoadAdmission {
   LoadAdmission(const LoadAdmission&) = delete;
   LoadAdmission& operator=(const LoadAdmission&) = delete;
 
-  // `host` is HostOfPeer's. RESOURCE_EXHAUSTED naming the option; then `reason` is set.
-  absl::StatusOr<Place> Enter(absl::string_view host, LoadRefusal* reason);
+  // `host` is HostOfPeer's; `tenant` (null: there are none) outlives the place. RESOURCE_EXHAUSTED
+  // naming the option; then `reason` is set.
+  absl::StatusOr<Place> Enter(absl::string_view host, TenantLoads* tenant, LoadRefusal* reason);
 
   // A load has ended that took so long.
   void OnEnd(absl::Duration took);

@@ -69,8 +69,8 @@ LoadRpc* LoadRpc::Start(grpc::CallbackServerContext* context, const RpcEnvironme
   LoadRefusal reason = LoadRefusal::kLoads;
   absl::Status status = ticket.status();
   if (ticket.ok()) {
-    absl::StatusOr<LoadAdmission::Place> place =
-        environment->admission->Enter(HostOfPeer(context->peer()), &reason);
+    absl::StatusOr<LoadAdmission::Place> place = environment->admission->Enter(
+        HostOfPeer(context->peer()), environment->tenant_loads, &reason);
     status = place.status();
     if (place.ok()) raw->place_ = *std::move(place);
   }

@@ -1,6 +1,7 @@
 // kvstreamd: reads its options, serves until SIGTERM or SIGINT, drains, exits. A second signal ends
-// the draining. Exit status: 0 after a clean drain (or --help and the like), 1 if it could not
-// start, 2 for wrong options, 3 if calls had to be cut off.
+// the draining. SIGHUP: reads the files of tenants and TLS again. Exit status: 0 after a clean
+// drain (or --help and the like), 1 if it could not start, 2 for wrong options, 3 if calls had to
+// be cut off.
 #include <grpc/support/log.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -36,13 +37,26 @@ int Complain(const absl::Status& status, ExitStatus exit_status) {
 }
 
 // Blocked in every thread, so that only sigwait sees them; before any thread exists.
-sigset_t BlockStopSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+struct Signals {
+  sigset_t stop;  // SIGTERM, SIGINT
+  sigset_t all;   // and SIGHUP
+};
+Signals BlockSignals() {
+  Signals signals;
+  sigemptyset(&signals.stop);
+  sigaddset(&signals.stop, SIGTERM);
+  sigaddset(&signals.stop, SIGINT);
+  signals.all = signals.stop;
+  sigaddset(&signals.all, SIGHUP);
+  pthread_sigmask(SIG_BLOCK, &signals.all, nullptr);
   return signals;
+}
+
+void ServeUntilStopped(const Signals& signals, KvStreamServer* server) {
+  int signal = SIGHUP;
+  while (sigwait(&signals.all, &signal) == 0 && signal == SIGHUP) {
+    server->Reload().IgnoreError();  // it says so itself
+  }
 }
 
 // Waits for a second signal beside a server that stops.
@@ -75,7 +89,7 @@ int Main(const std::vector<std::string>& arguments) {
   // pay.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
 #endif
-  const sigset_t signals = BlockStopSignals();
+  const Signals signals = BlockSignals();
   // gRPC's own lines would come beside the structured ones; what matters of them comes back as
   // statuses.
   gpr_set_log_function([](gpr_log_func_args*) {});
@@ -92,6 +106,13 @@ int Main(const std::vector<std::string>& arguments) {
     std::fputs(restored->c_str(), stdout);
     return kClean;
   }
+  if (!options.salvage_from.empty()) {
+    const absl::StatusOr<std::string> salvaged = SalvageFromDamaged(
+        options, [](const auto& line) { std::fprintf(stderr, "%s\n", std::string(line).c_str()); });
+    if (!salvaged.ok()) return Complain(salvaged.status(), kStartFailed);
+    std::fputs(salvaged->c_str(), stdout);
+    return kClean;
+  }
   absl::StatusOr<std::unique_ptr<ChunkStore>> store = OpenStore(options);
   if (!store.ok()) return Complain(store.status(), kStartFailed);
   KvStreamServer::Parts parts;
@@ -103,9 +124,8 @@ int Main(const std::vector<std::string>& arguments) {
       KvStreamServer::Create(options, std::move(parts));
   if (!server.ok()) return Complain(server.status(), kStartFailed);
 
-  int signal = 0;
-  sigwait(&signals, &signal);
-  const SecondSignal second(signals, server->get());
+  ServeUntilStopped(signals, server->get());
+  const SecondSignal second(signals.stop, server->get());
   return (*server)->Stop(options.drain_timeout) ? kClean : kCutOff;
 }
 

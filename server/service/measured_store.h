@@ -50,6 +50,11 @@ class MeasuredStore final : public ChunkStore {
                                const absl::optional<std::string>& owner) override;
   absl::StatusOr<std::vector<ChunkPin>> ListPins(const absl::optional<ChunkPin>& after,
                                                  size_t limit) override;
+  absl::StatusOr<std::vector<ChunkPin>> ListTenantPins(absl::string_view tenant,
+                                                       const absl::optional<ChunkPin>& after,
+                                                       size_t limit) override {
+    return store_->ListTenantPins(tenant, after, limit);
+  }
   absl::StatusOr<std::vector<ChunkPin>> PinsOf(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<size_t> DeleteSoon(absl::Span<const ChunkId> ids) override;
   absl::StatusOr<std::vector<ChunkId>> Children(const ChunkId& id, size_t limit) override;

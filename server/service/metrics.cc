@@ -210,6 +210,8 @@ Metrics::Metrics(absl::string_view version, absl::string_view store_driver)
                                 "Payload and profiles of a tenant, which its quota bounds.")),
       tenant_quota_bytes_(
           GaugeFamily(registry_, "kvstream_tenant_quota_bytes", "Quota of a tenant that has one.")),
+      tenant_loads_(GaugeFamily(registry_, "kvstream_tenant_loads_in_flight",
+                                "Loads of a tenant in flight.")),
       tenant_refusals_(CounterFamily(registry_, "kvstream_tenant_quota_refusals_total",
                                      "Puts of a tenant that did not fit its quota.")) {
   BuildGauge()
@@ -225,9 +227,15 @@ Metrics::Metrics(absl::string_view version, absl::string_view store_driver)
   }
   Family<Counter>& refusals = CounterFamily(registry_, "kvstream_load_refusals_total",
                                             "Loads refused for want of room, by the limit.");
-  for (const LoadRefusal reason : {LoadRefusal::kLoads, LoadRefusal::kLoadsPerPeer,
-                                   LoadRefusal::kInFlightBytes, LoadRefusal::kChunks}) {
+  for (const LoadRefusal reason :
+       {LoadRefusal::kLoads, LoadRefusal::kLoadsPerPeer, LoadRefusal::kLoadsPerTenant,
+        LoadRefusal::kInFlightBytes, LoadRefusal::kChunks}) {
     refusals_.push_back(&refusals.Add({{"reason", std::string(LoadRefusalLabel(reason))}}));
+  }
+  Family<Counter>& reloads = CounterFamily(registry_, "kvstream_reloads_total",
+                                           "Files of tenants and TLS read again, by how it went.");
+  for (const char* result : {"failed", "ok"}) {
+    reloads_.push_back(&reloads.Add({{"result", result}}));
   }
   for (const RecomputeReason reason :
        {RecomputeReason::kFaster, RecomputeReason::kDataLoss, RecomputeReason::kPolicy}) {
@@ -296,6 +304,8 @@ void Metrics::ObserveLoadStart(size_t loads_on_link, absl::Duration slack) {
   if (slack < absl::InfiniteDuration()) start_slack_.Observe(absl::ToDoubleSeconds(slack));
 }
 
+void Metrics::CountReload(bool ok) { reloads_[ok ? 1 : 0]->Increment(); }
+
 void Metrics::CountRefusal(LoadRefusal reason) {
   refusals_[static_cast<size_t>(reason)]->Increment();
 }
@@ -336,8 +346,12 @@ void Metrics::SetGauges(const GaugeValues& values) {
     const std::map<std::string, std::string> label = {{"tenant", tenant.name}};
     tenant_chunks_.Add(label).Set(static_cast<double>(tenant.chunks));
     tenant_bytes_.Add(label).Set(static_cast<double>(tenant.used_bytes));
+    tenant_loads_.Add(label).Set(tenant.loads_in_flight);
+    Gauge& quota = tenant_quota_bytes_.Add(label);
     if (tenant.quota_bytes > 0) {
-      tenant_quota_bytes_.Add(label).Set(static_cast<double>(tenant.quota_bytes));
+      quota.Set(static_cast<double>(tenant.quota_bytes));
+    } else {
+      tenant_quota_bytes_.Remove(&quota);
     }
     Counter& refusals = tenant_refusals_.Add(label);
     const double more = static_cast<double>(tenant.refused_puts) - refusals.Value();

@@ -77,6 +77,7 @@ struct TenantFigure {
   uint64_t used_bytes = 0;    // of the quota
   uint64_t quota_bytes = 0;   // 0: none
   uint64_t refused_puts = 0;  // by the quota
+  int loads_in_flight = 0;
 };
 
 // Read just before a scrape.
@@ -89,7 +90,7 @@ struct GaugeValues {
   uint64_t store_chunks = 0;
   uint64_t store_payload_bytes = 0;
   uint64_t store_disk_bytes = 0;
-  std::vector<TenantFigure> tenants;  // always the same names
+  std::vector<TenantFigure> tenants;  // names come, but never go
   uint64_t store_pins = 0;
   uint64_t store_pinned_bytes = 0;
 };
@@ -122,6 +123,7 @@ class Metrics {
   // A load has begun with so many on its link, itself included. slack: see LinkShareView.
   void ObserveLoadStart(size_t loads_on_link, absl::Duration slack);
   void CountRefusal(LoadRefusal reason);
+  void CountReload(bool ok);
   void ObserveLookup(uint64_t hit_tokens, uint64_t miss_tokens);
   void ObserveStore(StoreOperation operation, absl::Duration time);
   void CountPutBytes(uint64_t bytes);
@@ -145,6 +147,7 @@ class Metrics {
   prometheus::Histogram& link_loads_;
   prometheus::Histogram& start_slack_;
   std::vector<prometheus::Counter*> refusals_;  // index: LoadRefusal
+  std::vector<prometheus::Counter*> reloads_;   // failed, ok
   prometheus::Family<prometheus::Counter>& load_bytes_;
   prometheus::Family<prometheus::Counter>& load_chunks_;
   prometheus::Family<prometheus::Counter>& recompute_chunks_;
@@ -169,6 +172,7 @@ class Metrics {
   prometheus::Family<prometheus::Gauge>& tenant_chunks_;
   prometheus::Family<prometheus::Gauge>& tenant_bytes_;
   prometheus::Family<prometheus::Gauge>& tenant_quota_bytes_;
+  prometheus::Family<prometheus::Gauge>& tenant_loads_;
   prometheus::Family<prometheus::Counter>& tenant_refusals_;
   std::vector<prometheus::Histogram*> store_operations_;  // index: StoreOperation
 

@@ -10,6 +10,7 @@
 #include "storage/rocksdb/restore.h"
 #include "storage/rocksdb/rocksdb_chunk_store.h"
 #include "storage/rocksdb/rocksdb_options.h"
+#include "storage/rocksdb/salvage.h"
 #include "storage/tiered/open_tier.h"
 #include "storage/tiered/tiered_chunk_store.h"
 
@@ -98,6 +99,21 @@ absl::StatusOr<std::string> RestoreFromBackup(const ServerOptions& options) {
   return absl::StrCat("restored ", restored->chunks, " chunks, ", restored->payload_bytes,
                       " bytes of payload, from ", options.restore_from, " to ", options.data_dir,
                       "\n");
+}
+
+absl::StatusOr<std::string> SalvageFromDamaged(const ServerOptions& options,
+                                               const std::function<void(absl::string_view)>& lost) {
+  const absl::StatusOr<SalvagedStore> salvaged =
+      SalvageStore(options.salvage_from, options.data_dir, lost);
+  if (!salvaged.ok()) {
+    return absl::Status(salvaged.status().code(),
+                        absl::StrCat("cannot salvage: ", salvaged.status().message()));
+  }
+  return absl::StrCat("salvaged ", salvaged->chunks, " chunks (", salvaged->chunks_cut,
+                      " of them at fewer levels), ", salvaged->payload_bytes, " bytes of payload, ",
+                      salvaged->profiles, " profiles, ", salvaged->pins, " pins, from ",
+                      options.salvage_from, " to ", options.data_dir, "; lost ",
+                      salvaged->chunks_lost, " chunks, ", salvaged->profiles_lost, " profiles\n");
 }
 
 }  // namespace kvstream

@@ -2,10 +2,12 @@
 #ifndef KVSTREAM_SERVER_SERVICE_OPEN_STORE_H_
 #define KVSTREAM_SERVER_SERVICE_OPEN_STORE_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "server/service/options.h"
 #include "storage/chunk_store.h"
 
@@ -18,6 +20,12 @@ absl::StatusOr<std::unique_ptr<ChunkStore>> OpenStore(const ServerOptions& optio
 // Makes options.data_dir from options.restore_from (storage/rocksdb/restore.h); returns a line that
 // says what came back.
 absl::StatusOr<std::string> RestoreFromBackup(const ServerOptions& options);
+
+// Makes options.data_dir from what can be read of options.salvage_from
+// (storage/rocksdb/salvage.h); returns a line that says what that is. `lost` gets one for each
+// chunk and profile that lost something.
+absl::StatusOr<std::string> SalvageFromDamaged(const ServerOptions& options,
+                                               const std::function<void(absl::string_view)>& lost);
 
 }  // namespace kvstream
 

@@ -142,9 +142,14 @@ absl::Status ServerOptions::Validate() const {
     status.Update(
         CheckRange<uint64_t>("capacity-bytes", capacity_bytes, 64 << 20, 1024 * kTerabyte));
   }
-  if (store != StoreKind::kRocksDb && !(backup_dir.empty() && restore_from.empty())) {
+  if (store != StoreKind::kRocksDb &&
+      !(backup_dir.empty() && restore_from.empty() && salvage_from.empty())) {
+    status.Update(absl::InvalidArgumentError(
+        "--backup-dir, --restore-from and --salvage-from are for --store rocksdb"));
+  }
+  if (!restore_from.empty() && !salvage_from.empty()) {
     status.Update(
-        absl::InvalidArgumentError("--backup-dir and --restore-from are for --store rocksdb"));
+        absl::InvalidArgumentError("--restore-from and --salvage-from cannot both be given"));
   }
   status.Update(CheckRange<uint64_t>("memory-store-bytes", memory_store_bytes, 1, 64 * kTerabyte));
   const bool ceph = store == StoreKind::kRados || store == StoreKind::kTiered;
@@ -174,6 +179,7 @@ absl::Status ServerOptions::Validate() const {
   status.Update(CheckRange("max-loads", max_loads, 1, 100000));
   status.Update(CheckRange<int64_t>("max-load-chunks", max_load_chunks, 1, int64_t{1} << 32));
   status.Update(CheckRange("max-loads-per-peer", max_loads_per_peer, 0, 100000));
+  status.Update(CheckRange("max-loads-per-tenant", max_loads_per_tenant, 0, 100000));
   status.Update(
       CheckRange<uint64_t>("max-in-flight-bytes", max_in_flight_bytes, 1 << 20, 16 * kTerabyte));
   status.Update(
@@ -253,6 +259,9 @@ const std::vector<OptionField>& OptionFields() {
                 &O::backup_dir),
       TextField("restore-from", "DIR", "rocksdb: make --data-dir from this backup, and exit",
                 &O::restore_from),
+      TextField("salvage-from", "DIR",
+                "rocksdb: make --data-dir from what can be read of this damaged store, and exit",
+                &O::salvage_from),
       SizeField("memory-store-bytes", "most payload that the memory store accepts",
                 &O::memory_store_bytes),
       TextField("rados-conf", "FILE", "rados: ceph.conf; empty: where librados looks for it",
@@ -274,6 +283,9 @@ const std::vector<OptionField>& OptionFields() {
       CountField("max-load-chunks", "chunks of all loads in flight together", &O::max_load_chunks),
       CountField("max-loads-per-peer", "loads in flight of one host; 0: no limit",
                  &O::max_loads_per_peer),
+      CountField("max-loads-per-tenant",
+                 "loads in flight of one tenant whose entry does not say; 0: no limit",
+                 &O::max_loads_per_tenant),
       SizeField("max-in-flight-bytes", "unacknowledged bytes of all loads together",
                 &O::max_in_flight_bytes),
       ChoiceField<LinkSharing>("link-sharing", "network|host|off",

@@ -56,6 +56,8 @@ struct ServerOptions {
   std::string backup_dir;
   // RocksDB: not empty: makes data_dir from this backup and exits.
   std::string restore_from;
+  // RocksDB: not empty: makes data_dir from what can be read of this damaged store and exits.
+  std::string salvage_from;
   // Payload that the memory store accepts.
   uint64_t memory_store_bytes = uint64_t{4} << 30;
   // Ceph: ceph.conf (empty: where librados looks), the user without "client.", the pool, the
@@ -77,6 +79,8 @@ struct ServerOptions {
   int64_t max_load_chunks = int64_t{1} << 20;
   // Loads of one host; 0: no limit of its own.
   int max_loads_per_peer = 0;
+  // Loads of one tenant whose entry does not say; 0: no limit of its own.
+  int max_loads_per_tenant = 0;
   // Sent but unacknowledged bytes of all loads together.
   uint64_t max_in_flight_bytes = uint64_t{4} << 30;
   LinkSharing link_sharing = LinkSharing::kNetwork;

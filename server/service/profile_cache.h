@@ -41,6 +41,12 @@ class ProfileCache {
   };
   absl::StatusOr<Stored> Put(absl::string_view bytes);
 
+  // From the next profile that is kept on.
+  void SetMaxBytes(uint64_t max_bytes) {
+    absl::MutexLock lock(&mutex_);
+    max_bytes_ = max_bytes;
+  }
+
  private:
   absl::StatusOr<std::shared_ptr<const ServiceProfile>> Read(const StoredProfileId& id);
   std::shared_ptr<const ServiceProfile> Find(const StoredProfileId& id)
@@ -49,8 +55,8 @@ class ProfileCache {
 
   ChunkStore* const store_;
   const ProfileParser parser_;
-  const uint64_t max_bytes_;
   absl::Mutex mutex_;
+  uint64_t max_bytes_ ABSL_GUARDED_BY(mutex_);
   absl::CondVar loaded_;
   // Used last first.
   std::list<std::shared_ptr<const ServiceProfile>> profiles_ ABSL_GUARDED_BY(mutex_);

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "server/service/ids.h"
 #include "server/service/ttl.h"
 #include "storage/chunk_limits.h"
@@ -136,7 +135,7 @@ absl::Status PutUpload::OnChunk(const v1::PutChunk& chunk) {
   if (exists_) {
     // Now rather than when its bytes have come, which nobody needs: it may be about to expire.
     const absl::StatusOr<size_t> renewed = environment_->store->Renew(
-        {&id_, 1}, ExpiresAfter(absl::Now(), ttl_, environment_->options->default_ttl));
+        {&id_, 1}, ExpiresAfter(environment_->now(), ttl_, environment_->options->default_ttl));
     if (!renewed.ok()) return renewed.status();
     exists_ = *renewed > 0;
   }
@@ -217,7 +216,7 @@ absl::Status PutUpload::StoreChunk() {
   in_chunk_ = false;
   bool created = false;
   if (!exists_) {
-    info_.created = absl::Now();
+    info_.created = environment_->now();
     info_.expires = ExpiresAfter(info_.created, ttl_, environment_->options->default_ttl);
     const std::vector<absl::string_view> segments(segments_.begin(), segments_.end());
     const absl::StatusOr<bool> put = environment_->store->Put(id_, info_, segments);

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "server/load/link_groups.h"
 #include "server/load/link_record.h"
@@ -52,9 +53,13 @@ struct RpcEnvironment {
   Budget* upload_bytes = nullptr;  // unfinished uploads
   LoadSessionFactory create_session;
   absl::Time started;
+  // From when times to live are counted, and what is noted as a chunk's creation. (Pins end by the
+  // store's own clock.)
+  std::function<absl::Time()> now = absl::Now;
 
   // With tenants there is an environment for each, whose store, profiles and leases are its own.
   TenantView* tenant = nullptr;  // as `store`; null: there are no tenants
+  TenantLoads* tenant_loads = nullptr;
   // An admin's only, else null.
   ChunkStore* whole_store = nullptr;
   const Tenants* tenants = nullptr;

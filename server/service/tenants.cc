@@ -1,93 +1,180 @@
 #include "server/service/tenants.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "absl/memory/memory.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "storage/pin_table.h"
 
 namespace kvstream {
+
+Tenants::Tenants(const RpcEnvironment& server, ProfileParser parse_profile,
+                 DeleteLater delete_later)
+    : server_(server),
+      parse_profile_(std::move(parse_profile)),
+      delete_later_(std::move(delete_later)),
+      whole_server_(server) {
+  whole_server_.whole_store = server.store;
+  whole_server_.tenants = this;
+}
 
 absl::StatusOr<std::unique_ptr<Tenants>> Tenants::Create(std::vector<TenantEntry> entries,
                                                          const RpcEnvironment& server,
                                                          const ProfileParser& parse_profile,
                                                          const DeleteLater& delete_later) {
-  std::unique_ptr<Tenants> tenants(new Tenants(entries));
-  tenants->whole_server_ = server;
-  tenants->whole_server_.whole_store = server.store;
-  tenants->whole_server_.tenants = tenants.get();
-  const uint64_t cache_bytes = server.options->profile_cache_bytes / entries.size();
-  for (TenantEntry& entry : entries) {
-    auto tenant = std::make_unique<Tenant>();
-    absl::StatusOr<std::unique_ptr<TenantView>> view =
-        TenantView::Create(server.store, {entry.name, entry.quota_bytes});
-    if (!view.ok()) {
-      return absl::Status(view.status().code(),
-                          absl::StrCat("tenant ", entry.name, ": ", view.status().message()));
-    }
-    tenant->entry = std::move(entry);
-    tenant->view = *std::move(view);
-    tenant->profiles =
-        std::make_unique<ProfileCache>(tenant->view.get(), parse_profile, cache_bytes);
-    Tenant* const raw = tenant.get();
-    tenant->leases = std::make_unique<ChunkLeases>([raw, delete_later](std::vector<ChunkId> ids) {
-      delete_later(raw->view.get(), raw->leases.get(), std::move(ids));
-    });
-    tenant->environment = server;
-    tenant->environment.store = tenant->view.get();
-    tenant->environment.profiles = tenant->profiles.get();
-    tenant->environment.leases = tenant->leases.get();
-    tenant->environment.tenant = tenant->view.get();
-    if (tenant->entry.admin) {
-      tenant->environment.whole_store = server.store;
-      tenant->environment.tenants = tenants.get();
-    }
-    tenants->tenants_.push_back(std::move(tenant));
-  }
+  auto tenants = absl::WrapUnique(new Tenants(server, parse_profile, delete_later));
+  if (absl::Status status = tenants->Replace(std::move(entries)); !status.ok()) return status;
   return tenants;
+}
+
+TenantViewOptions Tenants::LimitsOf(const TenantEntry& entry, size_t entries,
+                                    uint64_t capacity_bytes) {
+  TenantViewOptions limits;
+  limits.tenant = entry.name;
+  limits.quota_bytes = entry.quota_bytes;
+  // Pins are kept in memory; nobody has more than its share of them.
+  limits.pins_max = std::max<uint64_t>(1, PinTable::kPinsMax / entries);
+  if (entry.pin_bytes.has_value()) {
+    limits.pin_bytes_max = *entry.pin_bytes;
+  } else if (entry.quota_bytes > 0) {
+    limits.pin_bytes_max = entry.quota_bytes / 2;
+  } else if (capacity_bytes > 0) {
+    // The store's own bound is half of what it holds.
+    limits.pin_bytes_max = std::max<uint64_t>(1, capacity_bytes / 2 / entries);
+  }
+  return limits;
+}
+
+absl::StatusOr<std::unique_ptr<Tenants::Tenant>> Tenants::MakeTenant(
+    const TenantViewOptions& limits) {
+  auto tenant = std::make_unique<Tenant>();
+  absl::StatusOr<std::unique_ptr<TenantView>> view = TenantView::Create(server_.store, limits);
+  if (!view.ok()) return view.status();
+  tenant->view = *std::move(view);
+  tenant->profiles = std::make_unique<ProfileCache>(tenant->view.get(), parse_profile_, 0);
+  Tenant* const raw = tenant.get();
+  tenant->leases = std::make_unique<ChunkLeases>([this, raw](std::vector<ChunkId> ids) {
+    delete_later_(raw->view.get(), raw->leases.get(), std::move(ids));
+  });
+  tenant->environment = server_;
+  tenant->environment.store = tenant->view.get();
+  tenant->environment.profiles = tenant->profiles.get();
+  tenant->environment.leases = tenant->leases.get();
+  tenant->environment.tenant = tenant->view.get();
+  tenant->environment.tenant_loads = &tenant->loads;
+  tenant->of_admin = tenant->environment;
+  tenant->of_admin.whole_store = server_.store;
+  tenant->of_admin.tenants = this;
+  return tenant;
+}
+
+absl::Status Tenants::Replace(std::vector<TenantEntry> entries) {
+  const auto roster = std::make_shared<Roster>(std::move(entries));
+  const absl::StatusOr<StoreStats> stats = server_.store->Stats();
+  if (!stats.ok()) return stats.status();
+  std::vector<TenantViewOptions> limits;
+  std::map<std::string, std::unique_ptr<Tenant>> added;
+  for (const TenantEntry& entry : roster->entries) {
+    limits.push_back(LimitsOf(entry, roster->entries.size(), stats->capacity_bytes));
+    Tenant* known = nullptr;
+    {
+      absl::MutexLock lock(&mutex_);
+      const auto found = known_.find(entry.name);
+      if (found != known_.end()) known = found->second.get();
+      if (known == nullptr && known_.size() + added.size() >= kNamesMax) {
+        return absl::ResourceExhaustedError(
+            absl::StrCat("there have been ", kNamesMax, " tenants; restart to forget those gone"));
+      }
+    }
+    absl::Status status;
+    if (known == nullptr) {
+      absl::StatusOr<std::unique_ptr<Tenant>> tenant = MakeTenant(limits.back());
+      status = tenant.status();
+      if (tenant.ok()) known = (added[entry.name] = *std::move(tenant)).get();
+    } else if (entry.quota_bytes > 0) {
+      status = server_.store->GetTenantUse(entry.name).status();
+    }
+    if (!status.ok()) {
+      return absl::Status(status.code(),
+                          absl::StrCat("tenant ", entry.name, ": ", status.message()));
+    }
+    roster->tenants.push_back(known);
+  }
+  // Nothing fails from here on.
+  const uint64_t cache_bytes = server_.options->profile_cache_bytes / roster->entries.size();
+  for (size_t i = 0; i < roster->entries.size(); ++i) {
+    Tenant& tenant = *roster->tenants[i];
+    tenant.view->SetLimits(limits[i]).IgnoreError();  // was asked above
+    tenant.profiles->SetMaxBytes(cache_bytes);
+    tenant.loads.SetLimit(
+        roster->entries[i].max_loads.value_or(server_.options->max_loads_per_tenant));
+  }
+  absl::MutexLock lock(&mutex_);
+  for (auto& [name, tenant] : added) known_[name] = std::move(tenant);
+  roster_ = roster;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<const RpcEnvironment*> Tenants::EnvironmentOf(const CallCredentials& credentials,
                                                              CallKind kind) const {
-  const absl::StatusOr<size_t> caller = identities_.Identify(credentials);
+  const std::shared_ptr<const Roster> now = roster();
+  const absl::StatusOr<size_t> caller = now->identities.Identify(credentials);
   if (!caller.ok()) return caller.status();
   const bool names_another = !credentials.acting_for.empty();
-  if ((names_another || kind == CallKind::kWholeServer) && !tenants_[*caller]->entry.admin) {
+  if ((names_another || kind == CallKind::kWholeServer) && !now->entries[*caller].admin) {
     return absl::PermissionDeniedError("only an admin may do that");
   }
   if (!names_another) {
-    return kind == CallKind::kWholeServer ? &whole_server_ : &tenants_[*caller]->environment;
+    return kind == CallKind::kWholeServer ? &whole_server_ : now->EnvironmentOf(*caller);
   }
   if (kind != CallKind::kAdministration || credentials.acting_for.size() > 1) {
     return absl::PermissionDeniedError(
         "an admin acts for one other tenant, and only to list, delete and unpin its chunks and to "
         "see its stats");
   }
-  const absl::optional<size_t> tenant = identities_.Find(credentials.acting_for.front());
+  const absl::optional<size_t> tenant = now->identities.Find(credentials.acting_for.front());
   if (!tenant.has_value()) {
     return absl::NotFoundError(
         absl::StrCat("the tenants file has no entry \"",
                      absl::CHexEscape(credentials.acting_for.front().substr(0, 80)), "\""));
   }
-  return &tenants_[*tenant]->environment;
+  return now->EnvironmentOf(*tenant);
 }
 
 ProfileCache* Tenants::ProfilesOf(const std::string& tenant) const {
-  const absl::optional<size_t> found = identities_.Find(tenant);
-  return found.has_value() ? tenants_[*found]->profiles.get() : nullptr;
+  absl::MutexLock lock(&mutex_);
+  const auto found = known_.find(tenant);
+  return found == known_.end() ? nullptr : found->second->profiles.get();
+}
+
+TenantFigure Tenants::FigureOf(const Tenant& tenant) {
+  TenantFigure figure;
+  figure.name = tenant.view->tenant();
+  figure.quota_bytes = tenant.view->quota_bytes();
+  figure.used_bytes = tenant.view->UsedBytes().value_or(0);
+  const absl::StatusOr<StoreStats> stats = tenant.view->Stats();
+  if (stats.ok()) figure.chunks = stats->chunks;
+  figure.refused_puts = tenant.view->refused();
+  figure.loads_in_flight = tenant.loads.in_flight();
+  return figure;
 }
 
 std::vector<TenantFigure> Tenants::Figures() const {
   std::vector<TenantFigure> figures;
-  for (const std::unique_ptr<Tenant>& tenant : tenants_) {
-    TenantFigure figure;
-    figure.name = tenant->entry.name;
-    figure.quota_bytes = tenant->entry.quota_bytes;
-    figure.used_bytes = tenant->view->UsedBytes().value_or(0);
-    const absl::StatusOr<StoreStats> stats = tenant->view->Stats();
-    if (stats.ok()) figure.chunks = stats->chunks;
-    figure.refused_puts = tenant->view->refused();
-    figures.push_back(std::move(figure));
+  for (const Tenant* tenant : roster()->tenants) figures.push_back(FigureOf(*tenant));
+  return figures;
+}
+
+std::vector<TenantFigure> Tenants::FiguresOfAll() const {
+  std::vector<const Tenant*> tenants;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [name, tenant] : known_) tenants.push_back(tenant.get());
   }
+  std::vector<TenantFigure> figures;
+  for (const Tenant* tenant : tenants) figures.push_back(FigureOf(*tenant));
   return figures;
 }
 

@@ -10,6 +10,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "server/service/small_file.h"
 #include "server/service/units.h"
@@ -18,6 +19,7 @@ namespace kvstream {
 namespace {
 
 constexpr size_t kMaxNameBytes = 64;
+constexpr int kMaxLoads = 100000;
 constexpr size_t kMaxCertificateNameBytes = 255;
 
 absl::Status Invalid(absl::string_view what) { return absl::InvalidArgumentError(what); }
@@ -91,6 +93,22 @@ class Reader {
       entry->quota_bytes = *bytes;
       return absl::OkStatus();
     }
+    if (key == "pin-bytes") {
+      if (!value.IsScalar()) return Invalid("is not a size");
+      const absl::StatusOr<uint64_t> bytes = ParseByteSize(value.Scalar());
+      if (!bytes.ok()) return bytes.status();
+      entry->pin_bytes = *bytes;
+      return absl::OkStatus();
+    }
+    if (key == "max-loads") {
+      int loads = 0;
+      if (!value.IsScalar() || !absl::SimpleAtoi(value.Scalar(), &loads) || loads < 0 ||
+          loads > kMaxLoads) {
+        return Invalid(absl::StrCat("is not a number from 0 to ", kMaxLoads));
+      }
+      entry->max_loads = loads;
+      return absl::OkStatus();
+    }
     if (key == "admin") {
       const std::string text = value.IsScalar() ? value.Scalar() : "";
       if (text != "true" && text != "false") return Invalid("is neither true nor false");
@@ -103,7 +121,9 @@ class Reader {
     if (key == "certificates") {
       return ForEach(value, [&](const std::string& text) { return AddCertificate(text, entry); });
     }
-    return Invalid("is not a key; there are name, quota-bytes, token-sha256, certificates, admin");
+    return Invalid(
+        "is not a key; there are name, quota-bytes, pin-bytes, max-loads, token-sha256, "
+        "certificates, admin");
   }
 
   absl::Status AddToken(const std::string& text, TenantEntry* entry) {

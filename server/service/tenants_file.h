@@ -10,12 +10,17 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/optional.h"
 
 namespace kvstream {
 
 struct TenantEntry {
   std::string name;          // 1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit
   uint64_t quota_bytes = 0;  // 0: no quota
+  // Bytes of its chunks that may be pinned; none: see Tenants.
+  absl::optional<uint64_t> pin_bytes;
+  // Loads in flight, 0: no limit; none: as the server's options say.
+  absl::optional<int> max_loads;
   // SHA-256 of its tokens; a token is in one entry only.
   std::vector<std::array<uint8_t, 32>> token_hashes;
   // Subject alternative names of its client certificates; a name is in one entry only.

@@ -23,6 +23,11 @@
 
 namespace kvstream {
 
+struct TestProfile {
+  StoredProfileId id;
+  std::string bytes;
+};
+
 // One place where a driver keeps its chunks: a temporary directory, a server of the test's own,
 // nothing at all. Lives for one test.
 class ConformanceTarget {
@@ -37,6 +42,25 @@ class ConformanceTarget {
   // Whether the store is one tenant's part of another (TenantView): it lists in an order of its
   // own, and takes no tenants itself.
   virtual bool of_tenant() const { return false; }
+  // Whether the store is a server's, behind the protocol of clients. What that does not carry, so
+  // that the suite asks for less:
+  // - when a chunk was created: the server says that itself;
+  // - a Put of a stored chunk with another profile, and so with another number of levels, which is
+  //   refused (FAILED_PRECONDITION) rather than left unstored;
+  // - that a Put stored a chunk whose deletion was acknowledged but waited for a load: the Put
+  // takes
+  //   the deletion back, and counts the chunk as existing;
+  // - segments that do not fit what was announced of them, a first token beyond 62 bits, levels
+  // that
+  //   are lost in a Put: no order of messages says so, or the server refuses it in words of its own
+  //   (//server/service:put_rpc_test);
+  // - tenants, which follow from who calls (//tests/tenants);
+  // - ids of profiles that are not the hash of their bytes, and what is no profile.
+  virtual bool over_protocol() const { return false; }
+  // A profile of about so many bytes that the store takes; different for different numbers.
+  virtual TestProfile MakeProfile(uint64_t number, size_t bytes) const {
+    return {TestId(number), TestBytes(number, bytes)};
+  }
 };
 
 struct ConformanceParam {
@@ -62,6 +86,10 @@ class ChunkStoreConformance : public testing::TestWithParam<ConformanceParam> {
   // Checks everything that the store tells of a chunk that it must have, or must not have.
   void ExpectStored(const TestChunk& chunk);
   void ExpectAbsent(const TestChunk& chunk);
+  // Whether the store tells of a chunk what was put.
+  bool Same(const ChunkInfo& told, const ChunkInfo& put) const;
+  // `content` under the id of MakeTestChunk(number), as a Put after a deletion may bring it.
+  TestChunk Under(uint64_t number, TestChunk content) const;
 
  private:
   std::unique_ptr<ConformanceTarget> target_;

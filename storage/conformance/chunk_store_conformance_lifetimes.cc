@@ -265,6 +265,7 @@ TEST_P(ChunkStoreLifetimes, ChildrenAreThoseThatAreStored) {
   for (uint64_t i = 0; i < 5; ++i) {
     TestChunk chunk = MakeTestChunk(i);
     chunk.info.parent = parent;
+    chunk.info.first_token = 256;
     EXPECT_TRUE(Put(chunk));
     expected.insert(chunk.id);
   }
@@ -388,7 +389,7 @@ TEST_P(ChunkStoreLifetimes, DoesWhatPlainMapsWouldDo) {
     const auto infos = store().GetInfos({id});
     ASSERT_TRUE(infos.ok()) << infos.status();
     ASSERT_EQ(infos->front().has_value(), model.count(id) > 0);
-    EXPECT_TRUE(!infos->front() || SameInfo(*infos->front(), model[id].info));
+    EXPECT_TRUE(!infos->front() || Same(*infos->front(), model[id].info));
     EXPECT_EQ(Owners(id).size(), pins.count(id) > 0 ? pins[id].size() : 0);
     if (step % 100 != 0) continue;
     const auto listed = store().List(absl::nullopt, 1000);

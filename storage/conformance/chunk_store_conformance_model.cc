@@ -31,9 +31,9 @@ TEST_P(ChunkStoreConformance, RandomOperationsAgreeWithAModel) {
     SCOPED_TRACE(step);
     const TestChunk chunk = [&] {
       // The same id comes with different contents, as after a delete.
-      TestChunk made = MakeTestChunk(draw(kIds) + kIds * draw(3), draw(20) == 0 ? 200000 : 2000);
-      made.id = TestId(draw(kIds));
-      return made;
+      const TestChunk made =
+          MakeTestChunk(draw(kIds) + kIds * draw(3), draw(20) == 0 ? 200000 : 2000);
+      return Under(draw(kIds), made);
     }();
     const bool stored = model.count(chunk.id) > 0;
     switch (draw(12)) {
@@ -81,7 +81,7 @@ TEST_P(ChunkStoreConformance, RandomOperationsAgreeWithAModel) {
         if (target().of_tenant()) {
           for (const auto& [id, info] : *listed) {
             ASSERT_EQ(model.count(id), 1);
-            EXPECT_TRUE(SameInfo(info, model.at(id).info));
+            EXPECT_TRUE(Same(info, model.at(id).info));
           }
           break;
         }
@@ -89,7 +89,7 @@ TEST_P(ChunkStoreConformance, RandomOperationsAgreeWithAModel) {
         for (const auto& [id, info] : *listed) {
           ASSERT_TRUE(expected != model.end());
           EXPECT_EQ(id, expected->first);
-          EXPECT_TRUE(SameInfo(info, expected->second.info));
+          EXPECT_TRUE(Same(info, expected->second.info));
           ++expected;
         }
         EXPECT_TRUE(listed->size() == limit || expected == model.end());
@@ -156,14 +156,15 @@ TEST_P(ChunkStoreConformance, OfRacingPutsOneStores) {
 }
 
 TEST_P(ChunkStoreConformance, RacingPutsOfAProfileStoreOne) {
+  const TestProfile profile = target().MakeProfile(1, 100);
   std::atomic<int> created{0};
   std::vector<std::thread> threads;
   for (int t = 0; t < 8; ++t) {
     threads.emplace_back([&] {
-      const auto put = store().PutProfile(TestId(1), "the profile");
+      const auto put = store().PutProfile(profile.id, profile.bytes);
       EXPECT_TRUE(put.ok()) << put.status();
       if (put.value_or(false)) ++created;
-      EXPECT_EQ(store().GetProfile(TestId(1)).value_or(""), "the profile");
+      EXPECT_EQ(store().GetProfile(profile.id).value_or(""), profile.bytes);
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -194,7 +195,7 @@ TEST_P(ChunkStoreConformance, PutsAndDeletesThatRaceLeaveWholeChunksOrNone) {
         case 2: {
           const auto infos = store().GetInfos({chunk.id});
           ASSERT_TRUE(infos.ok()) << infos.status();
-          EXPECT_TRUE(!infos->front() || SameInfo(*infos->front(), chunk.info));
+          EXPECT_TRUE(!infos->front() || Same(*infos->front(), chunk.info));
           break;
         }
         default: {
@@ -228,7 +229,11 @@ TEST_P(ChunkStoreConformance, PutsAndDeletesThatRaceLeaveWholeChunksOrNone) {
       ExpectAbsent(chunk);
     }
   }
-  EXPECT_EQ(created - deleted, left);
+  if (target().over_protocol()) {
+    EXPECT_LE(created - deleted, left);
+  } else {
+    EXPECT_EQ(created - deleted, left);
+  }
   const auto stats = store().Stats();
   ASSERT_TRUE(stats.ok()) << stats.status();
   if (target().exact_stats()) {

@@ -47,10 +47,13 @@ TestChunk MakeTestChunk(uint64_t number, size_t max_segment_bytes) {
   TestChunk chunk;
   chunk.id = TestId(number);
   const uint64_t bits = Mix(number ^ 0xc0ffee);
-  if (bits % 4 != 0) chunk.info.parent = TestId(number - 1);
+  // The first chunk of a context, and no other, has no parent.
+  if (bits % 4 != 0) {
+    chunk.info.parent = TestId(number - 1);
+    chunk.info.first_token = 256 * (1 + number % 1000);
+  }
   chunk.info.profile_id = TestId(~number);
   chunk.info.model = absl::StrCat("model-", number, "@revision");
-  chunk.info.first_token = 256 * (number % 1000);
   chunk.info.tokens = 1 + bits % 256;
   chunk.info.created = absl::FromUnixNanos(static_cast<int64_t>(bits % 4'000'000'000'000'000'000));
   const size_t levels = 1 + (bits >> 8) % 5;

@@ -42,9 +42,16 @@ void MemoryChunkStore::Count(const ChunkInfo& info, uint64_t chunks, uint64_t by
 }
 
 absl::StatusOr<TenantUse> MemoryChunkStore::GetTenantUse(absl::string_view tenant) {
-  absl::ReaderMutexLock lock(&mutex_);
-  const auto found = tenants_.find(std::string(tenant));
-  return found == tenants_.end() ? TenantUse() : found->second;
+  TenantUse use;
+  {
+    absl::ReaderMutexLock lock(&mutex_);
+    const auto found = tenants_.find(std::string(tenant));
+    if (found != tenants_.end()) use = found->second;
+  }
+  const PinTable::Use pins = pins_.UseOf(tenant);
+  use.pins = pins.pins;
+  use.pinned_bytes = pins.bytes;
+  return use;
 }
 
 uint64_t MemoryChunkStore::RemoveLevels(const ChunkId& id, uint32_t keep_levels,
@@ -301,7 +308,9 @@ absl::StatusOr<size_t> MemoryChunkStore::Pin(absl::Span<const ChunkId> ids, absl
   absl::MutexLock lock(&mutex_);
   for (const ChunkId& id : once) {
     const auto found = chunks_.find(id);
-    if (found != chunks_.end()) items.push_back({id, PayloadBytes(found->second->info)});
+    if (found == chunks_.end()) continue;
+    const ChunkInfo& info = found->second->info;
+    items.push_back({id, PayloadBytes(info), info.tenant});
   }
   PinTable::Before before;
   if (absl::Status status = pins_.Set(items, owner, WholeNanos(until), &before); !status.ok()) {

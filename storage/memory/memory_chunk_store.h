@@ -83,6 +83,11 @@ class MemoryChunkStore final : public ChunkStore {
                                                  size_t limit) override {
     return pins_.List(after, limit);
   }
+  absl::StatusOr<std::vector<ChunkPin>> ListTenantPins(absl::string_view tenant,
+                                                       const absl::optional<ChunkPin>& after,
+                                                       size_t limit) override {
+    return pins_.ListTenant(tenant, after, limit);
+  }
   absl::StatusOr<std::vector<ChunkPin>> PinsOf(absl::Span<const ChunkId> ids) override;
   // Nothing outlives the process, so there is nothing to note.
   absl::StatusOr<size_t> DeleteSoon(absl::Span<const ChunkId> ids) override;

@@ -1,7 +1,5 @@
 #include "storage/rocksdb/capacity_plan.h"
 
-#include <rocksdb/table.h>
-
 #include <algorithm>
 
 #include "storage/rocksdb/rocksdb_tuning.h"
@@ -55,11 +53,6 @@ void CapacityPlan::Apply(rocksdb::DBOptions* db,
   segments.level0_file_num_compaction_trigger = kLevel0Compact;
   segments.level0_slowdown_writes_trigger = kLevel0Slow;
   segments.level0_stop_writes_trigger = kLevel0Stop;
-  // A block an entry, of deletions too, so that PickCompaction can cut every table.
-  auto* table = segments.table_factory->GetOptions<rocksdb::BlockBasedTableOptions>();
-  rocksdb::BlockBasedTableOptions one_entry = *table;
-  one_entry.block_size = 1;
-  segments.table_factory.reset(rocksdb::NewBlockBasedTableFactory(one_entry));
 }
 
 }  // namespace kvstream

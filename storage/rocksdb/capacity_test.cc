@@ -213,8 +213,10 @@ TEST_F(CapacityTest, DeletingFreesTheDisk) {
   EXPECT_LE(peak_disk_bytes(), options_.capacity_bytes);
 }
 
-TEST_F(CapacityTest, AStoreThatIsTooLargeShrinks) {
-  options_.capacity_bytes = 256 * kMiB;
+class ShrinkTest : public CapacityTest, public testing::WithParamInterface<uint64_t> {};
+
+TEST_P(ShrinkTest, AStoreThatIsTooLargeShrinks) {
+  options_.capacity_bytes = GetParam();
   ASSERT_NO_FATAL_FAILURE(Open());
   for (uint64_t i = 0; i < 1200; ++i) {
     const TestChunk chunk = ContextChunk(i / 8, i % 8, 16000);
@@ -232,6 +234,9 @@ TEST_F(CapacityTest, AStoreThatIsTooLargeShrinks) {
   EXPECT_EQ(CheckChunk(chunk), 4);
   for (uint64_t i = 0; i < 1200; ++i) CheckChunk(ContextChunk(i / 8, i % 8, 16000));
 }
+
+// Without a capacity its tables are as large as all that it may have afterwards.
+INSTANTIATE_TEST_SUITE_P(CapacityBefore, ShrinkTest, testing::Values(256 * kMiB, 0));
 
 TEST_F(CapacityTest, RefusesAPutWhenEverythingIsHeld) {
   options_.room_timeout = absl::Milliseconds(300);

@@ -8,6 +8,9 @@ namespace {
 
 using Tables = std::vector<rocksdb::SstFileMetaData>;
 
+// What one cut makes of a table, at most.
+constexpr uint64_t kPieces = 16;
+
 // Adds the tables of a sorted level that overlap [smallest, largest]; false if one is busy.
 bool AddOverlapping(const Tables& level, const std::string& smallest, const std::string& largest,
                     CompactionPick* pick) {
@@ -25,29 +28,32 @@ bool AddOverlapping(const Tables& level, const std::string& smallest, const std:
 }  // namespace
 
 absl::optional<CompactionPick> PickCompaction(const rocksdb::ColumnFamilyMetaData& tables,
-                                              uint64_t bytes_max, uint64_t target_file_bytes) {
+                                              uint64_t bytes_max) {
   const size_t levels = tables.levels.size();
   absl::optional<CompactionPick> best;
   double best_score = -1;
   absl::optional<CompactionPick> cut;
+  absl::optional<CompactionPick> oversized;  // the smallest
   for (size_t level = 1; level + 1 < levels; ++level) {
     for (const rocksdb::SstFileMetaData& table : tables.levels[level].files) {
       if (table.being_compacted) continue;
       CompactionPick pick;
       pick.output_level = static_cast<int>(level) + 1;
-      pick.output_file_bytes = target_file_bytes;
       pick.files.push_back(table.relative_filename);
       pick.bytes = table.size;
       if (!AddOverlapping(tables.levels[level + 1].files, table.smallestkey, table.largestkey,
                           &pick)) {
         continue;
       }
-      if (pick.bytes > bytes_max) {
-        // Every entry takes more than 4 bytes, so that it is cut however its bytes are distributed.
+      if (pick.bytes > bytes_max && table.smallestkey != table.largestkey) {
         cut = CompactionPick{{table.relative_filename},
                              static_cast<int>(level),
-                             std::max<uint64_t>(4 * table.num_entries, 1),
+                             std::max<uint64_t>((table.num_entries + kPieces - 1) / kPieces, 1),
                              table.size};
+        continue;
+      }
+      if (pick.bytes > bytes_max) {
+        if (!oversized.has_value() || pick.bytes < oversized->bytes) oversized = std::move(pick);
         continue;
       }
       const double score =
@@ -58,10 +64,10 @@ absl::optional<CompactionPick> PickCompaction(const rocksdb::ColumnFamilyMetaDat
     }
   }
   if (!best.has_value()) best = std::move(cut);
+  if (!best.has_value()) best = std::move(oversized);
   if (best.has_value() || levels < 2 || tables.levels[0].files.empty()) return best;
 
   CompactionPick pick;
-  pick.output_file_bytes = target_file_bytes;
   for (const rocksdb::SstFileMetaData& table : tables.levels[0].files) {
     if (table.being_compacted) return absl::nullopt;
     pick.files.push_back(table.relative_filename);

@@ -15,7 +15,7 @@ namespace kvstream {
 struct CompactionPick {
   std::vector<std::string> files;  // input, for DB::CompactFiles
   int output_level = 0;
-  uint64_t output_file_bytes = 0;  // at most
+  uint64_t entries_per_table = 0;  // at most, of what is written; 0: as many as fit
   uint64_t bytes = 0;              // of `files`
 };
 
@@ -25,12 +25,12 @@ struct CompactionPick {
 // Level 0, whose tables overlap all others, goes as a whole, and only if nothing else is left. None
 // if all tables lie on the last level, or others are being compacted.
 //
-// No pick reads more than `bytes_max`, level 0 apart. A table that overlaps too much of the next
-// level, since it spans much of the id space, is first cut on its own level, into a table an entry
-// if these are few. That needs blocks of one entry (CapacityPlan::Apply): tables are cut between
-// blocks.
+// No pick reads more than `bytes_max`, level 0 apart, while there is another one. A table that
+// overlaps too much of the next level, since it spans much of the id space, is first cut on its own
+// level, again and again, into a table an entry at last. An entry that still overlaps too much,
+// since a larger store left larger tables, is taken as it is if nothing else is left.
 absl::optional<CompactionPick> PickCompaction(const rocksdb::ColumnFamilyMetaData& tables,
-                                              uint64_t bytes_max, uint64_t target_file_bytes);
+                                              uint64_t bytes_max);
 
 }  // namespace kvstream
 

@@ -40,8 +40,8 @@ rocksdb::ColumnFamilyMetaData Levels(std::vector<rocksdb::SstFileMetaData> upper
 
 TEST(PickCompactionTest, TakesTheMostDeletionsForItsBytes) {
   const auto pick = PickCompaction(
-      Levels({Table("few", "a", "b", kMiB, 10, 1), Table("many", "c", "d", kMiB, 10, 9)}), 8 * kMiB,
-      kMiB);
+      Levels({Table("few", "a", "b", kMiB, 10, 1), Table("many", "c", "d", kMiB, 10, 9)}),
+      8 * kMiB);
   ASSERT_TRUE(pick.has_value());
   EXPECT_EQ(pick->files, (std::vector<std::string>{"many", "c", "d"}));
   EXPECT_EQ(pick->output_level, 2);
@@ -50,21 +50,33 @@ TEST(PickCompactionTest, TakesTheMostDeletionsForItsBytes) {
 
 // Deletions over the whole id space lie in a table of a few KiB; it has to fall into many.
 TEST(PickCompactionTest, CutsATableThatOverlapsTooMuch) {
-  constexpr uint64_t kEntries = 64;
-  constexpr uint64_t kEntryBytesMin = 33;  // a segment's key
-  const auto pick =
-      PickCompaction(Levels({Table("wide", "a", "z", 4195, kEntries, kEntries)}), 8 * kMiB, kMiB);
+  const auto pick = PickCompaction(Levels({Table("wide", "a", "z", 4195, 64, 64)}), 8 * kMiB);
   ASSERT_TRUE(pick.has_value());
   EXPECT_EQ(pick->files, std::vector<std::string>{"wide"});
   EXPECT_EQ(pick->output_level, 1);
-  EXPECT_GE(kEntries * kEntryBytesMin / pick->output_file_bytes, 8);
-  const auto pair = PickCompaction(Levels({Table("two", "a", "z", 1200, 2, 2)}), 8 * kMiB, kMiB);
+  EXPECT_EQ(pick->entries_per_table, 4);
+  const auto pair = PickCompaction(Levels({Table("two", "a", "z", 1200, 2, 2)}), 8 * kMiB);
   ASSERT_TRUE(pair.has_value());
-  EXPECT_LE(pair->output_file_bytes, kEntryBytesMin);
+  EXPECT_EQ(pair->files, std::vector<std::string>{"two"});
+  EXPECT_EQ(pair->entries_per_table, 1);
+}
+
+// A store that was larger has larger tables; what cannot be cut any more must not stop everything.
+TEST(PickCompactionTest, TakesAnEntryThatOverlapsTooMuchIfNothingElseIsLeft) {
+  const auto pick = PickCompaction(
+      Levels({Table("more", "b", "b", 2 * kMiB, 1, 1), Table("less", "m", "m", 1200, 1, 1)}),
+      kMiB / 2);
+  ASSERT_TRUE(pick.has_value());
+  EXPECT_EQ(pick->files, (std::vector<std::string>{"less", "m"}));
+  EXPECT_EQ(pick->entries_per_table, 0);
+  const auto cut = PickCompaction(
+      Levels({Table("less", "m", "m", 1200, 1, 1), Table("two", "n", "o", 1200, 2, 2)}), kMiB / 2);
+  ASSERT_TRUE(cut.has_value());
+  EXPECT_EQ(cut->files, std::vector<std::string>{"two"});
 }
 
 TEST(PickCompactionTest, HasNothingToDoWhereAllLieOnTheLastLevel) {
-  EXPECT_FALSE(PickCompaction(Levels({}), 8 * kMiB, kMiB).has_value());
+  EXPECT_FALSE(PickCompaction(Levels({}), 8 * kMiB).has_value());
 }
 
 }  // namespace

@@ -18,6 +18,7 @@
 #include "storage/conformance/test_chunks.h"
 #include "storage/id_text.h"
 #include "storage/rocksdb/rocksdb_chunk_store.h"
+#include "storage/rocksdb/salvage.h"
 #include "storage/rocksdb/store_audit.h"
 #include "storage/rocksdb/temp_dir.h"
 
@@ -257,6 +258,134 @@ TEST_F(DamageTest, ACompactionThatMeetsDamageEndsWritesButNotReads) {
   }
   EXPECT_TRUE(absl::IsDataLoss(put.status())) << put.status();
   for (size_t i = 0; i < chunks_.size(); ++i) EXPECT_EQ(IsWhole(chunks_[i]), i != 3) << i;
+}
+
+// What ACompactionThatMeetsDamageEndsWritesButNotReads ends in, mended.
+TEST_F(DamageTest, ASalvagedStoreHasWhatCanBeReadAndNoDamageAnyMore) {
+  options_.write_buffer_bytes = 1 << 20;
+  options_.max_log_bytes = 1 << 20;
+  for (uint64_t i = 100; i < 600; ++i) chunks_.push_back(MakeTestChunk(i, 300));
+  chunks_[7].info.expires = absl::UnixEpoch() + absl::Hours(24 * 365 * 100);
+  chunks_[8].info.tenant = "a tenant";
+  PutAllIntoTables();
+  Open();
+  ASSERT_TRUE(store_->PutProfile(TestId(9), "the profile").value_or(false));
+  ASSERT_EQ(store_->Pin({chunks_[2].id, chunks_[3].id}, "owner", absl::Now() + absl::Hours(1))
+                .value_or(0),
+            2);
+  ASSERT_EQ(store_->Trim({chunks_[6].id}, 1).value_or(0), 1);
+  store_.reset();
+  FlipBit(".sst", chunks_[3].segments[1].substr(50000, 100));
+  FlipBit(".sst", chunks_[4].segments[0].substr(20000, 100));
+  FlipBit(".sst", chunks_[300].info.model);
+
+  RocksDbChunkStoreOptions salvaged = options_;
+  salvaged.data_dir = dir_.path() + "_salvaged";
+  std::vector<std::string> lines;
+  const auto result = SalvageStore(options_.data_dir, salvaged.data_dir,
+                                   [&](absl::string_view line) { lines.emplace_back(line); });
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->chunks_cut, 1);
+  EXPECT_EQ(result->profiles, 1);
+  EXPECT_EQ(result->pins, 2);
+  // The infos of one block, and a chunk without its first level.
+  EXPECT_GT(result->chunks_lost, 1);
+  EXPECT_LT(result->chunks_lost, 100);
+  EXPECT_EQ(result->chunks + result->chunks_lost, chunks_.size());
+  EXPECT_EQ(lines.size(), result->chunks_lost + result->chunks_cut);
+
+  options_.data_dir = salvaged.data_dir;
+  Open();
+  EXPECT_EQ(store_->Stats()->chunks, result->chunks);
+  EXPECT_EQ(store_->Stats()->payload_bytes, result->payload_bytes);
+  EXPECT_EQ(store_->GetTenantUse("a tenant")->chunks, IsWhole(chunks_[8]) ? 1 : 0);
+  EXPECT_EQ(store_->GetProfile(TestId(9)).value_or(""), "the profile");
+  const auto cut = store_->GetInfos({chunks_[3].id, chunks_[6].id, chunks_[4].id});
+  ASSERT_TRUE(cut.ok()) << cut.status();
+  for (const size_t i : {0, 1}) {
+    ASSERT_TRUE((*cut)[i].has_value());
+    EXPECT_EQ((*cut)[i]->segment_bytes.size(), 1);
+    EXPECT_EQ((*cut)[i]->levels_lost, 1);
+  }
+  EXPECT_FALSE((*cut)[2].has_value());
+  EXPECT_EQ(store_->PinsOf({chunks_[3].id})->size(), 1);
+  size_t whole = 0;
+  for (const TestChunk& chunk : chunks_) whole += IsWhole(chunk) ? 1 : 0;
+  EXPECT_EQ(whole + 2, result->chunks);
+  // A Put brings the rest back, and no compaction stops writes.
+  for (const TestChunk& chunk : chunks_) {
+    EXPECT_TRUE(store_->Put(chunk.id, chunk.info, chunk.views()).ok());
+    EXPECT_TRUE(IsWhole(chunk));
+  }
+  for (uint64_t i = 1000; i < 1100; ++i) {
+    const TestChunk more = MakeTestChunk(i, 200000);
+    ASSERT_TRUE(store_->Put(more.id, more.info, more.views()).value_or(false));
+  }
+  const auto files = store_->ScrubFiles("", uint64_t{1} << 40);
+  ASSERT_TRUE(files.ok()) << files.status();
+  EXPECT_TRUE(files->damaged.empty());
+  store_.reset();
+  const auto audit = AuditStore(options_);
+  EXPECT_TRUE(audit.ok()) << audit.status();
+  fs::remove_all(salvaged.data_dir);
+}
+
+TEST_F(DamageTest, ASalvageOverwritesNothingAndLeavesNothingWhenItFails) {
+  const auto ignore = [](absl::string_view) {};
+  PutAllIntoTables();
+  EXPECT_TRUE(absl::IsFailedPrecondition(SalvageStore(dir_.path(), dir_.path(), ignore).status()));
+  const std::string target = dir_.path() + "_target";
+  EXPECT_TRUE(absl::IsFailedPrecondition(SalvageStore(target, target, ignore).status()));
+  fs::remove(Find(".sst", chunks_[3].segments[0].substr(0, 100)).first);
+  EXPECT_TRUE(absl::IsDataLoss(SalvageStore(dir_.path(), target, ignore).status()));
+  EXPECT_FALSE(fs::exists(target));
+  EXPECT_FALSE(fs::exists(target + ".salvaging"));
+}
+
+TEST_F(DamageTest, DiscardingAChunkWithoutItsInfoCreditsItsTenantAndForgetsItsParent) {
+  for (uint64_t i = 100; i < 600; ++i) {
+    chunks_.push_back(MakeTestChunk(i, 300));
+    chunks_.back().info.tenant = i % 2 == 0 ? "even" : "odd";
+    chunks_.back().info.parent = chunks_[i - 91].id;
+  }
+  PutAllIntoTables();
+  FlipBit(".sst", chunks_[300].info.model);
+  Open();
+  size_t lost = 0;
+  for (const TestChunk& chunk : chunks_) {
+    if (store_->GetInfos({chunk.id}).ok()) continue;
+    EXPECT_EQ(store_->Discard({chunk.id}).value_or(0), 1);
+    if (chunk.info.parent.has_value()) {
+      const auto children = store_->Children(*chunk.info.parent, 10);
+      ASSERT_TRUE(children.ok()) << children.status();
+      EXPECT_EQ(std::count(children->begin(), children->end(), chunk.id), 0);
+    }
+    ++lost;
+  }
+  EXPECT_GT(lost, 0);
+  std::map<std::string, TenantUse> left;
+  for (const TestChunk& chunk : chunks_) {
+    if (!store_->GetInfos({chunk.id})->front().has_value()) continue;
+    ++left[chunk.info.tenant].chunks;
+    left[chunk.info.tenant].payload_bytes += PayloadBytes(chunk.info);
+  }
+  for (const std::string tenant : {"even", "odd"}) {
+    const auto use = store_->GetTenantUse(tenant);
+    ASSERT_TRUE(use.ok()) << use.status();
+    EXPECT_EQ(use->chunks, left[tenant].chunks);
+    EXPECT_EQ(use->payload_bytes, left[tenant].payload_bytes);
+  }
+}
+
+TEST_F(DamageTest, APinnedChunkIsNotDiscarded) {
+  PutAllIntoTables();
+  FlipBit(".sst", chunks_[3].segments[1].substr(50000, 100));
+  Open();
+  ASSERT_EQ(store_->Pin({chunks_[3].id}, "owner", absl::Now() + absl::Hours(1)).value_or(0), 1);
+  EXPECT_EQ(store_->Discard({chunks_[3].id}).value_or(9), 0);
+  EXPECT_TRUE(store_->GetInfos({chunks_[3].id})->front().has_value());
+  ASSERT_EQ(store_->Unpin({chunks_[3].id}, absl::nullopt).value_or(0), 1);
+  EXPECT_EQ(store_->Discard({chunks_[3].id}).value_or(9), 1);
 }
 
 TEST_F(DamageTest, AMissingTableIsDataLoss) {

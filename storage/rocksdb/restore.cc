@@ -1,20 +1,15 @@
 #include "storage/rocksdb/restore.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <system_error>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
 #include "storage/chunk_limits.h"
 #include "storage/chunk_store.h"
 #include "storage/id_text.h"
+#include "storage/rocksdb/new_directory.h"
 #include "storage/rocksdb/rocksdb_chunk_store.h"
 
 namespace kvstream {
@@ -24,29 +19,8 @@ namespace fs = std::filesystem;
 
 constexpr size_t kPage = 256;
 
-absl::Status FromSystem(const std::error_code& error, absl::string_view what) {
-  if (!error) return absl::OkStatus();
-  const std::string message = absl::StrCat(what, ": ", error.message());
-  if (error == std::errc::no_space_on_device) {
-    return absl::ResourceExhaustedError(absl::StrCat(message, " (the disk is full)"));
-  }
-  return absl::UnavailableError(message);
-}
-
-// Of a file or a directory.
-absl::Status Sync(const fs::path& path) {
-  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  const bool synced = file >= 0 && fsync(file) == 0;
-  const std::error_code error(synced ? 0 : errno, std::generic_category());
-  if (file >= 0) close(file);
-  return FromSystem(error, absl::StrCat("syncing ", path.string()));
-}
-
 absl::Status CopyFiles(const fs::path& from, const fs::path& to) {
   std::error_code error;
-  fs::remove_all(to, error);
-  if (!error) fs::create_directory(to, error);
-  if (error) return FromSystem(error, absl::StrCat("making ", to.string()));
   for (auto it = fs::directory_iterator(from, error); !error && it != fs::directory_iterator();
        it.increment(error)) {
     if (!it->is_regular_file(error) || error) continue;
@@ -57,10 +31,8 @@ absl::Status CopyFiles(const fs::path& from, const fs::path& to) {
     fs::permissions(copy, fs::perms::owner_read | fs::perms::owner_write, fs::perm_options::add,
                     error);
     if (error) break;
-    if (absl::Status status = Sync(copy); !status.ok()) return status;
   }
-  if (error) return FromSystem(error, absl::StrCat("reading ", from.string()));
-  return Sync(to);
+  return FromSystem(error, absl::StrCat("reading ", from.string()));
 }
 
 absl::StatusOr<RestoredStore> Check(const std::string& dir) {
@@ -107,33 +79,17 @@ absl::StatusOr<RestoredStore> RestoreStore(const std::string& backup_dir,
     return absl::FailedPreconditionError(
         absl::StrCat(backup_dir, " is no backup of a store: it has no file CURRENT"));
   }
-  fs::path target = fs::absolute(data_dir, ignored).lexically_normal();
-  if (!target.has_filename()) target = target.parent_path();
-  if (fs::exists(target, ignored) && !fs::is_empty(target, ignored)) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        data_dir, " is not empty: a restore overwrites nothing; name another data directory"));
-  }
-  if (!fs::is_directory(target.parent_path(), ignored)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(target.parent_path().string(), " is not a directory; create it first"));
-  }
-  const fs::path copy = target.string() + ".restoring";
-  auto remove_copy = absl::MakeCleanup([&copy] {
-    std::error_code error;
-    fs::remove_all(copy, error);
-  });
-  if (absl::Status status = CopyFiles(backup_dir, copy); !status.ok()) return status;
-  absl::StatusOr<RestoredStore> checked = Check(copy.string());
+  const absl::StatusOr<std::unique_ptr<NewDirectory>> made =
+      NewDirectory::Create(data_dir, "restoring", "a restore");
+  if (!made.ok()) return made.status();
+  NewDirectory& copy = **made;
+  if (absl::Status status = CopyFiles(backup_dir, copy.path()); !status.ok()) return status;
+  absl::StatusOr<RestoredStore> checked = Check(copy.path());
   if (!checked.ok()) {
     return absl::Status(checked.status().code(), absl::StrCat("the backup in ", backup_dir, ": ",
                                                               checked.status().message()));
   }
-  std::error_code error;
-  fs::remove(target, error);  // empty
-  if (!error) fs::rename(copy, target, error);
-  if (error) return FromSystem(error, absl::StrCat("renaming to ", target.string()));
-  std::move(remove_copy).Cancel();
-  if (absl::Status status = Sync(target.parent_path()); !status.ok()) return status;
+  if (absl::Status status = copy.Publish(); !status.ok()) return status;
   return checked;
 }
 

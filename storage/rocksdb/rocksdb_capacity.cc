@@ -149,8 +149,7 @@ absl::StatusOr<bool> RocksDbChunkStore::CompactSome() {
   rocksdb::ColumnFamilyMetaData tables;
   db_->GetColumnFamilyMetaData(family(kSegments), &tables);
   const absl::optional<CompactionPick> pick =
-      PickCompaction(tables, keeper_->plan().reserve - keeper_->plan().buffers_max,
-                     keeper_->plan().target_file_bytes);
+      PickCompaction(tables, keeper_->plan().reserve - keeper_->plan().buffers_max);
   if (!pick.has_value()) {
     // Everything lies on the last level; what was deleted since is in the buffers.
     rocksdb::FlushOptions how;
@@ -161,7 +160,8 @@ absl::StatusOr<bool> RocksDbChunkStore::CompactSome() {
   }
   rocksdb::CompactionOptions how;
   how.compression = rocksdb::kNoCompression;
-  how.output_file_size_limit = pick->output_file_bytes;
+  how.output_file_size_limit = keeper_->plan().target_file_bytes;
+  const TableCutter::Scope cut(cutter_.get(), pick->entries_per_table);
   compactions_->BeginOwn(pick->bytes);
   const rocksdb::Status status =
       db_->CompactFiles(how, family(kSegments), pick->files, pick->output_level);

@@ -143,6 +143,7 @@ absl::Status RocksDbChunkStore::Open() {
     keeper_ = std::make_unique<CapacityKeeper>(options_, files_, compactions_,
                                                db_options.sst_file_manager);
     keeper_->plan().Apply(&db_options, &families);
+    families[kSegments].options.sst_partitioner_factory = cutter_;
   }
   absl::StatusOr<OpenedDb> opened = OpenDb(db_options, families, options_);
   if (!opened.ok()) return opened.status();

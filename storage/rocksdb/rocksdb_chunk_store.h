@@ -41,6 +41,7 @@
 #include "storage/rocksdb/rocksdb_options.h"
 #include "storage/rocksdb/rocksdb_tuning.h"
 #include "storage/rocksdb/store_change.h"
+#include "storage/rocksdb/table_cutter.h"
 
 namespace kvstream {
 
@@ -108,8 +109,17 @@ class RocksDbChunkStore final : public ChunkStore {
   // By an index, so that its cost does not depend on other tenants; "" has none.
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ListTenant(
       absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) override;
+  absl::StatusOr<std::vector<ChunkPin>> ListTenantPins(absl::string_view tenant,
+                                                       const absl::optional<ChunkPin>& after,
+                                                       size_t limit) override {
+    return pins_.ListTenant(tenant, after, limit);
+  }
   absl::StatusOr<TenantUse> GetTenantUse(absl::string_view tenant) override {
-    return counters_.tenant(tenant);
+    TenantUse use = counters_.tenant(tenant);
+    const PinTable::Use pins = pins_.UseOf(tenant);
+    use.pins = pins.pins;
+    use.pinned_bytes = pins.bytes;
+    return use;
   }
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
   absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override;
@@ -173,6 +183,9 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::Status FindChunks(const ChunkId& after, const absl::optional<ChunkId>& before, size_t limit,
                           ScrubbedInfos* page);
   absl::StatusOr<bool> DiscardOne(const ChunkId& id);
+  // The tenant and the parent of a chunk whose info cannot be read, from the indexes that name the
+  // chunk: walks through both, some 100 bytes a chunk of the store.
+  void FindOwners(const ChunkId& id, ChunkInfo* info);
   // Under the id's claim: a Put of a chunk that is stored.
   absl::Status RenewStored(const ChunkId& id, const ChunkInfo& stored, absl::Time expires);
   // Under the id's claim: writes the levels that `stored` has lost. False if its segments are not
@@ -209,6 +222,8 @@ class RocksDbChunkStore final : public ChunkStore {
                                  const std::function<bool(const ChunkPin&)>& ends,
                                  const absl::optional<rocksdb::WriteOptions>& how = absl::nullopt);
   absl::Status RestorePins();
+  // Whose a chunk is; "" if nobody's, or if that cannot be read.
+  std::string TenantOf(const ChunkId& id);
   // What DeleteSoon has noted, in an earlier run.
   absl::Status CompleteDeletions();
   // Of a store of an older version.
@@ -244,6 +259,7 @@ class RocksDbChunkStore final : public ChunkStore {
   // With a capacity only. RocksDB uses the env until it is closed.
   std::shared_ptr<CountedFileSystem> files_;
   std::shared_ptr<CompactionWatch> compactions_;
+  const std::shared_ptr<TableCutter> cutter_ = std::make_shared<TableCutter>();
   std::unique_ptr<rocksdb::Env> env_;
   // Pins hold it too, since they give their blocks back to it.
   const std::shared_ptr<rocksdb::Cache> cache_;

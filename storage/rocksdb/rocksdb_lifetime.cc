@@ -254,7 +254,7 @@ absl::StatusOr<size_t> RocksDbChunkStore::Pin(absl::Span<const ChunkId> ids,
     std::vector<PinTable::Item> items;
     rocksdb::WriteBatch batch;
     for (const auto& [id, info] : *stored) {
-      items.push_back({id, PayloadBytes(info)});
+      items.push_back({id, PayloadBytes(info), info.tenant});
       const rocksdb::Status status =
           batch.Put(family(kPins), rocksdb_format::PinKey(id, owner),
                     rocksdb_format::EncodePin(end, items.back().payload_bytes));
@@ -328,13 +328,21 @@ absl::StatusOr<std::vector<ChunkPin>> RocksDbChunkStore::PinsOf(absl::Span<const
   return pins;
 }
 
+std::string RocksDbChunkStore::TenantOf(const ChunkId& id) {
+  // Records of pins do not say it. Without tenants nothing is read.
+  if (counters_.tenant_chunks() == 0) return "";
+  const auto stored = StoredOf({&id, 1}, "reading pins");
+  // A damaged info is for whoever asks for the chunk; its pin counts for nobody.
+  return stored.ok() && !stored->empty() ? stored->front().second.tenant : "";
+}
+
 absl::Status RocksDbChunkStore::RestorePins() {
   const std::unique_ptr<rocksdb::Iterator> next(
       db_->NewIterator(rocksdb::ReadOptions(), family(kPins)));
   for (next->SeekToFirst(); next->Valid(); next->Next()) {
     const auto stored = rocksdb_format::DecodePin(ToView(next->key()), ToView(next->value()));
     if (!stored.ok()) return stored.status();
-    pins_.Restore(stored->pin, stored->payload_bytes);
+    pins_.Restore(stored->pin, stored->payload_bytes, TenantOf(stored->pin.id));
     if (keeper_ != nullptr) keeper_->SetPinned(stored->pin.id, true);
   }
   return FromRocksDb(next->status(), "reading pins");

@@ -6,6 +6,7 @@
 #include <rocksdb/utilities/checkpoint.h>
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <set>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "storage/chunk_limits.h"
 #include "storage/id_text.h"
+#include "storage/rocksdb/lifetime_format.h"
 #include "storage/rocksdb/rocksdb_chunk_store.h"
 #include "storage/rocksdb/status_mapping.h"
 
@@ -186,6 +188,28 @@ absl::StatusOr<ScrubbedFiles> RocksDbChunkStore::ScrubFiles(const std::string& a
   return page;
 }
 
+void RocksDbChunkStore::FindOwners(const ChunkId& id, ChunkInfo* info) {
+  // Ends at damage: then the chunk counts as nobody's, or as a first one.
+  const auto find = [&](Family in, const std::function<bool(absl::string_view)>& matches) {
+    const std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(PastTheCache(), family(in)));
+    for (it->SeekToFirst(); it->Valid(); it->Next()) {
+      if (it->key().ends_with(ToSlice(IdKey(id))) && matches(ToView(it->key()))) return;
+    }
+  };
+  find(kTenants, [&](absl::string_view key) {
+    const absl::string_view tenant = key.substr(1, key.size() - 1 - rocksdb_format::kIdBytes);
+    if (key != rocksdb_format::TenantKey(tenant, id)) return false;
+    info->tenant = std::string(tenant);
+    return true;
+  });
+  find(kChildren, [&](absl::string_view key) {
+    const auto parent = rocksdb_format::DecodeIdKey(key.substr(0, rocksdb_format::kIdBytes));
+    if (!parent.ok() || key != rocksdb_format::ChildKey(*parent, id)) return false;
+    info->parent = *parent;
+    return true;
+  });
+}
+
 absl::StatusOr<bool> RocksDbChunkStore::DiscardOne(const ChunkId& id) {
   const IdClaims::Claim claim(&chunk_claims_, absl::MakeConstSpan(&id, 1));
   const std::string what = absl::StrCat("Discard of chunk ", ShortHex(id));
@@ -193,11 +217,14 @@ absl::StatusOr<bool> RocksDbChunkStore::DiscardOne(const ChunkId& id) {
   if (info.ok() && !info->has_value()) return false;
   // Only damage: another error says nothing of the chunk.
   if (!info.ok() && !absl::IsDataLoss(info.status())) return info.status();
+  // As Delete: whoever wants it gone ends the pin first.
+  if (pins_.Pinned(id, options_.now())) return false;
   ChunkInfo removed;
   if (info.ok()) {
     removed = **info;
   } else {
     // What the info would say can only be found; an expiry is left over, which Expire takes.
+    FindOwners(id, &removed);
     for (uint32_t level = 0; level < kMaxChunkLevels; ++level) {
       const absl::StatusOr<PinnedBytes> segment = ScrubSegment(id, level);
       removed.segment_bytes.push_back(segment.ok() ? segment->bytes().size() : 0);

@@ -98,9 +98,31 @@ class DamageTest(harness.TestCase):
             self.assertEqual((found["chunks"], found["damaged_chunks"]), (4, 0), found)
             self.assertEqual(daemon.stop(), 0)
 
-    def restore(self, backup, data_dir):
-        return subprocess.run([harness.binary("server/kvstreamd"), "--restore-from", backup, "--data-dir", data_dir], stdout=subprocess.PIPE,
+    def test_a_salvage_makes_a_store_without_damage(self):
+        for _ in range(2):  # the second start moves the log's content to tables
+            with harness.Daemon(self.path("data")) as daemon:
+                self.put(daemon)
+                self.assertEqual(daemon.stop(), 0)
+        self.spoil_a_segment()
+        os.mkdir(self.path("new"))
+        done = self.make_store("--salvage-from", self.database, os.path.join(self.path("new"), "db"))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, "salvaged [34] chunks ")
+        self.assertRegex(done.stderr, "(kept [0-9]+ of [0-9]+ levels of|lost) chunk [0-9a-f]{64}: ")
+        with harness.Daemon(self.path("new")) as daemon:
+            self.assertEqual(scrub(daemon)[0], 0)
+            self.put(daemon)
+            done, out = self.load(daemon)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertTrue(harness.same_kv(out, self.decoded))
+            self.assertEqual(daemon.stop(), 0)
+
+    def make_store(self, how, source, data_dir):
+        return subprocess.run([harness.binary("server/kvstreamd"), how, source, "--data-dir", data_dir], stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True, timeout=harness.TIMEOUT_SECONDS)
+
+    def restore(self, backup, data_dir):
+        return self.make_store("--restore-from", backup, data_dir)
 
     def test_a_backup_amid_puts_comes_back_byte_by_byte(self):
         others = [self.model.context(f"other-{i}", 600) for i in range(4)]

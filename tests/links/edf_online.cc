@@ -30,7 +30,10 @@ class Fluid {
       : trace_(trace),
         sender_(sender),
         lag_(std::max(1, static_cast<int>(std::lround(
-                             absl::FDivDuration(sender.round_trip, absl::Seconds(kStep)))))) {
+                             absl::FDivDuration(sender.round_trip, absl::Seconds(kStep)))))),
+        rate_(sender.record),
+        mean_bytes_(sender.record),
+        mean_s_(sender.record > 0 ? 1 : 0) {
     for (const EdfJob& job : jobs) {
       loads_.push_back({absl::ToDoubleSeconds(job.release), absl::ToDoubleSeconds(job.due),
                         job.bytes, job.bytes, false});
@@ -57,6 +60,7 @@ class Fluid {
       if (!load.over && now > load.due) End(load, /*missed=*/true);
     }
     Send(now, step >= lag_ ? carried_[step - lag_] : 0);
+    busy_.push_back(!queue_.empty());
     double left = carries_.back();
     while (left > 0 && !queue_.empty()) {
       Load& load = loads_[queue_.front().first];
@@ -76,8 +80,14 @@ class Fluid {
     const int newest = std::max(0, step - lag_);
     const int oldest = std::max(0, newest - 10);
     double bytes = 0;
-    for (int i = oldest; i <= newest; ++i) bytes += carries_[i];
-    rate_ = bytes / (kStep * (newest - oldest + 1));
+    int seen = 0;
+    for (int i = oldest; i <= newest; ++i) {
+      if (sender_.record > 0 && (i >= static_cast<int>(busy_.size()) || !busy_[i])) continue;
+      bytes += carries_[i];
+      ++seen;
+    }
+    if (seen == 0) return;
+    rate_ = bytes / (kStep * seen);
     const double fade = std::exp(-kStep / kMeanSeconds);
     mean_bytes_ = mean_bytes_ * fade + rate_ * kStep;
     mean_s_ = mean_s_ * fade + kStep;
@@ -150,9 +160,10 @@ class Fluid {
   int misses_ = 0;
   std::deque<std::pair<size_t, double>> queue_;  // before the link: load, bytes
   std::vector<double> carries_;                  // by step: what the link can carry
+  std::vector<bool> busy_;                       // something was before it
   std::vector<double> carried_;                  // and has carried until its end
   double all_carried_ = 0, sent_ = 0;
-  double rate_ = 0, mean_bytes_ = 0, mean_s_ = 0;
+  double rate_, mean_bytes_, mean_s_;
 };
 
 }  // namespace

@@ -16,6 +16,9 @@ struct OnlineSender {
   // waits in one queue and cannot be put in order any more.
   absl::Duration round_trip;
   double floor = 0;  // of the link, for those without a deadline or without hope; 0 to 1
+  // Above 0: it sees the link only while its own bytes are before it. Until then it believes what
+  // it saw last, and at first this speed, in bytes a second.
+  double record = 0;
 };
 
 // A fluid: bytes of any size, no decoding, exact measurement of the link, no slow start. In flight

@@ -31,6 +31,20 @@ TEST(EdfOnlineTest, AFloorForTheOthersCosts) {
   EXPECT_EQ(OnlineMisses(jobs, {Job(0, 0, 5e6)}, trace, sender), 1);
 }
 
+TEST(EdfOnlineTest, WhoSeesTheLinkOnlyWhenItSendsIsSurprised) {
+  // Idle when it becomes ten times slower. The first fills a queue that the second waits behind.
+  const auto trace = RateTrace::Parse("0 8Mbit\n0.5 800kbit\n");
+  ASSERT_TRUE(trace.ok()) << trace.status();
+  const std::vector<EdfJob> jobs = {Job(0.000, 0.2, 1e5), Job(0.605, 0.71, 1e4)};
+  const std::vector<EdfJob> others = {Job(0.6, 0, 5e5)};
+  OnlineSender sender;
+  sender.round_trip = absl::Milliseconds(2);
+  EXPECT_EQ(OnlineMisses(jobs, others, *trace, sender), 0);
+  sender.record = 1e6;
+  sender.round_trip = absl::Milliseconds(20);
+  EXPECT_EQ(OnlineMisses(jobs, others, *trace, sender), 1);
+}
+
 TEST(EdfOnlineTest, NeverBeatsTheBound) {
   std::mt19937 random(3);
   const auto draw = [&](double low, double high) {

@@ -15,6 +15,7 @@ namespace {
 int Run(int argc, char** argv) {
   ShareOptions options;
   std::string folder;
+  bool misses_only = false;
   for (int i = 1; i < argc; ++i) {
     absl::string_view value = argv[i];
     bool good = true;
@@ -24,11 +25,15 @@ int Run(int argc, char** argv) {
       good = absl::SimpleAtoi(value, &options.seed);
     } else if (absl::ConsumePrefix(&value, "--rounds=")) {
       good = absl::SimpleAtoi(value, &options.rounds);
+    } else if (value == "--tuning") {
+      options.tuning = true;
+    } else if (value == "--misses") {
+      misses_only = true;
     } else {
       good = false;
     }
     if (!good) {
-      std::cerr << "share: --traces=DIR [--seed=N] [--rounds=N]; not " << argv[i] << "\n";
+      std::cerr << "share: --traces=DIR [--seed=N] [--rounds=N] [--tuning] [--misses]; not " << argv[i] << "\n";
       return 1;
     }
   }
@@ -38,7 +43,7 @@ int Run(int argc, char** argv) {
     return 1;
   }
   const std::clock_t begin = std::clock();
-  std::cout << ShareReport(*traces, options);
+  std::cout << (misses_only ? MissReport(*traces, options) : ShareReport(*traces, options));
   std::cerr << "share: " << static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC
             << " s of CPU time\n";
   return 0;

@@ -89,6 +89,8 @@ void Bound(const std::vector<SharedLoad>& loads, const NamedTrace& trace, ShareR
   row->late += OnlineMisses(jobs, others, trace.rate, sender);
   sender.floor = LinkShare::kFloor;
   row->late_floor += OnlineMisses(jobs, others, trace.rate, sender);
+  sender.record = MeanRate(trace.rate);
+  row->blind += OnlineMisses(jobs, others, trace.rate, sender);
 }
 
 void Count(const std::vector<SharedLoad>& loads, const NamedTrace& trace,
@@ -194,6 +196,7 @@ void Add(const ShareRow& from, ShareRow* to) {
   to->online += from.online;
   to->late += from.late;
   to->late_floor += from.late_floor;
+  to->blind += from.blind;
 }
 
 std::string MissCell(const ShareOutcome& in_turn, const ShareOutcome& first) {
@@ -209,7 +212,9 @@ ShareRows RunShare(const std::vector<NamedTrace>& traces, const ShareOptions& op
   for (const std::string& family : options.families) {
     int count = 0;
     for (const NamedTrace& trace : traces) {
-      if (trace.family != family || trace.tuning || count >= options.traces_per_family) continue;
+      if (trace.family != family || trace.tuning != options.tuning ||
+          count >= options.traces_per_family)
+        continue;
       chosen.push_back(&trace);
       families.push_back(&family - options.families.data());
       ++count;
@@ -274,7 +279,7 @@ std::array<double, 2> SoloRatios(const std::vector<NamedTrace>& traces, bool tun
   return sums;
 }
 
-std::string ShareReport(const std::vector<NamedTrace>& traces, const ShareOptions& options) {
+std::string MissReport(const std::vector<NamedTrace>& traces, const ShareOptions& options) {
   std::string text =
       "| loads | deadlines | missed, %: each on its own | scheduled | clairvoyant | mean level: "
       "own | "
@@ -308,20 +313,27 @@ std::string ShareReport(const std::vector<NamedTrace>& traces, const ShareOption
   if (!notes.empty()) absl::StrAppend(&text, "\n", notes);
   absl::StrAppend(&text,
                   "\n| missed, %: family | clairvoyant | online | a round trip late | with a "
-                  "floor | scheduled | each on its own |\n|---|---|---|---|---|---|---|\n");
+                  "floor | blind while idle | scheduled | each on its own "
+                  "|\n|---|---|---|---|---|---|---|---|\n");
   ShareRow all;
   const auto print = [&](const std::string& name, const ShareRow& row) {
     const double one = 100.0 / std::max(row.shared[0].deadlines, 1);
-    absl::StrAppendFormat(&text, "| %s | %.1f | %.1f | %.1f | %.1f | %s | %s |\n", name,
-                          one * row.achieved, one * row.online, one * row.late,
-                          one * row.late_floor, MissCell(row.shared[0], row.shared[1]),
-                          MissCell(row.alone[0], row.alone[1]));
+    absl::StrAppendFormat(
+        &text, "| %s | %.1f | %.1f | %.1f | %.1f | %.1f | %s | %s |\n", name, one * row.achieved,
+        one * row.online, one * row.late, one * row.late_floor, one * row.blind,
+        MissCell(row.shared[0], row.shared[1]), MissCell(row.alone[0], row.alone[1]));
   };
   for (size_t i = 0; i < rows.by_family.size(); ++i) {
+    if (rows.by_family[i].shared[0].deadlines == 0) continue;
     print(options.families[i], rows.by_family[i]);
     Add(rows.by_family[i], &all);
   }
   print("all", all);
+  return text;
+}
+
+std::string ShareReport(const std::vector<NamedTrace>& traces, const ShareOptions& options) {
+  std::string text = MissReport(traces, options);
   for (const bool tuning : {true, false}) {
     const std::array<double, 2> solo = SoloRatios(traces, tuning);
     absl::StrAppendFormat(&text,

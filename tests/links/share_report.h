@@ -19,6 +19,7 @@ struct ShareOptions {
   std::vector<int> loads = {2, 4, 8, 16, 32, 64};
   std::vector<std::string> families = {"constant", "steps", "walk", "stalls", "onoff"};
   int traces_per_family = 2;
+  bool tuning = false;  // which traces; there are no tuning ones of onoff
 };
 
 // Of all loads of one number that come and go, one way of serving them.
@@ -36,8 +37,9 @@ struct ShareRow {
   ShareOutcome alone[2], shared[2];  // index: SharedQueueing
   int least = 0, achieved = 0;       // misses, see EdfBound
   // Misses of OnlineMisses: who sees the link at once; a round trip late; and who leaves the others
-  // LinkShare::kFloor beside.
-  int online = 0, late = 0, late_floor = 0;
+  // LinkShare::kFloor beside; and who sees the link only while it sends, with the trace's mean rate
+  // as record.
+  int online = 0, late = 0, late_floor = 0, blind = 0;
 };
 
 struct ShareRows {
@@ -52,7 +54,9 @@ ShareRows RunShare(const std::vector<NamedTrace>& traces, const ShareOptions& op
 // (1) a deadline.
 std::array<double, 2> SoloRatios(const std::vector<NamedTrace>& traces, bool tuning);
 
-// The tables of docs/links.md, Markdown.
+// Misses, levels and delays of RunShare, Markdown.
+std::string MissReport(const std::vector<NamedTrace>& traces, const ShareOptions& options);
+// All tables of docs/links.md, Markdown.
 std::string ShareReport(const std::vector<NamedTrace>& traces, const ShareOptions& options);
 
 }  // namespace links

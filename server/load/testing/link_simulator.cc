@@ -104,15 +104,15 @@ class Simulation {
   // The next event; false if there is none.
   bool Step() {
     Due next = wait_;
-    for (const Due& due : {tick_, client_wakes_, deadline_}) {
-      if (due.Before(next)) next = due;
+    for (const Due* due : {&tick_, &client_wakes_, &deadline_}) {
+      if (due->Before(next)) next = *due;
     }
     if (!arrivals_.empty() && arrivals_.front().due.Before(next)) next = arrivals_.front().due;
     if (!reports_.empty() && reports_.front().due.Before(next)) next = reports_.front().due;
     if (next.at == absl::InfiniteDuration()) return false;
     now_ = next.at;
     if (!arrivals_.empty() && next.order == arrivals_.front().due.order) {
-      const Arrival arrival = arrivals_.front();
+      const Arrival arrival = std::move(arrivals_.front());
       arrivals_.pop_front();
       Arrive(arrival);
     } else if (!reports_.empty() && next.order == reports_.front().due.order) {
@@ -141,7 +141,6 @@ class Simulation {
   void Serve() {
     wait_.at = absl::InfiniteDuration();
     while (!stopped_) {
-      const LoadSessionState before = session_->state(now_);
       const LoadAction action = session_->Next(now_);
       if (const auto* plan = absl::get_if<SendPlan>(&action)) {
         Check(checker_.OnPlan(*plan));
@@ -151,7 +150,7 @@ class Simulation {
         ++result_.orders;
         Deliver(0, *order);
       } else if (const auto* data = absl::get_if<SendData>(&action)) {
-        Send(*data, before);
+        Send(*data);
       } else if (const auto* wait = absl::get_if<Wait>(&action)) {
         if (wait->until <= now_) return Stop(absl::InternalError("waits for the past"));
         return Set(&wait_, wait->until);
@@ -163,9 +162,11 @@ class Simulation {
     }
   }
 
-  void Send(const SendData& data, const LoadSessionState& before) {
-    const uint64_t in_flight = before.bytes_sent - before.bytes_acknowledged;
-    Check(checker_.OnData(data, in_flight, before.window_bytes));
+  void Send(const SendData& data) {
+    // Neither estimate nor window depends on what was sent just now.
+    const LoadSessionState state = session_->state(now_);
+    const uint64_t in_flight = state.bytes_sent - state.bytes_acknowledged - data.size;
+    Check(checker_.OnData(data, in_flight, state.window_bytes));
     if (!store_.unreadable.empty() && store_.unreadable.count({data.chunk, data.level}) > 0) {
       checker_.OnUnavailable(data);
       session_->OnSegmentUnavailable(data.chunk, data.level, absl::DataLossError("unreadable"),

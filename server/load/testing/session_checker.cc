@@ -1,5 +1,7 @@
 #include "server/load/testing/session_checker.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 
 namespace kvstream {
@@ -62,7 +64,9 @@ void SessionChecker::OnProgress(const ClientProgress& progress) {
   if (order.up_to == order.first) return;
   const bool suffix = spec_.ability == RecomputeAbility::kSuffix;
   const uint32_t end = suffix ? static_cast<uint32_t>(chunks_.size()) : order.up_to;
-  for (uint32_t i = order.first; i < end; ++i) chunks_[i].by_order = true;
+  // What an earlier report told is marked; a chunk that was given up is begun no more.
+  for (uint32_t i = std::max(order.first, begun_); i < end; ++i) chunks_[i].by_order = true;
+  begun_ = end;
   if (order.newest == OrderProgress::State::kGivenUp) chunks_[order.up_to - 1].by_order = false;
   if (inside_ && chunks_[*inside_].by_order) inside_.reset();
 }

@@ -37,6 +37,7 @@ class SessionChecker {
   };
   const LoadSpec& spec_;
   std::vector<Chunk> chunks_;
+  uint32_t begun_ = 0;  // under orders: all before it
   absl::optional<LoadTaken> taken_;
   absl::optional<uint32_t> inside_;  // chunk of a segment that was begun
   Chunk before_last_;

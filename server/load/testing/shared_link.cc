@@ -80,7 +80,9 @@ class SharedSimulation {
     std::deque<ClientProgress> reports;
     absl::Duration serve_at = absl::InfiniteDuration();
     absl::Duration client_at = absl::InfiniteDuration();
-    double served = 0;  // by the link, for kInTurn
+    double served = 0;       // by the link, for kInTurn
+    double before_link = 0;  // bytes
+    bool full = false;       // the transport
     bool was_ready = false;
     bool judged = false;
     bool taken = false;
@@ -157,7 +159,7 @@ class SharedSimulation {
 
   void Serve(size_t load) {
     State& state = states_[load];
-    if (state.over) return;
+    if (state.over || state.full) return;
     state.serve_at = absl::InfiniteDuration();
     while (!state.over) {
       const LoadSessionState before = state.session->state(now_);
@@ -178,6 +180,8 @@ class SharedSimulation {
         result_.max_in_flight = std::max(result_.max_in_flight, in_flight_);
         result_.loads[load].bytes += data->size;
         Enqueue(load, *data, static_cast<double>(data->size));
+        state.full = state.before_link > link_.transport_bytes;
+        if (state.full) return;
       } else if (const auto* wait = absl::get_if<Wait>(&action)) {
         if (wait->until <= now_) return End(load, absl::InternalError("waits for the past"));
         state.serve_at = wait->until;
@@ -198,6 +202,7 @@ class SharedSimulation {
     // Who was idle does not get to make up for it.
     if (state.queue.empty()) state.served = std::max(state.served, link_served_);
     state.queue.push_back({std::move(message), bytes, order_++});
+    state.before_link += bytes;
     waiting_ += static_cast<uint64_t>(bytes);
     result_.max_waiting = std::max(result_.max_waiting, waiting_);
     if (!link_busy_) LinkFree();
@@ -221,7 +226,13 @@ class SharedSimulation {
     double& left = state.queue.front().left;
     const double slice = std::min(left, kSlice);
     left -= slice;
+    state.before_link -= slice;
     waiting_ -= static_cast<uint64_t>(slice);
+    if (state.full && state.before_link <= link_.transport_bytes) {
+      state.full = false;
+      state.serve_at = now_;
+      At(now_, Kind::kServe, *next);
+    }
     link_served_ = state.served;
     state.served += slice;
     on_link_ = *next;

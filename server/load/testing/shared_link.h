@@ -37,6 +37,9 @@ struct SharedLink {
   // A LinkRecord tells a load what earlier ones saw, as in the server.
   bool recorded = true;
   double egress_bytes_per_second = 0;  // of LinkGroups
+  // What a load's connection takes before the link, in kernel and gRPC; with more in it the session
+  // is not asked for the next message.
+  double transport_bytes = 4 << 20;
   LoadSessionOptions session;
   // Optional: bytes that this load has acknowledged so far.
   std::function<void(absl::Duration at, size_t load, uint64_t acknowledged)> on_report;

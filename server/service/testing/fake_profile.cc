@@ -113,4 +113,18 @@ std::string FakeSegment(char profile_name, int level, int64_t tokens, int64_t fi
   return segment;
 }
 
+std::string SealFakeSegment(char profile_name, int level, int64_t tokens, int64_t first_position,
+                            absl::string_view payload) {
+  static_assert(kFakeSealBytes == kHeaderBytes + kChecksumBytes, "as the header says");
+  std::string segment = Header(profile_name, level, tokens, first_position);
+  segment.append(payload.data(), payload.size());
+  const uint64_t checksum = Checksum(segment);
+  segment.append(reinterpret_cast<const char*>(&checksum), kChecksumBytes);
+  return segment;
+}
+
+absl::string_view FakePayload(absl::string_view segment) {
+  return segment.substr(kHeaderBytes, segment.size() - kHeaderBytes - kChecksumBytes);
+}
+
 }  // namespace kvstream

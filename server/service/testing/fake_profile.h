@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/strings/string_view.h"
 #include "server/service/profile_gate.h"
 
 namespace kvstream {
@@ -24,6 +25,14 @@ StoredProfileId FakeProfileId(absl::string_view profile_bytes);
 // bytes that depend on all arguments, a checksum.
 std::string FakeSegment(char profile_name, int level, int64_t tokens, int64_t first_position,
                         size_t size);
+
+// The same around a payload of the caller's choice: kFakeSealBytes more than it. `tokens` and
+// `first_position` have at most 25 digits together with the level.
+inline constexpr size_t kFakeSealBytes = 40;
+std::string SealFakeSegment(char profile_name, int level, int64_t tokens, int64_t first_position,
+                            absl::string_view payload);
+// The payload of a sealed segment, borrowed from it; `segment` has at least kFakeSealBytes.
+absl::string_view FakePayload(absl::string_view segment);
 
 }  // namespace kvstream
 

@@ -28,6 +28,7 @@ class LoadReader {
   explicit LoadReader(size_t chunks) : received_(chunks), sizes_(chunks) {
     load_.chunks.resize(chunks);
     load_.levels.resize(chunks, -2);
+    load_.segment_bytes.resize(chunks);
   }
 
   void OnResponse(const v1::LoadResponse& response) {
@@ -76,6 +77,7 @@ class LoadReader {
     if (plan.chunk() >= sizes_.size()) return Violation("plan of a chunk that was not asked for");
     if (load_.levels[plan.chunk()] == -2) {
       sizes_[plan.chunk()].assign(plan.segment_bytes().begin(), plan.segment_bytes().end());
+      load_.segment_bytes[plan.chunk()] = sizes_[plan.chunk()];
       if (plan.tokens() == 0) Violation("first plan without tokens");
     }
     if (plan.has_level() && plan.level() >= sizes_[plan.chunk()].size()) {

@@ -79,8 +79,9 @@ class TestServer {
 struct TestLoad {
   grpc::Status status;
   absl::optional<v1::LoadSummary> summary;
-  std::vector<std::string> chunks;  // per chunk its segments, one after the other
-  std::vector<int> levels;          // of the last plan; -1: recompute, by plan or order
+  std::vector<std::string> chunks;                   // per chunk its segments, one after the other
+  std::vector<std::vector<uint64_t>> segment_bytes;  // per chunk, of its first plan
+  std::vector<int> levels;  // of the last plan; -1: recompute, by plan or order
   uint64_t bytes = 0;
   uint32_t ordered_first = 0, ordered_end = 0;  // of the last RecomputeOrder
   // Order of messages as the protocol promises it; empty: kept.
