@@ -15,6 +15,7 @@
 #include "storage/conformance/test_chunks.h"
 #include "storage/rados/rados_data.h"
 #include "storage/rados/testing/rados_store_test.h"
+#include "storage/tenant_view.h"
 
 namespace kvstream {
 namespace {
@@ -231,6 +232,87 @@ TEST_F(RadosChunkStoreTest, ChunksExpireOverAllDaemons) {
   EXPECT_EQ(a->Stats()->chunks, 1);
   EXPECT_EQ(a->Stats()->expired_chunks, 4);
   EXPECT_TRUE(absl::IsInvalidArgument(a->Renew({never.id}, absl::InfinitePast()).status()));
+}
+
+TEST_F(RadosChunkStoreTest, APinHoldsOnEveryDaemonAndOutlivesItsOwn) {
+  auto a = Open();
+  const auto b = Open();
+  TestChunk chunk = Large(1);
+  chunk.info.expires = options_.clock() + absl::Seconds(1);
+  EXPECT_TRUE(Put(*a, chunk));
+  EXPECT_EQ(a->Pin({chunk.id}, "job", options_.clock() + absl::Minutes(1)).value_or(0), 1);
+  a.reset();
+  EXPECT_EQ(b->Delete({chunk.id}).value_or(9), 0);
+  EXPECT_EQ(b->Trim({chunk.id}, 1).value_or(9), 0);
+  Pass(absl::Seconds(30));
+  EXPECT_EQ(b->Expire(options_.clock(), 10).value_or(9), 0);
+  EXPECT_EQ(b->Stats()->pins, 1);
+  EXPECT_EQ(b->Stats()->pinned_bytes, PayloadBytes(chunk.info));
+  EXPECT_EQ(b->Unpin({chunk.id}, std::string("job")).value_or(9), 1);
+  EXPECT_EQ(b->Expire(options_.clock(), 10).value_or(9), 1);
+  EXPECT_EQ(b->Stats()->pins, 0);
+  // At most so many owners.
+  EXPECT_TRUE(Put(*b, chunk));
+  const absl::Time until = options_.clock() + absl::Minutes(1);
+  for (size_t i = 0; i < rados_format::kMaxPinsOfChunk; ++i) {
+    EXPECT_EQ(b->Pin({chunk.id}, absl::StrCat("owner", i), until).value_or(0), 1);
+  }
+  EXPECT_TRUE(absl::IsResourceExhausted(b->Pin({chunk.id}, "one more", until).status()));
+  EXPECT_EQ(b->Pin({chunk.id}, "owner7", until).value_or(0), 1) << "which it has";
+}
+
+TEST_F(RadosChunkStoreTest, ADeletionThatADaemonPromisedBeforeItDiedIsCompleted) {
+  // As if it were dead: it is never closed before the others have looked.
+  const auto dead = Open(), other = Open();
+  const TestChunk soon = MakeTestChunk(1), renewed = MakeTestChunk(2);
+  EXPECT_TRUE(Put(*dead, soon));
+  EXPECT_TRUE(Put(*dead, renewed));
+  EXPECT_EQ(dead->DeleteSoon({soon.id, renewed.id}).value_or(0), 2);
+  Pass(options_.info_max_age);
+  EXPECT_TRUE(Has(*other, soon)) << "the loads of the other one go on";
+  EXPECT_EQ(other->Renew({renewed.id}, absl::InfiniteFuture()).value_or(0), 1);
+  EXPECT_TRUE(other->CollectGarbage().ok());
+  EXPECT_TRUE(Has(*other, soon));
+  Pass(options_.upload_age + absl::Seconds(1));
+  EXPECT_TRUE(other->CollectGarbage().ok());
+  EXPECT_FALSE(Has(*other, soon));
+  EXPECT_TRUE(Has(*other, renewed)) << "somebody wants it";
+}
+
+TEST_F(RadosChunkStoreTest, AQuotaHoldsOverDaemons) {
+  options_.info_max_age = absl::ZeroDuration();
+  const auto a = Open(), b = Open();
+  TenantViewOptions of;
+  of.tenant = "t";
+  of.quota_bytes = 100000;
+  const auto view_a = TenantView::Create(a.get(), of), view_b = TenantView::Create(b.get(), of);
+  ASSERT_TRUE(view_a.ok() && view_b.ok());
+  const auto put_all = [](ChunkStore* view, uint64_t first) {
+    size_t refused = 0;
+    for (uint64_t i = first; i < first + 100; ++i) {
+      TestChunk chunk = MakeTestChunk(i);
+      chunk.segments = {TestBytes(i, 2000)};
+      chunk.info.segment_bytes = {2000};
+      const auto put = view->Put(chunk.id, chunk.info, chunk.views());
+      if (absl::IsResourceExhausted(put.status())) ++refused;
+    }
+    return refused;
+  };
+  std::atomic<size_t> refused{0};
+  std::thread other([&] { refused += put_all(view_b->get(), 1000); });
+  refused += put_all(view_a->get(), 2000);
+  other.join();
+  const auto use = a->GetTenantUse("t");
+  ASSERT_TRUE(use.ok()) << use.status();
+  EXPECT_EQ(use->chunks, 200 - refused);
+  EXPECT_EQ(use->payload_bytes, 2000 * use->chunks);
+  // What each was putting when the other looked.
+  EXPECT_LE(use->payload_bytes, of.quota_bytes + 2000);
+  EXPECT_GE(use->payload_bytes, of.quota_bytes - 2000);
+  EXPECT_EQ(b->GetTenantUse("t")->payload_bytes, use->payload_bytes);
+  EXPECT_EQ(b->Stats()->tenant_chunks, use->chunks);
+  EXPECT_EQ(b->ListTenant("t", absl::nullopt, 1000)->size(), use->chunks);
+  EXPECT_TRUE(b->ListTenant("u", absl::nullopt, 1000)->empty());
 }
 
 TEST_F(RadosChunkStoreTest, OnlyOneDaemonSweepsAtATime) {

@@ -131,6 +131,7 @@ class RadosIndex {
 
   // Waits a little that grows with the attempt; false once there were too many.
   static bool BackOff(int attempt);
+  static absl::Status TooContended(absl::string_view what);
 
  private:
   struct Piece {         // of garbage

@@ -8,9 +8,9 @@
 
 namespace kvstream {
 
-// Runs `program` of the test's runfiles, of storage/rocksdb unless it names a folder, until it has written `enough` lines to
-// standard output, ends it with SIGKILL, and returns every whole line. Fails the test if it cannot
-// be run or ended by itself.
+// Runs `program` of the test's runfiles, of storage/rocksdb unless it names a folder, until it has
+// written `enough` lines to standard output, ends it with SIGKILL, and returns every whole line.
+// Fails the test if it cannot be run or ended by itself.
 std::vector<std::string> RunAndKill(const std::string& program, std::vector<std::string> args,
                                     size_t enough);
 
