@@ -50,7 +50,7 @@ class ReloadTest : public testing::Test {
   ServerOptions options_ = TestServer::Options();
   ConnectionSecurity security_;
   std::unique_ptr<TestServer> server_;
-  const TestContext context_;
+  const TestContext context_ = {};
 };
 
 TEST_F(ReloadTest, TokensChangeAtOnceAndConnectionsStay) {
