@@ -66,9 +66,9 @@ struct LinkShareView {
 // up to some deadline exceed what the link is expected to carry until then, the largest of them
 // goes. Of the others those are urgent that need, with those before them, more than kUrgentDemand
 // of what the link is sure to carry (kStillUrgentDemand once they are), or all but kUrgentSlack of
-// it. While there are urgent loads the earliest deadline gets the link: all of it for kFloorPatience,
-// since that is soon over or made up for, then all but kFloor, which all others share. Without
-// urgent loads all share.
+// it. While there are urgent loads the earliest deadline gets the link: all of it for
+// kFloorPatience, since that is soon over or made up for, then all but kFloor, which all others
+// share. Without urgent loads all share.
 //
 //   Why by deadline: let C(t) be the bytes that the link carries by t. In the time of C the link is
 //   a machine of speed one, deadlines are C(d) in the same order, and preemptive EDF meets

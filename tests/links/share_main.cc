@@ -33,7 +33,8 @@ int Run(int argc, char** argv) {
       good = false;
     }
     if (!good) {
-      std::cerr << "share: --traces=DIR [--seed=N] [--rounds=N] [--tuning] [--misses]; not " << argv[i] << "\n";
+      std::cerr << "share: --traces=DIR [--seed=N] [--rounds=N] [--tuning] [--misses]; not "
+                << argv[i] << "\n";
       return 1;
     }
   }
