@@ -268,8 +268,8 @@ class ChunkStore {
     return absl::UnimplementedError("this store does not list pins by tenant");
   }
   // What a tenant has, nothing if it is not known; changes with the chunks, atomically, and
-  // survives with them. Never waits for a medium. UNIMPLEMENTED by default: such a store takes no
-  // quotas.
+  // survives with them. A store on this machine never waits for a medium; one in a cluster asks it
+  // now and then, once a second at most. UNIMPLEMENTED by default: such a store takes no quotas.
   virtual absl::StatusOr<TenantUse> GetTenantUse(absl::string_view tenant) {
     return absl::UnimplementedError("this store does not count what its tenants have");
   }

@@ -148,8 +148,10 @@ absl::StatusOr<uint64_t> TenantView::UsedBytes() {
 absl::Status TenantView::Reserve(uint64_t bytes, absl::string_view what, Reservation* reservation) {
   const uint64_t quota_bytes = this->quota_bytes();
   if (quota_bytes == 0) return absl::OkStatus();
-  // Before the lock: may read profiles of other processes.
+  // Before the lock: may read profiles of other processes, and ask a cluster; it knows the answer
+  // for a while.
   if (const absl::StatusOr<std::vector<Slot>> slots = Slots(); !slots.ok()) return slots.status();
+  if (const auto use = store_->GetTenantUse(options_.tenant); !use.ok()) return use.status();
   uint64_t used_bytes = 0;
   {
     absl::MutexLock lock(&mutex_);
