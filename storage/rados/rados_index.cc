@@ -512,41 +512,55 @@ absl::StatusOr<size_t> RadosIndex::Change(
   return changed;
 }
 
-absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RadosIndex::List(
-    absl::string_view what, const absl::optional<ChunkId>& after, size_t limit) {
-  std::vector<std::pair<ChunkId, ChunkInfo>> listed;
-  std::string last = after.has_value() ? rados_format::DataKey(*after) : rados_format::kDataPrefix;
+absl::Status RadosIndex::Walk(
+    absl::string_view what, absl::string_view prefix, const absl::optional<ChunkId>& after,
+    size_t limit, absl::FunctionRef<absl::Status(const ChunkId&, const std::string&)> see) {
+  std::string last = after.has_value() ? rados_format::IdKey(prefix, *after) : std::string(prefix);
   size_t shard =
       after.has_value() ? rados_format::ShardOf(*after, static_cast<uint32_t>(objects_.size())) : 0;
   // Shards that are asked at once: more the emptier they are.
   size_t breadth = 1;
-  while (listed.size() < limit && shard < objects_.size()) {
+  while (limit > 0 && shard < objects_.size()) {
     std::vector<OmapList> lists;
     for (size_t i = shard; i < std::min(objects_.size(), shard + breadth); ++i) {
       OmapList list;
       list.object = objects_[i];
-      list.prefix = rados_format::kDataPrefix;
+      list.prefix = std::string(prefix);
       list.after = last;
-      list.limit = std::min(limit - listed.size(), kIdsAtATime);
+      list.limit = std::min(limit, kIdsAtATime);
       lists.push_back(std::move(list));
     }
     if (absl::Status status = pool_->List(what, &lists); !status.ok()) return status;
-    const size_t before = listed.size();
+    const size_t before = limit;
     for (const OmapList& list : lists) {
       for (const auto& [key, value] : list.entries) {
-        if (listed.size() == limit) break;
-        const absl::StatusOr<ChunkId> id = rados_format::DecodeDataKey(key);
+        if (limit == 0) break;
+        const absl::StatusOr<ChunkId> id = rados_format::DecodeIdKey(prefix, key);
         if (!id.ok()) return id.status();
-        absl::StatusOr<DataRecord> record = Decode(what, *id, value);
-        if (!record.ok()) return record.status();
-        listed.emplace_back(*id, std::move(record->info));
+        if (absl::Status status = see(*id, value); !status.ok()) return status;
         last = key;
+        --limit;
       }
-      if ((list.more && !list.entries.empty()) || listed.size() == limit) break;
+      if ((list.more && !list.entries.empty()) || limit == 0) break;
       ++shard;
     }
-    breadth = listed.size() == before ? std::min<size_t>(2 * breadth, 64) : 1;
+    breadth = limit == before ? std::min<size_t>(2 * breadth, 64) : 1;
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RadosIndex::List(
+    absl::string_view what, const absl::optional<ChunkId>& after, size_t limit) {
+  std::vector<std::pair<ChunkId, ChunkInfo>> listed;
+  const absl::Status status =
+      Walk(what, rados_format::kDataPrefix, after, limit,
+           [&](const ChunkId& id, const std::string& value) -> absl::Status {
+             absl::StatusOr<DataRecord> record = Decode(what, id, value);
+             if (!record.ok()) return record.status();
+             listed.emplace_back(id, std::move(record->info));
+             return absl::OkStatus();
+           });
+  if (!status.ok()) return status;
   return listed;
 }
 
@@ -555,35 +569,12 @@ absl::StatusOr<std::vector<ChunkId>> RadosIndex::ListIds(absl::string_view what,
                                                          const absl::optional<ChunkId>& after,
                                                          size_t limit) {
   std::vector<ChunkId> ids;
-  std::string last = after.has_value() ? rados_format::IdKey(prefix, *after) : std::string(prefix);
-  size_t shard =
-      after.has_value() ? rados_format::ShardOf(*after, static_cast<uint32_t>(objects_.size())) : 0;
-  size_t breadth = 1;
-  while (ids.size() < limit && shard < objects_.size()) {
-    std::vector<OmapList> lists;
-    for (size_t i = shard; i < std::min(objects_.size(), shard + breadth); ++i) {
-      OmapList list;
-      list.object = objects_[i];
-      list.prefix = std::string(prefix);
-      list.after = last;
-      list.limit = std::min(limit - ids.size(), kIdsAtATime);
-      lists.push_back(std::move(list));
-    }
-    if (absl::Status status = pool_->List(what, &lists); !status.ok()) return status;
-    const size_t before = ids.size();
-    for (const OmapList& list : lists) {
-      for (const auto& [key, value] : list.entries) {
-        if (ids.size() == limit) break;
-        const absl::StatusOr<ChunkId> id = rados_format::DecodeIdKey(prefix, key);
-        if (!id.ok()) return id.status();
-        ids.push_back(*id);
-        last = key;
-      }
-      if ((list.more && !list.entries.empty()) || ids.size() == limit) break;
-      ++shard;
-    }
-    breadth = ids.size() == before ? std::min<size_t>(2 * breadth, 64) : 1;
-  }
+  const absl::Status status = Walk(what, prefix, after, limit,
+                                   [&ids](const ChunkId& id, const std::string&) -> absl::Status {
+                                     ids.push_back(id);
+                                     return absl::OkStatus();
+                                   });
+  if (!status.ok()) return status;
   return ids;
 }
 

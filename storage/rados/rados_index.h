@@ -151,6 +151,10 @@ class RadosIndex {
   void Cached(absl::Span<const ChunkId> ids, absl::Duration max_age,
               absl::Span<absl::optional<rados_format::DataRecord>> found,
               std::vector<uint64_t>* tickets);
+  // Shows ids and values under keys of this prefix and an id, in the order of ids.
+  absl::Status Walk(absl::string_view what, absl::string_view prefix,
+                    const absl::optional<ChunkId>& after, size_t limit,
+                    absl::FunctionRef<absl::Status(const ChunkId&, const std::string&)> see);
   // Those that another put has named since stay. Failure does no harm: names are checked.
   void Rename(absl::string_view what, absl::Span<const ChildName> names);
   // One turn of Change on one shard: the records as read, and the write that follows. Adds to
