@@ -162,8 +162,11 @@ TenantFigure Tenants::FigureOf(const Tenant& tenant) {
 }
 
 std::vector<TenantFigure> Tenants::Figures() const {
+  // Kept for as long as it is walked: Replace may put another in its place.
+  const std::shared_ptr<const Roster> now = roster();
   std::vector<TenantFigure> figures;
-  for (const Tenant* tenant : roster()->tenants) figures.push_back(FigureOf(*tenant));
+  figures.reserve(now->tenants.size());
+  for (const Tenant* tenant : now->tenants) figures.push_back(FigureOf(*tenant));
   return figures;
 }
 
@@ -174,6 +177,7 @@ std::vector<TenantFigure> Tenants::FiguresOfAll() const {
     for (const auto& [name, tenant] : known_) tenants.push_back(tenant.get());
   }
   std::vector<TenantFigure> figures;
+  figures.reserve(tenants.size());
   for (const Tenant* tenant : tenants) figures.push_back(FigureOf(*tenant));
   return figures;
 }
