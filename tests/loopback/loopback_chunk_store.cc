@@ -218,18 +218,22 @@ absl::StatusOr<LoopbackChunkStore::Listed> LoopbackChunkStore::ListAll(v1::ListR
 
 absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> LoopbackChunkStore::GetInfos(
     absl::Span<const ChunkId> ids) {
+  // A page names all ids of the question again, so many ids are better asked for in parts.
+  constexpr size_t kPart = 1000;
   std::vector<absl::optional<ChunkInfo>> infos(ids.size());
-  if (ids.empty()) return infos;
-  v1::ListRequest request;
-  request.set_page_size(10000);
-  for (const ChunkId& id : ids) request.add_chunk_ids(IdBytes(id));
-  const absl::StatusOr<Listed> listed = ListAll(std::move(request));
-  if (!listed.ok()) return listed.status();
-  auto next = listed->begin();
-  for (size_t i = 0; i < ids.size() && next != listed->end(); ++i) {
-    if (next->first == ids[i]) infos[i] = (next++)->second;
+  for (size_t begin = 0; begin < ids.size(); begin += kPart) {
+    const size_t end = std::min(begin + kPart, ids.size());
+    v1::ListRequest request;
+    request.set_page_size(kPart);
+    for (size_t i = begin; i < end; ++i) request.add_chunk_ids(IdBytes(ids[i]));
+    const absl::StatusOr<Listed> listed = ListAll(std::move(request));
+    if (!listed.ok()) return listed.status();
+    auto next = listed->begin();
+    for (size_t i = begin; i < end && next != listed->end(); ++i) {
+      if (next->first == ids[i]) infos[i] = (next++)->second;
+    }
+    if (next != listed->end()) return absl::InternalError("a chunk that was not asked for");
   }
-  if (next != listed->end()) return absl::InternalError("a chunk that was not asked for");
   return infos;
 }
 
