@@ -26,6 +26,7 @@ RadosRoom::RadosRoom(const RadosPool* pool, std::vector<std::string> objects,
 
 absl::Status RadosRoom::Read(absl::string_view what, std::vector<size_t> which) {
   std::vector<OmapRead> reads;
+  reads.reserve(which.size());
   for (size_t i : which) reads.push_back({objects_[i], {rados_format::kStateKey}, {}});
   if (absl::Status status = pool_->Read(what, &reads, /*after_writes=*/true); !status.ok()) {
     return status;
