@@ -55,7 +55,8 @@ class KvStreamServer {
   // Reads the files of tenants and of TLS again, as at SIGHUP: from now on calls are whose the new
   // files say, and connections that begin get the new certificates within two seconds. Calls and
   // connections that are there go on. All of it or, with the error of the file that is wrong,
-  // nothing: the old ones stay. Logged and counted. Whether there are tenants, TLS and client
+  // nothing: the old ones stay. UNAVAILABLE where there is no memory for certificates; then the
+  // tenants are new already. Logged and counted. Whether there are tenants, TLS and client
   // certificates is settled at the start. One call at a time; not for signal handlers.
   absl::Status Reload();
 
