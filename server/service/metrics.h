@@ -93,6 +93,11 @@ struct GaugeValues {
   std::vector<TenantFigure> tenants;  // names come, but never go
   uint64_t store_pins = 0;
   uint64_t store_pinned_bytes = 0;
+  uint64_t store_capacity_bytes = 0;  // 0: none
+  // Since the store was opened; figures that only grow.
+  uint64_t evicted_segments = 0;
+  uint64_t evicted_bytes = 0;
+  uint64_t evicted_chunks = 0;
 };
 
 enum class StoreOperation {
@@ -167,6 +172,10 @@ class Metrics {
   prometheus::Gauge& store_disk_bytes_;
   prometheus::Gauge& store_pins_;
   prometheus::Gauge& store_pinned_bytes_;
+  prometheus::Gauge& store_capacity_bytes_;
+  prometheus::Counter& evicted_segments_;
+  prometheus::Counter& evicted_bytes_;
+  prometheus::Counter& evicted_chunks_;
   prometheus::Counter& expired_chunks_;
   // Without a series as long as there are no tenants.
   prometheus::Family<prometheus::Gauge>& tenant_chunks_;
