@@ -41,8 +41,11 @@ constexpr size_t kIdsMax = 65536;  // of a Lookup, Delete or Load, as in the pro
 constexpr size_t kAskedTogether = 32;
 constexpr absl::Duration kTtlMax = absl::Hours(24 * 36525);
 constexpr int kMessageBytesMax = 16 << 20;  // a page of List is the largest
+// Between attempts to connect; and how long one may take, which is long for a far or busy daemon
+// and short where another one could be asked instead of a machine that is gone.
 constexpr int kReconnectMsMin = 100;
 constexpr int kReconnectMsMax = 2000;
+constexpr int kConnectMsMax = 3000;
 
 std::string AsBytes(const std::array<uint8_t, 32>& id) { return std::string(id.begin(), id.end()); }
 
@@ -743,7 +746,8 @@ absl::StatusOr<std::unique_ptr<Client>> CreateClient(
   // A store of caches is not reached through a web proxy, whatever the environment says.
   arguments.SetInt("grpc.enable_http_proxy", 0);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectMsMin);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kReconnectMsMin);
+  // gRPC's name for the time that an attempt has.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectMsMax);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectMsMax);
   std::vector<std::unique_ptr<RangeClient>> clients;
   for (const std::string& server : servers) {
