@@ -136,7 +136,7 @@ TEST_F(LogMenderTest, WritesGoOnWhenTheFirstWriteOfAllFails) {
 TEST_F(LogMenderTest, ThePowerMayFailAtAnyMomentOfGoingOn) {
   const absl::Time past = absl::UnixEpoch() + absl::Hours(1);
   std::mt19937_64 random(seed_);
-  const int rounds = TestRounds(12);
+  const int rounds = TestRounds(8);
   uint64_t number = 0;
   for (int round = 0; round < rounds; ++round) {
     const bool disk_full = round % 2 == 0;
@@ -211,7 +211,7 @@ TEST_F(LogMenderTest, MoreUnsyncedBytesThanAreKeptNeedARestart) {
 }
 
 TEST_F(LogMenderTest, ManyWritersAndErrorsThatComeAndGo) {
-  const int rounds = TestRounds(3);
+  const int rounds = TestRounds(2);
   std::mt19937_64 random(seed_);
   std::set<uint64_t> acknowledged;
   uint64_t next_number = 0;
