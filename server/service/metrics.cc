@@ -229,6 +229,10 @@ Metrics::Metrics(absl::string_view version, absl::string_view store_driver)
           GaugeFamily(registry_, "kvstream_tenant_quota_bytes", "Quota of a tenant that has one.")),
       tenant_loads_(GaugeFamily(registry_, "kvstream_tenant_loads_in_flight",
                                 "Loads of a tenant in flight.")),
+      tenant_puts_(GaugeFamily(registry_, "kvstream_tenant_puts_in_flight",
+                               "Uploads of a tenant in flight.")),
+      tenant_put_buffer_bytes_(GaugeFamily(registry_, "kvstream_tenant_put_buffer_bytes",
+                                           "Reserved by unfinished uploads of a tenant.")),
       tenant_refusals_(CounterFamily(registry_, "kvstream_tenant_quota_refusals_total",
                                      "Puts of a tenant that did not fit its quota.")) {
   BuildGauge()
@@ -368,6 +372,8 @@ void Metrics::SetGauges(const GaugeValues& values) {
     tenant_chunks_.Add(label).Set(static_cast<double>(tenant.chunks));
     tenant_bytes_.Add(label).Set(static_cast<double>(tenant.used_bytes));
     tenant_loads_.Add(label).Set(tenant.loads_in_flight);
+    tenant_puts_.Add(label).Set(static_cast<double>(tenant.puts_in_flight));
+    tenant_put_buffer_bytes_.Add(label).Set(static_cast<double>(tenant.put_buffer_bytes));
     Gauge& quota = tenant_quota_bytes_.Add(label);
     if (tenant.quota_bytes > 0) {
       quota.Set(static_cast<double>(tenant.quota_bytes));

@@ -78,6 +78,8 @@ struct TenantFigure {
   uint64_t quota_bytes = 0;   // 0: none
   uint64_t refused_puts = 0;  // by the quota
   int loads_in_flight = 0;
+  uint64_t puts_in_flight = 0;
+  uint64_t put_buffer_bytes = 0;
 };
 
 // Read just before a scrape.
@@ -182,6 +184,8 @@ class Metrics {
   prometheus::Family<prometheus::Gauge>& tenant_bytes_;
   prometheus::Family<prometheus::Gauge>& tenant_quota_bytes_;
   prometheus::Family<prometheus::Gauge>& tenant_loads_;
+  prometheus::Family<prometheus::Gauge>& tenant_puts_;
+  prometheus::Family<prometheus::Gauge>& tenant_put_buffer_bytes_;
   prometheus::Family<prometheus::Counter>& tenant_refusals_;
   std::vector<prometheus::Histogram*> store_operations_;  // index: StoreOperation
 
