@@ -238,11 +238,11 @@ absl::StatusOr<bool> RadosChunkStore::PutIn(RadosIndex* index, absl::string_view
   }
   std::string upload;
   // What it cannot remove now the sweep will.
-  const auto discard = [&](const DataRecord* stored) {
+  const auto discard = [&] {
     if (upload.empty()) return;
     const RadosDataCut all = {{id, given.generation}, 0, total_bytes};
     if (!ShrinkRadosData(*pool_, what, {all}).ok()) return;
-    index->Withdraw(what, id, upload, given, stored).IgnoreError();
+    index->Withdraw(what, id, upload, given).IgnoreError();
   };
   const absl::Time start = absl::Now();
   for (int attempt = 0; attempt < kPutAttempts;) {
@@ -250,7 +250,7 @@ absl::StatusOr<bool> RadosChunkStore::PutIn(RadosIndex* index, absl::string_view
     if (!seen.ok()) return seen.status();
     DataRecord record = given;
     if (seen->record.has_value() && !Restore(*seen->record, &record)) {
-      discard(&*seen->record);
+      discard();
       upload.clear();
       const bool kept = seen->record->info.expires >= given.info.expires &&
                         seen->record->doomed == absl::InfiniteFuture();
@@ -274,13 +274,16 @@ absl::StatusOr<bool> RadosChunkStore::PutIn(RadosIndex* index, absl::string_view
         RadosIndex::BackOff(attempt++);
         continue;
       }
-      if (absl::Status status = WriteRadosData(*pool_, what, {id, given.generation}, segments);
+      // Both only once they are announced, so that whoever finds the announcement finds them.
+      if (absl::Status status = WriteRadosData(*pool_, what, {id, given.generation}, segments,
+                                               index->NameWrite(id, given));
           !status.ok()) {
         // An answer means that nothing is under way any more that could write it again.
-        if (!absl::IsUnavailable(status)) discard(nullptr);
+        if (!absl::IsUnavailable(status)) discard();
         return status;
       }
     } else if (!seen->upload_alive) {
+      discard();  // what was written after the sweep had passed
       return absl::UnavailableError(absl::StrCat(what, ": the upload took longer than ",
                                                  absl::FormatDuration(options_.upload_age)));
     }
@@ -289,7 +292,7 @@ absl::StatusOr<bool> RadosChunkStore::PutIn(RadosIndex* index, absl::string_view
     if (!done.ok() || *done) return done;
     if (attempt++ > 0) RadosIndex::BackOff(attempt);
   }
-  discard(nullptr);
+  discard();
   return absl::UnavailableError(absl::StrCat(what, ": other writers were always faster"));
 }
 

@@ -152,8 +152,12 @@ TEST_F(RadosChunkStoreTest, OfRacingPutsOfTwoDaemonsOneStores) {
   }
   EXPECT_EQ(a->Stats()->chunks, kChunks);
   EXPECT_EQ(a->Stats()->payload_bytes, bytes);
-  // The losers took away what they had written.
+  // The losers took away what they had written, and its names.
   EXPECT_EQ(DataObjects().size(), kChunks);
+  size_t named = 0;
+  for (uint64_t i = 0; i < kChunks; ++i) named += MakeTestChunk(i).info.parent.has_value() ? 1 : 0;
+  EXPECT_GT(named, 0);
+  EXPECT_EQ(Keys(rados_format::kChildPrefix).size(), named);
   Pass(options_.upload_age + absl::Seconds(1));
   EXPECT_EQ(b->CollectGarbage().value_or(9), 0);
 }
@@ -163,6 +167,7 @@ TEST_F(RadosChunkStoreTest, UploadsOfDaemonsThatDiedAreRemoved) {
   RadosIndex index(pool_.get(), {rados_format::IndexObject(0)}, 0, options_.clock);
   TestChunk chunk = Large(1);
   chunk.id.fill(0);
+  chunk.info.parent = TestId(77);
   rados_format::DataRecord record;
   record.generation.fill(7);
   record.info = chunk.info;
@@ -175,7 +180,11 @@ TEST_F(RadosChunkStoreTest, UploadsOfDaemonsThatDiedAreRemoved) {
   ASSERT_TRUE(announced.ok()) << announced.status();
   ASSERT_EQ(*announced, RadosAnnounced::kYes);
   const std::vector<absl::string_view> views = chunk.views();
-  ASSERT_TRUE(WriteRadosData(*pool_, "test", name, views).ok());
+  auto named = index.NameWrite(chunk.id, record);
+  ASSERT_TRUE(named.has_value());
+  named->object = rados_format::IndexObject(rados_format::ShardOf(*chunk.info.parent, 8));
+  ASSERT_TRUE(WriteRadosData(*pool_, "test", name, views, named).ok());
+  EXPECT_EQ(Keys(rados_format::kChildPrefix).size(), 1);
   EXPECT_FALSE(Has(*store, chunk)) << "not visible before its record";
   EXPECT_EQ(DataObjects().size(), 2);
   EXPECT_EQ(store->CollectGarbage().value_or(9), 0);
@@ -187,6 +196,7 @@ TEST_F(RadosChunkStoreTest, UploadsOfDaemonsThatDiedAreRemoved) {
   Pass(options_.upload_age + absl::Seconds(1));
   EXPECT_EQ(store->CollectGarbage().value_or(9), 1);
   EXPECT_TRUE(DataObjects().empty());
+  EXPECT_TRUE(Keys(rados_format::kChildPrefix).empty());
   // Should it not have died: it cannot make a chunk of data that is gone.
   EXPECT_FALSE(index.Commit("test", chunk.id, *seen, upload, record, absl::nullopt).value_or(true));
   seen = index.Look("test", chunk.id, upload, "");
@@ -195,6 +205,35 @@ TEST_F(RadosChunkStoreTest, UploadsOfDaemonsThatDiedAreRemoved) {
   EXPECT_FALSE(Has(*store, chunk));
   EXPECT_TRUE(Put(*store, chunk));
   EXPECT_EQ(Read(*store, chunk.id, 1), chunk.segments[1]);
+}
+
+TEST_F(RadosChunkStoreTest, NamesUnderParentsGoWithTheData) {
+  const auto store = Open();
+  TestChunk parent = Large(1), child = Large(2);
+  parent.info.parent.reset();
+  child.info.parent = parent.id;
+  const auto children = [&] { return store->Children(parent.id, 10).value(); };
+  EXPECT_TRUE(Put(*store, parent));
+  EXPECT_TRUE(Put(*store, child));
+  EXPECT_EQ(Keys(rados_format::kChildPrefix).size(), 1);
+  // A second generation of it, which has the name from then on.
+  EXPECT_EQ(store->Trim({child.id}, 1).value_or(0), 1);
+  EXPECT_TRUE(Put(*store, child));
+  EXPECT_EQ(Keys(rados_format::kChildPrefix).size(), 2);
+  EXPECT_EQ(children(), std::vector<ChunkId>{child.id}) << "once";
+  Pass(options_.retire_age + absl::Seconds(1));
+  EXPECT_EQ(store->CollectGarbage().value_or(9), 2);
+  EXPECT_EQ(Keys(rados_format::kChildPrefix).size(), 1);
+  EXPECT_EQ(children(), std::vector<ChunkId>{child.id});
+  EXPECT_EQ(store->Trim({child.id}, 1).value_or(0), 1);
+  Pass(options_.retire_age + absl::Seconds(1));
+  EXPECT_EQ(store->CollectGarbage().value_or(9), 1);
+  EXPECT_EQ(children(), std::vector<ChunkId>{child.id}) << "what is left of it keeps its name";
+  EXPECT_EQ(store->Delete({child.id}).value_or(0), 1);
+  EXPECT_TRUE(children().empty());
+  Pass(options_.retire_age + absl::Seconds(1));
+  EXPECT_EQ(store->CollectGarbage().value_or(9), 1);
+  EXPECT_TRUE(Keys(rados_format::kChildPrefix).empty());
 }
 
 TEST_F(RadosChunkStoreTest, ChunksExpireOverAllDaemons) {

@@ -100,11 +100,12 @@ absl::StatusOr<StoreHeader> DecodeHeader(absl::string_view bytes) {
         absl::StrCat("the pool holds a store of version ", header.version,
                      ", but this program reads up to ", kStoreVersion, ": use a newer one"));
   }
-  if (header.version == 1) {
-    return absl::FailedPreconditionError(
-        "the namespace holds a store of version 1, which this program reads no more: give the "
-        "daemons another one (--rados-namespace), put contexts there, and remove the objects of "
-        "the old one (rados purge, or rados rm of each)");
+  if (header.version == 1 || header.version == 2) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the namespace holds a store of version ", header.version,
+        ", which this program reads no more: give the daemons another one (--rados-namespace), "
+        "put contexts there, and remove the objects of the old one (rados purge, or rados rm of "
+        "each)"));
   }
   if (header.version == 0 || bytes.size() != kHeaderBytes - 8) {
     return Damaged("store header", "its version or size is wrong");
@@ -247,14 +248,19 @@ std::string EncodeGarbage(const GarbageRecord& record) {
   Append(static_cast<uint8_t>(record.state), 1, &bytes);
   Append(record.keep_bytes, 8, &bytes);
   Append(record.total_bytes, 8, &bytes);
+  if (record.parent.has_value()) bytes.append(record.parent->begin(), record.parent->end());
   return bytes;
 }
 
 absl::StatusOr<GarbageRecord> DecodeGarbage(absl::string_view bytes) {
   constexpr absl::string_view kWhat = "garbage record";
-  if (bytes.size() != kGarbageBytes) return Damaged(kWhat, "its size is wrong");
-  const auto state = Take(1, &bytes);
   GarbageRecord record;
+  if (bytes.size() == kGarbageBytes + sizeof(ChunkId)) {
+    std::copy_n(bytes.end() - sizeof(ChunkId), sizeof(ChunkId), record.parent.emplace().begin());
+  } else if (bytes.size() != kGarbageBytes) {
+    return Damaged(kWhat, "its size is wrong");
+  }
+  const auto state = Take(1, &bytes);
   if (state != static_cast<uint8_t>(GarbageState::kPending) &&
       state != static_cast<uint8_t>(GarbageState::kRetired)) {
     return Damaged(kWhat, "its state is unknown");
@@ -320,6 +326,18 @@ std::string OwnedPrefix(absl::string_view tenant) {
 
 std::string ChildrenPrefix(const ChunkId& parent) {
   return absl::StrCat(kChildPrefix, Hex(parent));
+}
+
+std::string ChildKey(const ChunkId& parent, const ChildName& name) {
+  return absl::StrCat(ChildrenPrefix(parent), Hex(name.id), Hex(name.generation));
+}
+
+absl::StatusOr<ChildName> DecodeChildKey(absl::string_view prefix, absl::string_view key) {
+  ChildName name;
+  const bool good = absl::ConsumePrefix(&key, prefix) && TakeHex(&key, &name.id) &&
+                    TakeHex(&key, &name.generation) && key.empty();
+  if (!good) return Damaged("index key", "it is not an id and a generation");
+  return name;
 }
 
 std::string TenantKey(absl::string_view tenant) {

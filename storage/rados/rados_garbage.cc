@@ -80,6 +80,24 @@ absl::Status RadosIndex::EndUploads(absl::string_view what, std::vector<Piece>* 
   return absl::OkStatus();
 }
 
+absl::Status RadosIndex::Unname(absl::string_view what, const std::vector<Piece>& pieces) {
+  std::map<std::string, std::vector<std::string>> keys;  // by index object
+  for (const Piece& piece : pieces) {
+    const absl::optional<ChunkId>& parent = piece.record.parent;
+    if (!parent.has_value()) continue;
+    keys[ObjectOf(*parent)].push_back(
+        rados_format::ChildKey(*parent, {piece.name.id, piece.name.generation}));
+  }
+  std::vector<OmapWrite> writes;
+  for (auto& [object, in_shard] : keys) {
+    OmapWrite write;
+    write.object = object;
+    write.remove = std::move(in_shard);
+    writes.push_back(std::move(write));
+  }
+  return pool_->Write(what, &writes);
+}
+
 absl::StatusOr<size_t> RadosIndex::Forget(absl::string_view what,
                                           const std::vector<Piece>& pieces) {
   std::map<std::string, std::vector<const Piece*>> todo;  // by index object
@@ -144,6 +162,7 @@ absl::StatusOr<size_t> RadosIndex::CollectGarbage(absl::string_view what,
                       piece.record.total_bytes});
     }
     if (absl::Status status = ShrinkRadosData(*pool_, what, cuts); !status.ok()) return status;
+    if (absl::Status status = Unname(what, *pieces); !status.ok()) return status;
     const absl::StatusOr<size_t> forgotten = Forget(what, *pieces);
     if (!forgotten.ok()) return forgotten.status();
     if (*forgotten == 0) return removed;  // somebody else is at it

@@ -104,12 +104,12 @@ void Reindex(const ChunkId& id, const DataRecord* before, const DataRecord* afte
   }
 }
 
-std::string ChildKey(const ChunkId& parent, const ChunkId& id) {
-  return rados_format::IdKey(rados_format::ChildrenPrefix(parent), id);
-}
-
-std::string BytesOf(const rados_format::Generation& generation) {
-  return std::string(generation.begin(), generation.end());
+// The announcement of an upload.
+GarbageRecord Pending(const DataRecord& record) {
+  GarbageRecord pending;
+  pending.total_bytes = PayloadBytes(record.info);
+  pending.parent = record.info.parent;
+  return pending;
 }
 
 }  // namespace
@@ -267,17 +267,8 @@ absl::StatusOr<RadosAnnounced> RadosIndex::Announce(absl::string_view what, cons
   if (fits) {
     state.data_bytes += bytes;
     if (state.wanted_bytes <= bytes) state.wanted_bytes = 0;
-    GarbageRecord pending;
-    pending.total_bytes = bytes;
     key = rados_format::EncodeGarbageKey({clock_(), id, record.generation, 0});
-    writes[0].set.emplace_back(key, rados_format::EncodeGarbage(pending));
-    if (record.info.parent.has_value()) {
-      // Before the chunk is there: what has children that are stored is never without their names.
-      OmapWrite name;
-      name.object = ObjectOf(*record.info.parent);
-      name.set = {{ChildKey(*record.info.parent, id), BytesOf(record.generation)}};
-      writes.push_back(std::move(name));
-    }
+    writes[0].set.emplace_back(key, rados_format::EncodeGarbage(Pending(record)));
   } else {
     if (state.wanted_bytes >= bytes) return RadosAnnounced::kNoRoom;
     state.wanted_bytes = bytes;
@@ -302,11 +293,9 @@ absl::StatusOr<bool> RadosIndex::Commit(absl::string_view what, const ChunkId& i
   OmapWrite& write = writes[0];
   write.object = ObjectOf(id);
   const std::string key = rados_format::DataKey(id);
-  GarbageRecord pending;
-  pending.total_bytes = PayloadBytes(record.info);
   write.expected = {{rados_format::kStateKey, seen.state_bytes},
                     {key, seen.bytes},
-                    {upload, rados_format::EncodeGarbage(pending)}};
+                    {upload, rados_format::EncodeGarbage(Pending(record))}};
   ShardState state = seen.state;
   std::map<std::string, TenantChange> tenants;
   Tally(record, 1, &state);
@@ -318,6 +307,7 @@ absl::StatusOr<bool> RadosIndex::Commit(absl::string_view what, const ChunkId& i
     GarbageRecord retired;
     retired.state = GarbageState::kRetired;
     retired.total_bytes = PayloadBytes(seen.record->info);
+    retired.parent = seen.record->info.parent;
     write.set.emplace_back(
         rados_format::EncodeGarbageKey({clock_(), id, seen.record->generation, 0}),
         rados_format::EncodeGarbage(retired));
@@ -342,63 +332,30 @@ absl::StatusOr<bool> RadosIndex::Commit(absl::string_view what, const ChunkId& i
   return !write.conflict;
 }
 
-void RadosIndex::Rename(absl::string_view what, absl::Span<const ChildName> names) {
-  const auto add = [](const ChildName& name, OmapWrite* write) {
-    const std::string key = ChildKey(name.parent, name.id);
-    write->expected.emplace_back(key, BytesOf(name.is));
-    if (name.becomes.has_value()) {
-      write->set.emplace_back(key, BytesOf(*name.becomes));
-    } else {
-      write->remove.push_back(key);
-    }
-  };
-  std::map<std::string, std::vector<const ChildName*>> by_object;
-  for (const ChildName& name : names) by_object[ObjectOf(name.parent)].push_back(&name);
-  std::vector<OmapWrite> writes;
-  for (const auto& [object, in_shard] : by_object) {
-    writes.emplace_back();
-    writes.back().object = object;
-    for (const ChildName* name : in_shard) add(*name, &writes.back());
-  }
-  pool_->Write(what, &writes).IgnoreError();
-  // One that is no longer so kept all of its shard.
-  std::vector<OmapWrite> single;
-  for (const OmapWrite& write : writes) {
-    if (!write.conflict || write.expected.size() == 1) continue;
-    for (const ChildName* name : by_object[write.object]) {
-      single.emplace_back();
-      single.back().object = write.object;
-      add(*name, &single.back());
-    }
-  }
-  pool_->Write(what, &single).IgnoreError();
+absl::optional<OmapWrite> RadosIndex::NameWrite(const ChunkId& id, const DataRecord& record) const {
+  if (!record.info.parent.has_value()) return absl::nullopt;
+  OmapWrite name;
+  name.object = ObjectOf(*record.info.parent);
+  name.set = {{rados_format::ChildKey(*record.info.parent, {id, record.generation}), "1"}};
+  return name;
 }
 
 absl::Status RadosIndex::Withdraw(absl::string_view what, const ChunkId& id,
-                                  const std::string& upload, const DataRecord& record,
-                                  const DataRecord* stored) {
-  if (record.info.parent.has_value()) {
-    ChildName name = {*record.info.parent, id, record.generation, absl::nullopt};
-    if (stored != nullptr && stored->info.parent == record.info.parent) {
-      name.becomes = stored->generation;
-    }
-    Rename(what, {name});
-  }
-  GarbageRecord pending;
-  pending.total_bytes = PayloadBytes(record.info);
+                                  const std::string& upload, const DataRecord& record) {
   Piece piece;
   piece.object = ObjectOf(id);
   piece.key = upload;
-  piece.value = rados_format::EncodeGarbage(pending);
-  piece.record = pending;
-  return Forget(what, {std::move(piece)}).status();
+  piece.record = Pending(record);
+  piece.value = rados_format::EncodeGarbage(piece.record);
+  piece.name = {absl::Time(), id, record.generation, 0};
+  if (absl::Status status = Unname(what, {piece}); !status.ok()) return status;
+  return Forget(what, {piece}).status();
 }
 
 absl::Status RadosIndex::PlanChange(
     absl::string_view what, const OmapRead& read, absl::Span<const ChunkId> in_shard,
     absl::FunctionRef<absl::optional<RadosIndexChange>(const ChunkId&, const DataRecord&)> change,
-    OmapWrite* write, size_t* changes, std::vector<ChildName>* removed,
-    std::map<std::string, TenantChange>* tenants) {
+    OmapWrite* write, size_t* changes, std::map<std::string, TenantChange>* tenants) {
   absl::StatusOr<ShardState> state = rados_format::DecodeState(read.values[0]);
   if (!state.ok()) return state.status();
   write->object = read.object;
@@ -409,7 +366,7 @@ absl::Status RadosIndex::PlanChange(
     const ChunkId& id = in_shard[k - 1];
     const absl::StatusOr<DataRecord> record = Decode(what, id, read.values[k]);
     if (!record.ok()) return record.status();
-    const absl::optional<RadosIndexChange> wanted = change(id, *record);
+    absl::optional<RadosIndexChange> wanted = change(id, *record);
     if (!wanted.has_value()) continue;
     ++*changes;
     write->expected.emplace_back(read.keys[k], read.values[k]);
@@ -421,9 +378,7 @@ absl::Status RadosIndex::PlanChange(
       write->set.emplace_back(read.keys[k], rados_format::EncodeData(*wanted->record));
     } else {
       write->remove.push_back(read.keys[k]);
-      if (record->info.parent.has_value()) {
-        removed->push_back({*record->info.parent, id, record->generation, absl::nullopt});
-      }
+      if (wanted->retired.has_value()) wanted->retired->parent = record->info.parent;
     }
     Reindex(id, &*record, wanted->record.has_value() ? &*wanted->record : nullptr, write);
     if (!wanted->retired.has_value()) continue;
@@ -463,7 +418,6 @@ absl::StatusOr<size_t> RadosIndex::Change(
     const auto batch = absl::MakeSpan(sorted).subspan(begin, kIdsAtATime);
     std::map<std::string, std::vector<ChunkId>> todo;  // index object -> ids
     for (const ChunkId& id : batch) todo[ObjectOf(id)].push_back(id);
-    std::vector<ChildName> gone;
     for (int attempt = 0; !todo.empty(); ++attempt) {
       if (attempt > 0 && !BackOff(attempt)) return TooContended(what);
       std::vector<OmapRead> reads;
@@ -478,7 +432,6 @@ absl::StatusOr<size_t> RadosIndex::Change(
       if (absl::Status status = pool_->Read(what, &reads, true); !status.ok()) return status;
       struct Plan {
         size_t changes = 0;
-        std::vector<ChildName> removed;
         std::map<std::string, TenantChange> tenants;
       };
       std::vector<OmapWrite> writes;
@@ -486,8 +439,8 @@ absl::StatusOr<size_t> RadosIndex::Change(
       for (const OmapRead& read : reads) {
         OmapWrite write;
         Plan plan;
-        absl::Status status = PlanChange(what, read, todo[read.object], change, &write,
-                                         &plan.changes, &plan.removed, &plan.tenants);
+        absl::Status status =
+            PlanChange(what, read, todo[read.object], change, &write, &plan.changes, &plan.tenants);
         if (!status.ok()) return status;
         if (plan.changes == 0) {
           todo.erase(read.object);
@@ -501,13 +454,11 @@ absl::StatusOr<size_t> RadosIndex::Change(
         for (const ChunkId& id : todo[writes[w].object]) cache_.Erase(id);
         if (writes[w].conflict) continue;
         changed += plans[w].changes;
-        gone.insert(gone.end(), plans[w].removed.begin(), plans[w].removed.end());
         if (status.ok() && tenants_ != nullptr) tenants_->Apply(plans[w].tenants, ticket);
         todo.erase(writes[w].object);
       }
       if (!status.ok()) return status;
     }
-    Rename(what, gone);
   }
   return changed;
 }
@@ -603,9 +554,11 @@ absl::StatusOr<std::vector<std::vector<ChunkId>>> RadosIndex::Children(
     for (size_t l = 0; l < lists.size(); ++l) {
       const OmapList& list = lists[l];
       for (const auto& [key, value] : list.entries) {
-        const absl::StatusOr<ChunkId> id = rados_format::DecodeIdKey(list.prefix, key);
-        if (!id.ok()) return id.status();
-        named.push_back(*id);
+        const auto name = rados_format::DecodeChildKey(list.prefix, key);
+        if (!name.ok()) return name.status();
+        // Several generations of one chunk follow each other.
+        if (!named.empty() && parent_of.back() == of[l] && named.back() == name->id) continue;
+        named.push_back(name->id);
         parent_of.push_back(of[l]);
       }
       after[of[l]] = list.more && !list.entries.empty() ? list.entries.back().first : "";
@@ -615,7 +568,8 @@ absl::StatusOr<std::vector<std::vector<ChunkId>>> RadosIndex::Children(
     for (size_t i = 0; i < named.size(); ++i) {
       const absl::optional<DataRecord>& record = (*records)[i];
       if (!record.has_value() || record->info.parent != parents[parent_of[i]]) continue;
-      children[parent_of[i]].push_back(named[i]);
+      std::vector<ChunkId>& found = children[parent_of[i]];
+      if (found.empty() || found.back() != named[i]) found.push_back(named[i]);
     }
   }
 }
