@@ -110,6 +110,9 @@ class RadosChunkStore final : public VersionedChunkStore {
                                const absl::optional<std::string>& owner) override;
   absl::StatusOr<std::vector<ChunkPin>> ListPins(const absl::optional<ChunkPin>& after,
                                                  size_t limit) override;
+  absl::StatusOr<std::vector<ChunkPin>> ListTenantPins(absl::string_view tenant,
+                                                       const absl::optional<ChunkPin>& after,
+                                                       size_t limit) override;
   absl::StatusOr<std::vector<ChunkPin>> PinsOf(absl::Span<const ChunkId> ids) override;
   // Completed when this store is closed; of a daemon that died, by a sweep once upload_age has
   // passed since.
@@ -117,7 +120,7 @@ class RadosChunkStore final : public VersionedChunkStore {
   absl::StatusOr<std::vector<ChunkId>> Children(const ChunkId& id, size_t limit) override;
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ListTenant(
       absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) override;
-  // Exact as far as this daemon goes; what others changed it knows a second later, or
+  // Exact as far as this daemon goes, pins too; what others changed it knows a second later, or
   // info_max_age if that is less. Asks every shard, once in that time.
   absl::StatusOr<TenantUse> GetTenantUse(absl::string_view tenant) override;
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
@@ -165,6 +168,16 @@ class RadosChunkStore final : public VersionedChunkStore {
                                         const rados_format::DataRecord& record, uint32_t level);
   absl::Status CheckPins(absl::Span<const ChunkId> ids, absl::string_view owner);
   absl::Status EndPins(absl::string_view what, absl::Time now);
+  // Of chunks in the order of their ids, of the tenant's only if one is given.
+  absl::StatusOr<std::vector<ChunkPin>> PinsOfSorted(absl::string_view what,
+                                                     absl::Span<const ChunkId> ids,
+                                                     const std::string* tenant);
+  // As ListPins, of the chunks that have a key of this prefix and are of the tenant; null: of any.
+  absl::StatusOr<std::vector<ChunkPin>> ListPinsUnder(absl::string_view what,
+                                                      const std::string& prefix,
+                                                      const std::string* tenant,
+                                                      const absl::optional<ChunkPin>& after,
+                                                      size_t limit);
   // Deletes those of the chunks of which that was promised and is not taken back.
   absl::Status CompleteDeletions(absl::string_view what, absl::Span<const ChunkId> ids);
   // Whether this daemon has a lock of the sweeps, from now on for so long.

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <set>
 #include <thread>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -352,6 +353,74 @@ TEST_F(RadosChunkStoreTest, AQuotaHoldsOverDaemons) {
   EXPECT_EQ(b->Stats()->tenant_chunks, use->chunks);
   EXPECT_EQ(b->ListTenant("t", absl::nullopt, 1000)->size(), use->chunks);
   EXPECT_TRUE(b->ListTenant("u", absl::nullopt, 1000)->empty());
+}
+
+TEST_F(RadosChunkStoreTest, ABoundOfPinsHoldsOverDaemons) {
+  options_.info_max_age = absl::ZeroDuration();
+  const auto a = Open(), b = Open();
+  TenantViewOptions of;
+  of.tenant = "t";
+  of.pin_bytes_max = 1000;
+  of.pins_max = 6;
+  auto view_a = *TenantView::Create(a.get(), of), view_b = *TenantView::Create(b.get(), of);
+  of.tenant = "tt";
+  const auto neighbour = *TenantView::Create(b.get(), of);
+  std::vector<ChunkId> ids;
+  for (uint64_t i = 0; i < 8; ++i) {
+    TestChunk chunk = MakeTestChunk(i);
+    chunk.segments = {TestBytes(i, 200)};
+    chunk.info.segment_bytes = {200};
+    EXPECT_TRUE(Put(*view_a, chunk));
+    EXPECT_TRUE(Put(*neighbour, chunk));
+    ids.push_back(chunk.id);
+  }
+  const absl::Time soon = options_.clock() + absl::Minutes(1), late = soon + absl::Minutes(1);
+  EXPECT_EQ(neighbour->Pin({ids[0], ids[1]}, "job", soon).value_or(0), 2);
+  EXPECT_EQ(view_a->Pin({ids[0], ids[1], ids[2]}, "job", late).value_or(0), 3);
+  EXPECT_EQ(view_b->Pin({ids[3], ids[4]}, "job", soon).value_or(0), 2);
+  for (TenantView* view : {view_a.get(), view_b.get()}) {
+    const auto refused = view->Pin({ids[5]}, "job", soon);
+    EXPECT_TRUE(absl::IsResourceExhausted(refused.status())) << refused.status();
+  }
+  EXPECT_EQ(view_b->Pin({ids[0]}, "other", late).value_or(0), 1) << "no bytes more, but a pin";
+  EXPECT_TRUE(absl::IsResourceExhausted(view_a->Pin({ids[1]}, "other", late).status()));
+  for (RadosChunkStore* store : {a.get(), b.get()}) {
+    EXPECT_EQ(store->GetTenantUse("t")->pins, 6);
+    EXPECT_EQ(store->GetTenantUse("t")->pinned_bytes, 1000);
+    EXPECT_EQ(store->GetTenantUse("tt")->pins, 2);
+    EXPECT_EQ(store->Stats()->pins, 8);
+    // One at a time, as pages.
+    absl::optional<ChunkPin> after;
+    size_t listed = 0;
+    for (;; ++listed) {
+      const auto page = store->ListTenantPins("t", after, 1);
+      ASSERT_TRUE(page.ok()) << page.status();
+      if (page->empty()) break;
+      if (after.has_value()) {
+        EXPECT_LT(std::tie(after->id, after->owner),
+                  std::tie(page->front().id, page->front().owner));
+      }
+      after = page->front();
+    }
+    EXPECT_EQ(listed, 6);
+    EXPECT_TRUE(store->ListTenantPins("", absl::nullopt, 10)->empty());
+    EXPECT_TRUE(store->ListTenantPins("u", absl::nullopt, 10)->empty());
+  }
+  EXPECT_EQ(neighbour->ListPins(absl::nullopt, 10)->size(), 2);
+  // Room comes of pins that end, of chunks that go, and of those that are unpinned elsewhere.
+  Pass(absl::Seconds(90));
+  EXPECT_EQ(a->Expire(options_.clock(), 10).value_or(9), 0);
+  EXPECT_EQ(b->GetTenantUse("t")->pins, 4);
+  EXPECT_EQ(b->GetTenantUse("tt")->pins, 0);
+  EXPECT_EQ(view_b->Pin({ids[5], ids[6]}, "job", late).value_or(0), 2);
+  EXPECT_EQ(view_a->Unpin({ids[0], ids[5]}, absl::nullopt).value_or(0), 3);
+  EXPECT_EQ(view_b->Pin({ids[7]}, "job", late).value_or(0), 1);
+  EXPECT_EQ(a->GetTenantUse("t")->pinned_bytes, 800);
+  Pass(absl::Minutes(1));
+  EXPECT_EQ(view_a->Delete(ids).value_or(0), 8);
+  EXPECT_EQ(b->GetTenantUse("t")->pins, 0);
+  EXPECT_EQ(b->GetTenantUse("t")->pinned_bytes, 0);
+  EXPECT_TRUE(Keys(rados_format::kOwnedPinnedPrefix).empty());
 }
 
 TEST_F(RadosChunkStoreTest, OnlyOneDaemonSweepsAtATime) {

@@ -324,6 +324,10 @@ std::string OwnedPrefix(absl::string_view tenant) {
   return absl::StrCat(kOwnedPrefix, absl::BytesToHexString(tenant), ".");
 }
 
+std::string OwnedPinnedPrefix(absl::string_view tenant) {
+  return absl::StrCat(kOwnedPinnedPrefix, absl::BytesToHexString(tenant), ".");
+}
+
 std::string ChildrenPrefix(const ChunkId& parent) {
   return absl::StrCat(kChildPrefix, Hex(parent));
 }
@@ -351,6 +355,23 @@ absl::StatusOr<std::string> DecodeTenantKey(absl::string_view key) {
                     std::all_of(key.begin(), key.end(), absl::ascii_isxdigit);
   if (!good) return Damaged("index key", "it is not a tenant");
   return absl::HexStringToBytes(key);
+}
+
+std::string EncodeTenantUse(const TenantUse& use) {
+  std::string bytes;
+  for (uint64_t field : {use.chunks, use.payload_bytes, use.pins, use.pinned_bytes}) {
+    Append(field, 8, &bytes);
+  }
+  return bytes;
+}
+
+absl::StatusOr<TenantUse> DecodeTenantUse(absl::string_view bytes) {
+  if (bytes.size() != kTenantUseBytes) return Damaged("what a tenant has", "its size is wrong");
+  TenantUse use;
+  for (uint64_t* field : {&use.chunks, &use.payload_bytes, &use.pins, &use.pinned_bytes}) {
+    *field = Take(8, &bytes);
+  }
+  return use;
 }
 
 std::string DataKey(const ChunkId& id) { return IdKey(kDataPrefix, id); }

@@ -23,7 +23,8 @@
 //   o<tenant>.<id>       a stored chunk of the tenant: "1"
 //   p<id>                a stored chunk that has pins: "1"
 //   q<time><id>          a stored chunk whose first pin ends then: "1"
-//   t<tenant>            Counters of the tenant's chunks (chunk_record_format.h), where it has any
+//   r<tenant>.<id>       a stored chunk of the tenant that has pins: "1"
+//   t<tenant>            TenantUse of the tenant's chunks, where it has any
 //   u<id>                a stored chunk's Usage (chunk_record_format.h), where it is known
 // Ids, generations, tenants and numbers in names are hexadecimal, all but tenants of fixed width,
 // so that names sort as they do.
@@ -61,6 +62,7 @@ inline constexpr char kChildPrefix[] = "k";
 inline constexpr char kOwnedPrefix[] = "o";
 inline constexpr char kPinnedPrefix[] = "p";
 inline constexpr char kPinEndPrefix[] = "q";
+inline constexpr char kOwnedPinnedPrefix[] = "r";
 inline constexpr char kTenantPrefix[] = "t";
 inline constexpr char kUsagePrefix[] = "u";
 // Locks of kSweepObject.
@@ -181,12 +183,20 @@ struct TimeKey {
 std::string EncodeTimeKey(absl::string_view prefix, const TimeKey& key);
 absl::StatusOr<TimeKey> DecodeTimeKey(absl::string_view prefix, absl::string_view key);
 
-// Keys of an id: kDataPrefix, kPinnedPrefix, kUsagePrefix, and what ends with an id: OwnedPrefix.
+// Keys of an id: kDataPrefix, kPinnedPrefix, kUsagePrefix, and what ends with an id: OwnedPrefix,
+// OwnedPinnedPrefix.
 std::string IdKey(absl::string_view prefix, const ChunkId& id);
 absl::StatusOr<ChunkId> DecodeIdKey(absl::string_view prefix, absl::string_view key);
 std::string OwnedPrefix(absl::string_view tenant);
+std::string OwnedPinnedPrefix(absl::string_view tenant);
 std::string TenantKey(absl::string_view tenant);
 absl::StatusOr<std::string> DecodeTenantKey(absl::string_view key);
+
+// What a shard has of a tenant: chunks, payload_bytes, pins, pinned_bytes, 8 bytes each.
+inline constexpr size_t kTenantUseBytes = 32;
+std::string EncodeTenantUse(const TenantUse& use);
+// DATA_LOSS for another size.
+absl::StatusOr<TenantUse> DecodeTenantUse(absl::string_view bytes);
 
 // The data of a chunk that names a parent. Sorts by parent, then id.
 struct ChildName {

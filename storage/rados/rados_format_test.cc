@@ -262,6 +262,15 @@ TEST(RadosFormatTest, NamesOfTenantsAreKeptApart) {
   EXPECT_NE(OwnedPrefix("ab").substr(0, 4), OwnedPrefix("a"));
   EXPECT_EQ(*DecodeIdKey(OwnedPrefix("a"), IdKey(OwnedPrefix("a"), TestId(1))), TestId(1));
   EXPECT_FALSE(DecodeIdKey(OwnedPrefix("a"), IdKey(OwnedPrefix("ab"), TestId(1))).ok());
+  EXPECT_EQ(OwnedPinnedPrefix("a"), "r61.");
+
+  const std::string use = EncodeTenantUse({1, 2, 3, 4});
+  EXPECT_EQ(absl::BytesToHexString(use),
+            "0100000000000000020000000000000003000000000000000400000000000000");
+  EXPECT_EQ(DecodeTenantUse(use)->pins, 3);
+  EXPECT_EQ(DecodeTenantUse(use)->pinned_bytes, 4);
+  EXPECT_TRUE(absl::IsDataLoss(DecodeTenantUse(use.substr(1)).status()));
+  EXPECT_TRUE(absl::IsDataLoss(DecodeTenantUse(use + "x").status()));
 }
 
 TEST(RadosFormatTest, NamesUnderAParentSortByIdAndComeBack) {

@@ -18,7 +18,6 @@ using rados_format::DataRecord;
 using rados_format::GarbageRecord;
 using rados_format::GarbageState;
 using rados_format::ShardState;
-using rocksdb_format::Counters;
 
 // Ids of one call that are worked on at a time: bounds what it holds in memory.
 constexpr size_t kIdsAtATime = 4096;
@@ -47,26 +46,31 @@ void Tally(const DataRecord& record, uint64_t sign, std::map<std::string, Tenant
   if (record.info.tenant.empty()) return;
   TenantChange& change = (*tenants)[record.info.tenant];
   change.chunks += sign;
-  change.payload_bytes += sign * PayloadBytes(record.info);
+  const uint64_t bytes = PayloadBytes(record.info);
+  change.payload_bytes += sign * bytes;
+  change.pins += sign * record.pins.size();
+  if (!record.pins.empty()) change.pinned_bytes += sign * bytes;
 }
 
 // The tenant's counters after a change, into the write that compares them with `before`.
 absl::Status AddTenant(const std::string& tenant, const TenantChange& change,
                        const std::string& before, OmapWrite* write) {
-  Counters counters;
+  TenantUse use;
   if (!before.empty()) {
-    const absl::StatusOr<Counters> decoded = rocksdb_format::DecodeCounters(before);
+    const absl::StatusOr<TenantUse> decoded = rados_format::DecodeTenantUse(before);
     if (!decoded.ok()) return decoded.status();
-    counters = *decoded;
+    use = *decoded;
   }
-  counters.chunks += change.chunks;
-  counters.payload_bytes += change.payload_bytes;
+  use.chunks += change.chunks;
+  use.payload_bytes += change.payload_bytes;
+  use.pins += change.pins;
+  use.pinned_bytes += change.pinned_bytes;
   std::string key = rados_format::TenantKey(tenant);
   write->expected.emplace_back(key, before);
-  if (counters.chunks == 0) {
+  if (use.chunks == 0) {
     if (!before.empty()) write->remove.push_back(std::move(key));
   } else {
-    write->set.emplace_back(std::move(key), rocksdb_format::EncodeCounters(counters));
+    write->set.emplace_back(std::move(key), rados_format::EncodeTenantUse(use));
   }
   return absl::OkStatus();
 }
@@ -82,8 +86,11 @@ std::map<std::string, std::string> KeysOf(const ChunkId& id, const DataRecord* r
   add_time(rados_format::kExpiryPrefix, rados_format::DueTime(*record));
   add_time(rados_format::kPinEndPrefix, rados_format::FirstPinEnd(*record));
   if (!record->pins.empty()) keys[rados_format::IdKey(rados_format::kPinnedPrefix, id)] = "1";
-  if (!record->info.tenant.empty()) {
-    keys[rados_format::IdKey(rados_format::OwnedPrefix(record->info.tenant), id)] = "1";
+  const std::string& tenant = record->info.tenant;
+  if (tenant.empty()) return keys;
+  keys[rados_format::IdKey(rados_format::OwnedPrefix(tenant), id)] = "1";
+  if (!record->pins.empty()) {
+    keys[rados_format::IdKey(rados_format::OwnedPinnedPrefix(tenant), id)] = "1";
   }
   return keys;
 }
@@ -390,7 +397,9 @@ absl::Status RadosIndex::PlanChange(
   // Most changes leave their tenant's counters as they are.
   for (auto tenant = tenants->begin(); tenant != tenants->end();) {
     const TenantChange& sum = tenant->second;
-    tenant = sum.chunks == 0 && sum.payload_bytes == 0 ? tenants->erase(tenant) : std::next(tenant);
+    const bool same =
+        sum.chunks == 0 && sum.payload_bytes == 0 && sum.pins == 0 && sum.pinned_bytes == 0;
+    tenant = same ? tenants->erase(tenant) : std::next(tenant);
   }
   if (tenants->empty()) return absl::OkStatus();
   std::vector<OmapRead> reads(1);
@@ -636,11 +645,13 @@ absl::StatusOr<std::map<std::string, TenantUse>> RadosIndex::CountTenants(absl::
       for (const auto& [key, value] : list.entries) {
         const absl::StatusOr<std::string> tenant = rados_format::DecodeTenantKey(key);
         if (!tenant.ok()) return tenant.status();
-        const absl::StatusOr<Counters> counters = rocksdb_format::DecodeCounters(value);
-        if (!counters.ok()) return counters.status();
+        const absl::StatusOr<TenantUse> in_shard = rados_format::DecodeTenantUse(value);
+        if (!in_shard.ok()) return in_shard.status();
         TenantUse& use = uses[*tenant];
-        use.chunks += counters->chunks;
-        use.payload_bytes += counters->payload_bytes;
+        use.chunks += in_shard->chunks;
+        use.payload_bytes += in_shard->payload_bytes;
+        use.pins += in_shard->pins;
+        use.pinned_bytes += in_shard->pinned_bytes;
       }
       if (!list.more || list.entries.empty()) continue;
       list.after = list.entries.back().first;
