@@ -194,6 +194,43 @@ TEST_F(RadosCapacityTest, TheFinestSegmentsOfWhatNoDaemonUsesGoFirst) {
   }
 }
 
+TEST_F(RadosCapacityTest, WhatLoadsOfOtherDaemonsHoldForLongStays) {
+  options_.clock = [this] { return absl::FromUnixNanos(nanos_.load()); };
+  options_.retire_age = options_.pressed_retire_age = absl::Minutes(1);
+  options_.upload_age = absl::Hours(1000);  // the clock runs fast
+  const auto a = Open();
+  options_.keeper_interval = absl::InfiniteDuration();  // the other one evicts
+  const auto b = Open();
+  std::vector<TestChunk> chunks;
+  for (uint64_t i = 0; i < 110; ++i) chunks.push_back(Sized(i, {2000, 4000, 8000}));
+  for (size_t i = 0; i < 20; ++i) EXPECT_TRUE(Put(*a, chunks[i]));
+  std::vector<ChunkId> ids;
+  for (size_t i = 0; i < 10; ++i) ids.push_back(chunks[i].id);
+  const ChunkHold hold = b->Hold(ids);
+  std::atomic<bool> done{false};
+  std::thread clock([&] {
+    while (!done) {
+      Pass(absl::Seconds(5));
+      EXPECT_TRUE(b->LeaseHolds().ok());
+      absl::SleepFor(absl::Milliseconds(5));
+    }
+  });
+  for (size_t i = 20; i < chunks.size(); ++i) EXPECT_TRUE(Put(*a, chunks[i]));
+  done = true;
+  clock.join();
+  EXPECT_GT(a->Stats()->evicted_segments, 0);
+  size_t lost = 0;
+  for (size_t i = 0; i < 20; ++i) {
+    if (i < 10) {
+      EXPECT_EQ(Levels(*b, chunks[i]), 3) << i;
+    } else {
+      lost += 3 - Levels(*b, chunks[i]);
+    }
+  }
+  EXPECT_GT(lost, 0) << "of those that nobody held, which are as old";
+  EXPECT_EQ(b->Stats()->evicted_segments, 0);
+}
+
 TEST_F(RadosCapacityTest, ContextsShrinkFromTheirEndAndPinnedOnesStay) {
   const auto a = Open(), b = Open();
   std::vector<std::vector<TestChunk>> contexts;

@@ -23,7 +23,17 @@ namespace {
 
 using rados_format::Generation;
 
-class RadosChunkStoreTest : public RadosStoreTest {};
+class RadosChunkStoreTest : public RadosStoreTest {
+ protected:
+  // Daemons that have any.
+  std::vector<std::string> Leases() {
+    std::vector<OmapList> lists = {{rados_format::kLeasesObject, "", "", 100, {}, false}};
+    EXPECT_TRUE(pool_->List("test", &lists).ok());
+    std::vector<std::string> daemons;
+    for (const auto& [daemon, record] : lists[0].entries) daemons.push_back(daemon);
+    return daemons;
+  }
+};
 
 TestChunk Large(uint64_t number) {
   TestChunk chunk = MakeTestChunk(number);
@@ -113,6 +123,69 @@ TEST_F(RadosChunkStoreTest, ALoadNeverMixesAChunkWithTheOneThatReplacedIt) {
   hold = ChunkHold();
   EXPECT_TRUE(Has(*b, chunk));
   EXPECT_EQ(Read(*b, chunk.id, 2), other.segments[2]);
+}
+
+TEST_F(RadosChunkStoreTest, ALoadThatTakesLongKeepsItsDataWhateverOthersRemove) {
+  const auto a = Open(), b = Open();
+  const TestChunk chunk = Large(1), other = Large(2);
+  EXPECT_TRUE(Put(*a, chunk));
+  EXPECT_TRUE(Put(*a, other));
+  ChunkHold hold = b->Hold({chunk.id});
+  EXPECT_TRUE(Has(*b, chunk));
+  EXPECT_TRUE(b->LeaseHolds().ok());
+  EXPECT_TRUE(Leases().empty()) << "most loads are over before anybody need know";
+  EXPECT_EQ(a->Delete({chunk.id, other.id}).value_or(0), 2);
+  const absl::Duration quarter = options_.pressed_retire_age / 4;
+  for (absl::Duration age; age <= options_.retire_age; age += quarter) {
+    Pass(quarter);
+    ASSERT_TRUE(b->LeaseHolds().ok());
+  }
+  EXPECT_EQ(Leases().size(), 1);
+  EXPECT_EQ(a->CollectGarbage().value_or(9), 1) << "the one that nobody reads";
+  EXPECT_EQ(DataObjects().size(), 2);
+  for (uint32_t level = 0; level < 3; ++level) {
+    EXPECT_EQ(Read(*b, chunk.id, level), chunk.segments[level]);
+  }
+  hold = ChunkHold();
+  ASSERT_TRUE(b->LeaseHolds().ok());
+  EXPECT_TRUE(Leases().empty());
+  Pass(quarter);
+  EXPECT_EQ(a->CollectGarbage().value_or(9), 1);
+  EXPECT_TRUE(DataObjects().empty());
+}
+
+TEST_F(RadosChunkStoreTest, LeasesOfDeadDaemonsLapseAndNoneLastForEver) {
+  const auto a = Open(), b = Open();
+  const TestChunk chunk = Large(1);
+  EXPECT_TRUE(Put(*a, chunk));
+  const ChunkHold hold = b->Hold({chunk.id});
+  EXPECT_TRUE(Has(*b, chunk));
+  EXPECT_EQ(a->Delete({chunk.id}).value_or(0), 1);
+  Pass(options_.retire_age);
+  ASSERT_TRUE(b->LeaseHolds().ok());
+  // As if it were dead from here on.
+  Pass(options_.pressed_retire_age - absl::Seconds(1));
+  EXPECT_EQ(a->CollectGarbage().value_or(9), 0);
+  EXPECT_EQ(Leases().size(), 1);
+  // What is damaged holds nothing up.
+  std::vector<OmapWrite> writes(1);
+  writes[0].object = rados_format::kLeasesObject;
+  writes[0].set = {{"damaged", "nonsense"}};
+  ASSERT_TRUE(pool_->Write("test", &writes).ok());
+  Pass(absl::Seconds(16));
+  EXPECT_EQ(a->CollectGarbage().value_or(9), 1);
+  EXPECT_TRUE(Leases().empty());
+  EXPECT_TRUE(DataObjects().empty());
+
+  const TestChunk again = Large(2);
+  EXPECT_TRUE(Put(*a, again));
+  const ChunkHold stuck = b->Hold({again.id});
+  EXPECT_EQ(a->Delete({again.id}).value_or(0), 1);
+  Pass(options_.upload_age);
+  ASSERT_TRUE(b->LeaseHolds().ok());
+  EXPECT_EQ(a->CollectGarbage().value_or(9), 0);
+  Pass(absl::Seconds(1));
+  EXPECT_EQ(a->CollectGarbage().value_or(9), 1) << "its room is wanted";
 }
 
 TEST_F(RadosChunkStoreTest, ALoadGoesOnWithTheSameBytesStoredAgain) {

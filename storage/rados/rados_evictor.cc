@@ -86,7 +86,7 @@ absl::StatusOr<std::vector<ChunkId>> RadosEvictor::WithWhatFollows(
       Node& node = nodes[layer[i]];
       node.first_token = record->info.first_token;
       node.bytes = PayloadBytes(record->info);
-      node.stays = rados_format::Pinned(*record, now) || holds_->held(layer[i]);
+      node.stays = rados_format::Pinned(*record, now) || Held(layer[i]);
       found.push_back(layer[i]);
     }
     order.insert(order.end(), found.begin(), found.end());
@@ -181,7 +181,7 @@ absl::StatusOr<RadosEvicted> RadosEvictor::Evict(absl::string_view what, uint64_
     levels[ids[i]] = static_cast<uint32_t>(record.hashes.size());
   }
   if (!sample->whole_store) bytes = std::min(bytes, index.payload_bytes() / 8);
-  const auto held = [this](const ChunkId& id) { return holds_->held(id); };
+  const auto held = [this](const ChunkId& id) { return Held(id); };
   Keep keep;
   std::vector<ChunkId> roots;
   uint64_t whole_bytes = 0;

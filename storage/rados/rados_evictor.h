@@ -15,6 +15,7 @@
 #include "storage/eviction_index.h"
 #include "storage/hold_table.h"
 #include "storage/rados/rados_index.h"
+#include "storage/rados/rados_leases.h"
 #include "storage/rados/rados_pool.h"
 #include "storage/rados/rados_usage.h"
 
@@ -34,8 +35,8 @@ struct RadosEvicted {
 //
 // A chunk of which nothing is to be left goes only after those that follow it, which are looked up
 // and go first, from the end: nobody uses them who does not use it, and nobody finds them without
-// it. Pinned chunks, those that this daemon holds, and what they follow, stay. What loads of other
-// daemons hold stays readable for as long as retired data does.
+// it. Pinned chunks, those that this daemon holds or others have leased, and what they follow,
+// stay.
 //
 // Not thread-safe. Memory: some 600 bytes a chunk of the sample.
 class RadosEvictor {
@@ -44,8 +45,13 @@ class RadosEvictor {
 
   // Borrowed.
   RadosEvictor(const RadosPool* pool, RadosIndex* index, RadosUsage* usage, HoldTable* holds,
-               RadosIndex::Clock clock)
-      : pool_(pool), index_(index), usage_(usage), holds_(holds), clock_(std::move(clock)) {}
+               const RadosLeases* leases, RadosIndex::Clock clock)
+      : pool_(pool),
+        index_(index),
+        usage_(usage),
+        holds_(holds),
+        leases_(leases),
+        clock_(std::move(clock)) {}
 
   // One sample's worth, up to about `bytes`; less, even nothing, if that is all there is to be had.
   absl::StatusOr<RadosEvicted> Evict(absl::string_view what, uint64_t bytes);
@@ -62,6 +68,7 @@ class RadosEvictor {
     bool whole_store = false;
   };
 
+  bool Held(const ChunkId& id) const { return holds_->held(id) || leases_->Leased(id); }
   absl::StatusOr<Sample> TakeSample(absl::string_view what);
   // Of these chunks, which are to go, and of all that follow them: in an order in which they can,
   // as many as make up the bytes.
@@ -74,6 +81,7 @@ class RadosEvictor {
   RadosIndex* const index_;
   RadosUsage* const usage_;
   HoldTable* const holds_;
+  const RadosLeases* const leases_;
   const RadosIndex::Clock clock_;
   size_t next_shard_ = 0;
   std::vector<std::string> after_;  // by shard: the key where the next sample goes on

@@ -24,6 +24,8 @@ constexpr uint8_t kDataVersion = 2;
 constexpr uint8_t kStateVersion = 2;
 constexpr size_t kDataHeaderBytes = 20;
 constexpr size_t kGarbageBytes = 17;
+constexpr uint8_t kLeaseVersion = 1;
+constexpr size_t kLeaseHeaderBytes = 13;
 constexpr uint64_t kSignBit = uint64_t{1} << 63;
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
@@ -291,6 +293,40 @@ absl::StatusOr<GarbageKey> DecodeGarbageKey(absl::string_view key) {
   if (!good) return Damaged("garbage key", "it is not one");
   decoded.since = absl::FromUnixNanos(static_cast<int64_t>(nanos));
   return decoded;
+}
+
+uint64_t LeaseName(const ChunkId& id) {
+  absl::string_view bytes(reinterpret_cast<const char*>(id.data()), id.size());
+  return Take(8, &bytes);
+}
+
+std::string EncodeLease(const LeaseRecord& record) {
+  std::string bytes;
+  bytes.reserve(kLeaseHeaderBytes + 8 * record.chunks.size() + 8);
+  Append(kLeaseVersion, 1, &bytes);
+  Append(static_cast<uint64_t>(absl::ToUnixNanos(record.until)), 8, &bytes);
+  Append(record.chunks.size(), 4, &bytes);
+  for (uint64_t chunk : record.chunks) Append(chunk, 8, &bytes);
+  Append(HashBytes(bytes), 8, &bytes);
+  return bytes;
+}
+
+absl::StatusOr<LeaseRecord> DecodeLease(absl::string_view bytes) {
+  constexpr absl::string_view kWhat = "lease";
+  if (bytes.size() < kLeaseHeaderBytes + 8) return Damaged(kWhat, "it is too short");
+  absl::string_view hash = bytes.substr(bytes.size() - 8);
+  bytes.remove_suffix(8);
+  if (Take(8, &hash) != HashBytes(bytes)) return Damaged(kWhat, "its checksum does not match");
+  if (Take(1, &bytes) != kLeaseVersion) return Damaged(kWhat, "its version is wrong");
+  LeaseRecord record;
+  record.until = absl::FromUnixNanos(static_cast<int64_t>(Take(8, &bytes)));
+  const uint64_t chunks = Take(4, &bytes);
+  if (chunks > kMaxLeasedChunks || bytes.size() != 8 * chunks) {
+    return Damaged(kWhat, "its number of chunks is wrong");
+  }
+  record.chunks.reserve(chunks);
+  while (!bytes.empty()) record.chunks.push_back(Take(8, &bytes));
+  return record;
 }
 
 std::string EncodeTimeKey(absl::string_view prefix, const TimeKey& key) {

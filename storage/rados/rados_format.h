@@ -5,6 +5,8 @@
 //   kvstream             StoreHeader
 //   kvstream.sweep       empty; who holds one of its locks sweeps, expires, or keeps the room
 //   kvstream.capacity    omap: kClockKey, the clock of eviction
+//   kvstream.leases      omap: for each daemon whose loads hold chunks for long, a name that it
+//                        has drawn: LeaseRecord
 //   index.<shard>        omap, the keys below, of the chunks whose ids begin with the shard's bits
 //   index.profiles       the same for profiles
 //   data.<id>.<generation>.<part>   payload bytes: all segments of a chunk one after the other
@@ -51,6 +53,7 @@ inline constexpr uint32_t kStoreVersion = 3;
 inline constexpr char kHeaderObject[] = "kvstream";
 inline constexpr char kSweepObject[] = "kvstream.sweep";
 inline constexpr char kCapacityObject[] = "kvstream.capacity";
+inline constexpr char kLeasesObject[] = "kvstream.leases";
 inline constexpr char kClockKey[] = "clock";
 inline constexpr char kProfilesIndex[] = "index.profiles";
 inline constexpr char kStateKey[] = "n";
@@ -173,6 +176,24 @@ struct GarbageKey {
 };
 std::string EncodeGarbageKey(const GarbageKey& key);
 absl::StatusOr<GarbageKey> DecodeGarbageKey(absl::string_view key);
+
+// What the loads of a daemon still read, by LeaseName; data of these chunks stays until then:
+//   offset size
+//        0    1  version, 1
+//        1    8  until, nanoseconds after 1970
+//        9    4  n, number of chunks, at most kMaxLeasedChunks
+//       13  8*n  their names
+//        .    8  XXH3-64 of everything before
+struct LeaseRecord {
+  absl::Time until;  // whole nanoseconds
+  std::vector<uint64_t> chunks;
+};
+inline constexpr size_t kMaxLeasedChunks = 65536;
+// The first eight bytes of the id.
+uint64_t LeaseName(const ChunkId& id);
+std::string EncodeLease(const LeaseRecord& record);
+// DATA_LOSS unless the bytes are exactly one record.
+absl::StatusOr<LeaseRecord> DecodeLease(absl::string_view bytes);
 
 // Keys of a time and an id, of kDoomPrefix, kExpiryPrefix and kPinEndPrefix. Sorts by time, then
 // id. The time is whole nanoseconds of 64 bits.

@@ -273,6 +273,34 @@ TEST(RadosFormatTest, NamesOfTenantsAreKeptApart) {
   EXPECT_TRUE(absl::IsDataLoss(DecodeTenantUse(use + "x").status()));
 }
 
+TEST(RadosFormatTest, LeasesAreTheirGoldenBytes) {
+  LeaseRecord record;
+  record.until = absl::FromUnixNanos(7);
+  ChunkId id = {};
+  for (size_t i = 0; i < id.size(); ++i) id[i] = static_cast<uint8_t>(i + 1);
+  record.chunks = {LeaseName(id), 2};
+  const std::string bytes = EncodeLease(record);
+  EXPECT_EQ(absl::BytesToHexString(bytes.substr(0, bytes.size() - 8)),
+            "01070000000000000002000000"
+            "01020304050607080200000000000000");
+  const auto decoded = DecodeLease(bytes);
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  EXPECT_EQ(decoded->until, record.until);
+  EXPECT_EQ(decoded->chunks, record.chunks);
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    EXPECT_TRUE(absl::IsDataLoss(DecodeLease(bytes.substr(0, i)).status())) << i;
+    for (int bit = 0; bit < 8; ++bit) {
+      std::string damaged = bytes;
+      damaged[i] ^= 1 << bit;
+      EXPECT_TRUE(absl::IsDataLoss(DecodeLease(damaged).status())) << i;
+    }
+  }
+  record.chunks.assign(kMaxLeasedChunks + 1, 0);
+  EXPECT_TRUE(absl::IsDataLoss(DecodeLease(EncodeLease(record)).status())) << "too many";
+  record.chunks.pop_back();
+  EXPECT_EQ(DecodeLease(EncodeLease(record))->chunks.size(), kMaxLeasedChunks);
+}
+
 TEST(RadosFormatTest, NamesUnderAParentSortByIdAndComeBack) {
   const ChunkId parent = TestId(1);
   ChildName name = {TestId(2), {}};

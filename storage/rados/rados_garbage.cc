@@ -15,9 +15,9 @@ using rados_format::GarbageRecord;
 using rados_format::GarbageState;
 using rados_format::ShardState;
 
-absl::StatusOr<std::vector<RadosIndex::Piece>> RadosIndex::ListGarbage(absl::string_view what,
-                                                                       absl::Time announced_before,
-                                                                       absl::Time retired_before) {
+absl::StatusOr<std::vector<RadosIndex::Piece>> RadosIndex::ListGarbage(
+    absl::string_view what, absl::Time announced_before, absl::Time retired_before,
+    absl::FunctionRef<bool(const ChunkId&)> held) {
   constexpr size_t kPage = 256;
   std::vector<Piece> pieces;
   absl::Status damage;
@@ -47,6 +47,7 @@ absl::StatusOr<std::vector<RadosIndex::Piece>> RadosIndex::ListGarbage(absl::str
         if (done && list.more) break;
         const bool pending = record->state == GarbageState::kPending;
         if (name->since >= (pending ? announced_before : retired_before)) continue;
+        if (!pending && name->since >= announced_before && held(name->id)) continue;
         pieces.push_back({list.object, key, value, *name, *record});
       }
       if (!done && pieces.size() == before) rest.push_back(std::move(list));
@@ -148,10 +149,12 @@ absl::StatusOr<size_t> RadosIndex::Forget(absl::string_view what,
 
 absl::StatusOr<size_t> RadosIndex::CollectGarbage(absl::string_view what,
                                                   absl::Time announced_before,
-                                                  absl::Time retired_before) {
+                                                  absl::Time retired_before,
+                                                  absl::FunctionRef<bool(const ChunkId&)> held) {
   size_t removed = 0;
   for (;;) {
-    absl::StatusOr<std::vector<Piece>> pieces = ListGarbage(what, announced_before, retired_before);
+    absl::StatusOr<std::vector<Piece>> pieces =
+        ListGarbage(what, announced_before, retired_before, held);
     if (!pieces.ok()) return pieces.status();
     if (pieces->empty()) return removed;
     if (absl::Status status = EndUploads(what, &*pieces); !status.ok()) return status;

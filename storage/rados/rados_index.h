@@ -125,9 +125,11 @@ class RadosIndex {
   absl::StatusOr<std::map<std::string, TenantUse>> CountTenants(absl::string_view what);
 
   // Removes data that was announced before `announced_before` and never committed, and what was
-  // retired before `retired_before`; returns how many pieces. May run anywhere, beside anything.
+  // retired before `retired_before`, but for chunks that are `held`, whose data stays until it was
+  // retired before `announced_before`; returns how many pieces. May run anywhere, beside anything.
   absl::StatusOr<size_t> CollectGarbage(absl::string_view what, absl::Time announced_before,
-                                        absl::Time retired_before);
+                                        absl::Time retired_before,
+                                        absl::FunctionRef<bool(const ChunkId&)> held);
 
   const std::vector<std::string>& objects() const { return objects_; }
   const std::string& ObjectOf(const ChunkId& id) const;
@@ -163,7 +165,8 @@ class RadosIndex {
   // nothing else is left.
   absl::StatusOr<std::vector<Piece>> ListGarbage(absl::string_view what,
                                                  absl::Time announced_before,
-                                                 absl::Time retired_before);
+                                                 absl::Time retired_before,
+                                                 absl::FunctionRef<bool(const ChunkId&)> held);
   // Takes the announcements of uploads back; those that are left can be removed.
   absl::Status EndUploads(absl::string_view what, std::vector<Piece>* pieces);
   // Takes away the names under parents of data that is gone.

@@ -55,6 +55,7 @@ class RadosStoreTest : public testing::Test {
     options_.shards = 8;
     options_.sweep_interval = absl::InfiniteDuration();
     options_.keeper_interval = absl::InfiniteDuration();
+    options_.lease_interval = absl::InfiniteDuration();
     options_.clock = [this] { return absl::FromUnixNanos(nanos_.load()); };
     auto pool = RadosPool::Connect(options_.pool);
     ASSERT_TRUE(pool.ok()) << pool.status();
