@@ -138,12 +138,13 @@ absl::Status RadosChunkStore::Open() {
   objects.push_back(rados_format::kProfilesIndex);
   uint64_t number = 0;  // of this daemon, as the cookie
   for (size_t i = 0; i < 8; ++i) number = number << 8 | cookie[i];
+  number = std::max<uint64_t>(number, 1);
   {
     absl::MutexLock lock(&keeper_mutex_);
     room_ = std::make_unique<RadosRoom>(pool_.get(), std::move(objects), options_.capacity_bytes,
-                                        std::max<uint64_t>(number, 1));
+                                        number);
     evictor_ = std::make_unique<RadosEvictor>(pool_.get(), chunks_.get(), usage_.get(), &holds_,
-                                              leases_.get(), options_.clock);
+                                              leases_.get(), number, options_.clock);
   }
   if (absl::Status status = usage_->ReadClock("opening the store in the Ceph pool"); !status.ok()) {
     return status;

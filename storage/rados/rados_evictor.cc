@@ -14,8 +14,7 @@ namespace {
 using rados_format::DataRecord;
 using rados_format::GarbageState;
 
-// Of one shard at a time, and shards that are asked at once.
-constexpr size_t kPage = 512;
+// Shards that are asked at once.
 constexpr size_t kShardsAtOnce = 16;
 // Of a chunk that has more children, or more that follow it, the rest stays without it.
 constexpr size_t kChildrenMax = 256;
@@ -148,7 +147,8 @@ absl::StatusOr<RadosEvicted> RadosEvictor::Remove(absl::string_view what, const 
           lost[id] = {record.hashes.size() - levels, before - change.retired->keep_bytes,
                       levels == 0 ? uint64_t{1} : 0};
           return change;
-        });
+        },
+        keeper_);
     holds_->EndRemoval(removable);
     if (!changed.ok()) return changed.status();
     for (const auto& [id, what_it_lost] : lost) {

@@ -362,9 +362,13 @@ absl::Status RadosIndex::Withdraw(absl::string_view what, const ChunkId& id,
 absl::Status RadosIndex::PlanChange(
     absl::string_view what, const OmapRead& read, absl::Span<const ChunkId> in_shard,
     absl::FunctionRef<absl::optional<RadosIndexChange>(const ChunkId&, const DataRecord&)> change,
-    OmapWrite* write, size_t* changes, std::map<std::string, TenantChange>* tenants) {
+    uint64_t keeper, OmapWrite* write, size_t* changes,
+    std::map<std::string, TenantChange>* tenants) {
   absl::StatusOr<ShardState> state = rados_format::DecodeState(read.values[0]);
   if (!state.ok()) return state.status();
+  if (keeper != 0 && state->keeper != keeper) {
+    return absl::AbortedError(absl::StrCat(what, ": another daemon keeps the room now"));
+  }
   write->object = read.object;
   write->expected = {{read.keys[0], read.values[0]}};
   *changes = 0;
@@ -418,7 +422,8 @@ absl::Status RadosIndex::PlanChange(
 
 absl::StatusOr<size_t> RadosIndex::Change(
     absl::string_view what, absl::Span<const ChunkId> ids,
-    absl::FunctionRef<absl::optional<RadosIndexChange>(const ChunkId&, const DataRecord&)> change) {
+    absl::FunctionRef<absl::optional<RadosIndexChange>(const ChunkId&, const DataRecord&)> change,
+    uint64_t keeper) {
   size_t changed = 0;
   std::vector<ChunkId> sorted(ids.begin(), ids.end());
   std::sort(sorted.begin(), sorted.end());
@@ -448,8 +453,8 @@ absl::StatusOr<size_t> RadosIndex::Change(
       for (const OmapRead& read : reads) {
         OmapWrite write;
         Plan plan;
-        absl::Status status =
-            PlanChange(what, read, todo[read.object], change, &write, &plan.changes, &plan.tenants);
+        absl::Status status = PlanChange(what, read, todo[read.object], change, keeper, &write,
+                                         &plan.changes, &plan.tenants);
         if (!status.ok()) return status;
         if (plan.changes == 0) {
           todo.erase(read.object);

@@ -97,11 +97,13 @@ class RadosIndex {
                                       const rados_format::DataRecord& record) const;
 
   // Asks for what becomes of those of `ids` that are stored (each once, maybe again if another
-  // writer was first), and does it; returns how many changed. Ids may repeat.
+  // writer was first), and does it; returns how many changed. Ids may repeat. Unless `keeper` is 0,
+  // changes nothing in a shard whose room another daemon keeps, and ends with ABORTED.
   absl::StatusOr<size_t> Change(absl::string_view what, absl::Span<const ChunkId> ids,
                                 absl::FunctionRef<absl::optional<RadosIndexChange>(
                                     const ChunkId&, const rados_format::DataRecord&)>
-                                    change);
+                                    change,
+                                uint64_t keeper = 0);
 
   // Up to `limit` ids, of a time at `now` or before, under keys of a time and an id; some of the
   // earliest.
@@ -155,12 +157,13 @@ class RadosIndex {
                     const absl::optional<ChunkId>& after, size_t limit,
                     absl::FunctionRef<absl::Status(const ChunkId&, const std::string&)> see);
   // One turn of Change on one shard: the records as read, and the write that follows.
-  absl::Status PlanChange(
-      absl::string_view what, const OmapRead& read, absl::Span<const ChunkId> in_shard,
-      absl::FunctionRef<absl::optional<RadosIndexChange>(const ChunkId&,
-                                                         const rados_format::DataRecord&)>
-          change,
-      OmapWrite* write, size_t* changes, std::map<std::string, TenantChange>* tenants);
+  absl::Status PlanChange(absl::string_view what, const OmapRead& read,
+                          absl::Span<const ChunkId> in_shard,
+                          absl::FunctionRef<absl::optional<RadosIndexChange>(
+                              const ChunkId&, const rados_format::DataRecord&)>
+                              change,
+                          uint64_t keeper, OmapWrite* write, size_t* changes,
+                          std::map<std::string, TenantChange>* tenants);
   // Some of each shard's; the rest when these are gone. A damaged entry is an error only where
   // nothing else is left.
   absl::StatusOr<std::vector<Piece>> ListGarbage(absl::string_view what,
