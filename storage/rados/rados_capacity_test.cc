@@ -514,7 +514,7 @@ TEST_F(RadosCapacityTest, ADaemonThatIsKilledAmidEvictionsLeavesAnotherToGoOn) {
     ExpectAllottedWithinTheCapacity();
     // Whoever comes takes over once the lock of the dead one has lapsed.
     auto store = Open();
-    for (uint64_t i = 0; i < 100; ++i) {
+    for (uint64_t i = 0; i < 30; ++i) {
       EXPECT_TRUE(Put(*store, Sized(1000 * round + i, {6000, 8000})));
     }
     EXPECT_LE(BytesInThePool(), kCapacity);
