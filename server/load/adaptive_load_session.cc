@@ -96,6 +96,8 @@ AdaptiveLoadSession::AdaptiveLoadSession(const LoadSpec& spec, const LoadSession
       queue_s_(QueueSecondsFor(spec)),
       startup_rate_(spec.bandwidth_hint_bytes_per_second > 0 ? spec.bandwidth_hint_bytes_per_second
                                                              : options.startup_bytes_per_second),
+      unknown_rtt_s_(spec.round_trip_hint_seconds > 0 ? spec.round_trip_hint_seconds
+                                                      : kUnknownRttSeconds),
       estimator_(spec.bandwidth_hint_bytes_per_second),
       cachegen_(spec.bandwidth_hint_bytes_per_second),
       orders_(chunks_.size(), spec.ability, spec.recompute_can_stop),
