@@ -32,7 +32,7 @@ class UploadRpc final : public grpc::ServerReadReactor<Request> {
     });
     raw->refused_ = ticket.status();
     if (ticket.ok()) raw->ticket_ = *std::move(ticket);
-    if (ticket.ok() && environment->tenant_uploads != nullptr) {
+    if (raw->refused_.ok() && environment->tenant_uploads != nullptr) {
       raw->refused_ = EnterUpload(environment->tenant_uploads, &raw->place_);
     }
     if (raw->refused_.ok()) raw->StartRead(&raw->request_);

@@ -20,12 +20,12 @@ using rocksdb::IOStatus;
 // cannot see, hence the lock. The disk is used without it.
 class LogMender::Log final : public rocksdb::FSWritableFileOwnerWrapper {
  public:
-  Log(LogMender* owner, std::string path, FileOptions options,
+  Log(LogMender* owner, std::string path, const FileOptions& options,
       std::unique_ptr<rocksdb::FSWritableFile> file)
       : FSWritableFileOwnerWrapper(std::move(file)),
         owner_(owner),
         path_(std::move(path)),
-        options_(std::move(options)),
+        options_(options),
         number_(++owner->logs_created_) {}
   ~Log() override {
     absl::MutexLock lock(&mutex_);
