@@ -100,9 +100,10 @@ class AdaptiveLoadSession final : public LoadSession {
   double PromisedRecompute(absl::Duration now) const;
   // When, on the client's clock, it has to begin at the latest with what has not arrived, to be
   // through before the deadline; infinite if that is too late now.
-  absl::Duration AnywayAt(const SplitInput& input, absl::Duration now) const;
-  // Promised seconds until the client has recomputed all that has not arrived, if it begins now.
-  double InsuranceSeconds(const PrefillModel& model, double backlog_s, absl::Duration now) const;
+  absl::Duration AnywayAt(const PlannerView& view, double insurance_s, absl::Duration now) const;
+  // Seconds until the client has recomputed all that has not arrived, if it begins now, its work
+  // taken as `safety` times as long.
+  double InsuranceSeconds(const SplitInput& input, double safety, absl::Duration now) const;
   // Work at a higher level than that goes on only as far as it has come.
   void LowerWork(int level);
   // The orders that follow from a division, see docs/streaming.md.
@@ -161,6 +162,7 @@ class AdaptiveLoadSession final : public LoadSession {
   const bool can_stop_;
   const double queue_s_;  // of the window
   const double startup_rate_;
+  const double unknown_rtt_s_;  // taken until a round trip is seen
 
   BandwidthEstimator estimator_;
   CacheGenThroughput cachegen_;

@@ -13,6 +13,8 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // A load that should do without recompute falls back to it when it takes this much longer.
 constexpr double kLate = 1.3;
 constexpr absl::Duration kLateGrace = absl::Milliseconds(50);
+// What recompute may take longer than the model says where it is the last resort.
+constexpr double kHedgeSafety = 1.03;
 // A refinement goes deeper at once where the link should carry this much more than that.
 constexpr double kDeepDoubt = 1.2;
 // How long a report of recompute may take beside the round trip.
@@ -69,13 +71,13 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
   input.recompute_backlog_s = ledger_.backlog_s(front_end(), input.prefill, now);
   input.refinement_bytes = delivery_.refinement_bytes();
   if (policy_ == LoadPolicy::kDeadline) {
-    input.insurance_s = InsuranceSeconds(input.prefill, input.recompute_backlog_s, now);
-    if (forward() && AnywayAt(input, now) == absl::InfiniteDuration()) {
+    input.insurance_s = InsuranceSeconds(input, input.prefill.safety(), now);
+    if (forward() && AnywayAt(input.view, input.insurance_s, now) == absl::InfiniteDuration()) {
       input.insurance_s = kInfinity;
     }
   }
   // The client has begun, or will at any moment, with all that has not arrived.
-  if (insured_ && orders_.told_order().anyway_at <= now - created_) return;
+  if ((insured_ || forward()) && orders_.told_order().anyway_at <= now - created_) return;
   const Split split =
       policy_ == LoadPolicy::kDeadline ? SplitForQuality(input) : SplitForSpeed(input);
   boundary_ = split.boundary;
@@ -100,13 +102,14 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
   }
 }
 
-double AdaptiveLoadSession::InsuranceSeconds(const PrefillModel& model, double backlog_s,
+double AdaptiveLoadSession::InsuranceSeconds(const SplitInput& input, double safety,
                                              absl::Duration now) const {
   const uint32_t begin = forward() ? arrived_ : orders_.progress().up_to;
   const uint32_t end = forward() ? size() : arrived_;
   // What comes before a suffix has to be decoded first.
   const double wait_s = forward() ? std::max(decoder_.busy_s(0, now), 0.0) : 0;
-  return std::max(backlog_s, wait_s) + model.safety() * model.seconds(chunks_, begin, end);
+  return std::max(input.recompute_backlog_s, wait_s) +
+         safety * input.prefill.seconds(chunks_, begin, end);
 }
 
 void AdaptiveLoadSession::LowerWork(int level) {
@@ -115,21 +118,32 @@ void AdaptiveLoadSession::LowerWork(int level) {
   if (delivery_.complete(work_->chunk) > work_->target) FinishWork();
 }
 
-absl::Duration AdaptiveLoadSession::AnywayAt(const SplitInput& input, absl::Duration now) const {
+absl::Duration AdaptiveLoadSession::AnywayAt(const PlannerView& view, double insurance_s,
+                                             absl::Duration now) const {
   if (policy_ != LoadPolicy::kDeadline) return absl::InfiniteDuration();
-  const absl::Duration at =
-      now - created_ + absl::Seconds(input.view.time_left_s - input.insurance_s);
+  const absl::Duration at = now - created_ + absl::Seconds(view.time_left_s - insurance_s);
   // A suffix that is begun later than that is late; the client has to hear of it first.
-  const double rtt_s = input.view.rtt_s > 0 ? input.view.rtt_s : kUnknownRttSeconds;
+  const double rtt_s = view.rtt_s > 0 ? view.rtt_s : unknown_rtt_s_;
   const bool told = orders_.told_order().anyway_at != absl::InfiniteDuration();
-  const double word_s = told || !forward() ? 0 : input.view.latency_s - input.view.rtt_s + rtt_s;
+  const double word_s = told || !forward() ? 0 : view.latency_s - view.rtt_s + rtt_s;
   return at > now - created_ + absl::Seconds(word_s) ? at : absl::InfiniteDuration();
 }
 
 void AdaptiveLoadSession::OrderSuffix(const SplitInput& input, const Split& split,
                                       absl::Duration now) {
   if (orders_.begun()) return;
-  orders_.Want({split.boundary, size(), AnywayAt(input, now)}, input.open.begin, now - created_);
+  // Where recompute is not promised in time it may still be in time, and is the only way left if
+  // the link fails. No word would come through then; and one that comes late does harm.
+  double insurance_s = input.insurance_s;
+  if (!insured_) {
+    insurance_s = InsuranceSeconds(input, kHedgeSafety, now);
+    const bool told = orders_.told_order().anyway_at != absl::InfiniteDuration();
+    const double in_hand_s = input.view.time_left_s - insurance_s - input.view.latency_s;
+    const bool may_be_late = in_hand_s < absl::ToDoubleSeconds(kReportGrace);
+    if (!told && estimator_.unacked_bytes() > 0 && may_be_late) insurance_s = kInfinity;
+  }
+  orders_.Want({split.boundary, size(), AnywayAt(input.view, insurance_s, now)}, input.open.begin,
+               now - created_);
 }
 
 void AdaptiveLoadSession::OrderFront(const SplitInput& input, const Split& split,
@@ -147,14 +161,14 @@ void AdaptiveLoadSession::OrderFront(const SplitInput& input, const Split& split
   if (!wanted) {
     order.end = next;
     if (policy_ == LoadPolicy::kDeadline) {
-      order.anyway_at = AnywayAt(input, now);
+      order.anyway_at = AnywayAt(input.view, input.insurance_s, now);
     } else if (can_stop_) {
       order.anyway_at = late;
     }
   } else if (!can_stop_ && policy_ == LoadPolicy::kDeadline && !insured_) {
     // A chunk begun that would not be done in time could not be saved by its bytes.
     order.end = std::max(next, split.boundary);
-    order.anyway_at = AnywayAt(input, now);
+    order.anyway_at = AnywayAt(input.view, input.insurance_s, now);
     if (order.anyway_at == absl::InfiniteDuration()) order.anyway_at = late;
   } else if (!can_stop_ && work_.has_value() && work_->kind == Kind::kBase &&
              work_->chunk == next && RaceIsWon(next, now)) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "absl/types/optional.h"
+
 namespace kvstream {
 namespace {
 
@@ -13,6 +15,10 @@ constexpr double kDoubt = 2;
 // and some more for reports.
 constexpr double kPatience = 2;
 constexpr double kPatienceSeconds = 0.05;
+// A deadline is not given up as long as a link so many times faster than expected would save it.
+constexpr double kHope = 4;
+// Where a quality is looked at all over the range.
+constexpr uint32_t kPlaces = 32;
 // Cuts that are dismissed together.
 constexpr uint32_t kCutsAtOnce = 16;
 
@@ -158,7 +164,6 @@ double CutValue(const SplitInput& in, uint32_t cut) {
 // The cut with the highest value. The value is looked at in some places all over the range, then
 // around the best of them.
 Split BestCut(const SplitInput& in) {
-  constexpr uint32_t kPlaces = 32;
   Split best;
   best.boundary = in.open.end;
   double best_value = -1;
@@ -182,6 +187,38 @@ Split BestCut(const SplitInput& in) {
   best.expected_s = best.boundary == in.open.end ? Stream(in, in.open.begin, in.open.end)
                                                  : ForwardExpected(in, best.boundary);
   return best;
+}
+
+// The cut that would be in time on the slowest link, nothing but that being promised; none if even
+// that link is more than kHope times as fast as expected.
+absl::optional<Split> CutOfSlowestLink(const SplitInput& in) {
+  const ChunkTable& chunks = *in.chunks;
+  double slowest = kHope * in.view.rate;
+  absl::optional<uint32_t> found;
+  const auto look = [&](uint32_t cut) {
+    double left_s =
+        in.view.time_left_s - in.view.latency_s - in.prefill.seconds(chunks, cut, in.open.end);
+    double bytes = 0;
+    if (cut > in.open.begin) {
+      bytes =
+          static_cast<double>(chunks.bytes(in.open.begin, cut, in.base_level) - in.open.sent_bytes);
+      left_s -= chunks.tokens(cut - 1) * in.view.decode_s_per_token;
+    }
+    if (!(left_s > 0) || bytes >= slowest * left_s) return;
+    slowest = bytes / left_s;
+    found = cut;
+  };
+  const uint32_t stride = std::max<uint32_t>((in.open.end - in.open.begin) / kPlaces, 1);
+  for (uint64_t cut = in.open.begin; cut < in.open.end; cut += stride) {
+    look(static_cast<uint32_t>(cut));
+  }
+  look(in.open.end);
+  if (!found.has_value()) return absl::nullopt;
+  Split split;
+  split.boundary = *found;
+  split.expected_s =
+      *found == in.open.end ? Stream(in, in.open.begin, in.open.end) : ForwardExpected(in, *found);
+  return split;
 }
 
 }  // namespace
@@ -243,7 +280,10 @@ Split SplitForQuality(const SplitInput& in) {
   }
   if (in.order == BaseOrder::kForward) {
     const Split best = BestCut(in);
-    return best.in_time ? best : SplitForSpeed(in);
+    if (best.in_time) return best;
+    const Split fastest = SplitForSpeed(in);
+    if (fastest.expected_s <= in.view.time_left_s) return fastest;
+    return CutOfSlowestLink(in).value_or(fastest);
   }
   const double safety = in.prefill.safety();
   // The most that can be recomputed in time; streaming the others must be in time as well.

@@ -90,8 +90,11 @@ Split SplitForSpeed(const SplitInput& input);
 //    share the link's time for refinement; a little more while the link could bring that in half
 //    of the time. kForward: the cut with the highest expected mean level, of those promised in
 //    time. What is before it can only be decoded again when the suffix is done;
-// 4. else, where no split is in time, SplitForSpeed: late, but as little as possible.
-// kForward looks at some 40 cuts, O(1), but for SplitForSpeed; kBackward is O(log open chunks).
+// 4. else kForward: the cut that would be in time on the slowest link, if that is at most four
+// times
+//    as fast as expected: recompute is final, and begun in vain where it is sure to be late;
+// 5. else, where no split is in time, SplitForSpeed: late, but as little as possible.
+// kForward looks at some 70 cuts, O(1), but for SplitForSpeed; kBackward is O(log open chunks).
 Split SplitForQuality(const SplitInput& input);
 
 // Whether `bytes` more for a chunk of `tokens`, sent now, are promised to be received, decoded and

@@ -149,6 +149,19 @@ TEST_F(LevelPlannerTest, LateButAsLittleAsPossible) {
   EXPECT_EQ(SplitForQuality(in_).boundary, 5u);
 }
 
+// Recompute of all would take 9 s and be late for sure; a link that is a quarter faster saves the
+// deadline.
+TEST_F(LevelPlannerTest, ASuffixThatIsSureToBeLateIsNotBegun) {
+  Recomputes(0.9);
+  in_.view.time_left_s = 8;
+  EXPECT_EQ(SplitForSpeed(in_).boundary, 0u);
+  EXPECT_EQ(SplitForQuality(in_).boundary, 10u);
+  EXPECT_FALSE(SplitForQuality(in_).in_time);
+  // Five times as fast a link is not hoped for.
+  in_.view.time_left_s = 2;
+  EXPECT_EQ(SplitForQuality(in_).boundary, 0u);
+}
+
 TEST_F(LevelPlannerTest, AgreesWithTryingEverySplit) {
   const uint32_t seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -14,38 +15,70 @@ constexpr absl::Duration LinkRecord::kFade;
 constexpr absl::Duration LinkRecord::kForget;
 constexpr double LinkRecord::kMaxSeconds;
 
-void LinkRecord::Observe(absl::string_view network, double bytes_per_second, double seconds,
-                         absl::Duration now) {
-  if (network.empty()) return;
-  if (!(bytes_per_second > 0) || !(seconds > 0) || !std::isfinite(bytes_per_second)) return;
-  seconds = std::min(seconds, kMaxSeconds);
+LinkRecord::Entry* LinkRecord::Touch(absl::string_view network, absl::Duration now) {
+  if (network.empty() || networks_max_ == 0) return nullptr;
   const std::string key(network);
-  absl::MutexLock lock(&mutex_);
   const auto found = by_network_.find(key);
   if (found == by_network_.end()) {
-    if (networks_max_ == 0) return;
     if (entries_.size() >= networks_max_) {
       by_network_.erase(entries_.back().network);
       entries_.pop_back();
     }
-    entries_.push_front({key, 0, 0, now});
+    Entry entry;
+    entry.network = key;
+    entry.at = now;
+    entries_.push_front(std::move(entry));
     by_network_[key] = entries_.begin();
-  } else {
-    entries_.splice(entries_.begin(), entries_, found->second);
+    return &entries_.front();
   }
+  entries_.splice(entries_.begin(), entries_, found->second);
   Entry& entry = entries_.front();
   const absl::Duration age = std::max(now - entry.at, absl::ZeroDuration());
   const double fade = age > kForget ? 0 : std::exp(-absl::FDivDuration(age, kFade));
-  entry.bytes = entry.bytes * fade + bytes_per_second * seconds;
-  entry.seconds = entry.seconds * fade + seconds;
+  entry.bytes *= fade;
+  entry.seconds *= fade;
+  if (age > kForget) entry.round_trip = absl::ZeroDuration();
   entry.at = std::max(entry.at, now);
+  return &entry;
+}
+
+const LinkRecord::Entry* LinkRecord::Find(absl::string_view network, absl::Duration now) const {
+  const auto found = by_network_.find(std::string(network));
+  if (found == by_network_.end() || now - found->second->at > kForget) return nullptr;
+  return &*found->second;
+}
+
+void LinkRecord::Observe(absl::string_view network, double bytes_per_second, double seconds,
+                         absl::Duration now) {
+  if (!(bytes_per_second > 0) || !(seconds > 0) || !std::isfinite(bytes_per_second)) return;
+  seconds = std::min(seconds, kMaxSeconds);
+  absl::MutexLock lock(&mutex_);
+  Entry* const entry = Touch(network, now);
+  if (entry == nullptr) return;
+  entry->bytes += bytes_per_second * seconds;
+  entry->seconds += seconds;
+}
+
+void LinkRecord::ObserveRoundTrip(absl::string_view network, absl::Duration round_trip,
+                                  absl::Duration now) {
+  if (round_trip <= absl::ZeroDuration() || round_trip > absl::Hours(1)) return;
+  absl::MutexLock lock(&mutex_);
+  Entry* const entry = Touch(network, now);
+  if (entry == nullptr) return;
+  const bool first = entry->round_trip == absl::ZeroDuration();
+  entry->round_trip = first ? round_trip : (entry->round_trip + round_trip) / 2;
 }
 
 double LinkRecord::Expected(absl::string_view network, absl::Duration now) const {
   absl::MutexLock lock(&mutex_);
-  const auto found = by_network_.find(std::string(network));
-  if (found == by_network_.end() || now - found->second->at > kForget) return 0;
-  return found->second->bytes / found->second->seconds;
+  const Entry* const entry = Find(network, now);
+  return entry == nullptr || !(entry->seconds > 0) ? 0 : entry->bytes / entry->seconds;
+}
+
+absl::Duration LinkRecord::RoundTrip(absl::string_view network, absl::Duration now) const {
+  absl::MutexLock lock(&mutex_);
+  const Entry* const entry = Find(network, now);
+  return entry == nullptr ? absl::ZeroDuration() : entry->round_trip;
 }
 
 size_t LinkRecord::size() const {

@@ -18,7 +18,8 @@ namespace kvstream {
 // measured; a load's weight fades with kFade and counts for at most kMaxSeconds. With r_i the
 // rates, s_i the seconds and a_i the ages,
 //     expected = sum(r_i s_i exp(-a_i / kFade)) / sum(s_i exp(-a_i / kFade)).
-// A network that nobody has come from for kForget is unknown again.
+// And the round trip, half of it the newest load's. A network that nobody has come from for kForget
+// is unknown again.
 //
 // Thread-safe. Memory: at most `networks_max` networks, some 150 bytes each; the one unused for
 // longest goes first. Calls are O(1).
@@ -37,8 +38,14 @@ class LinkRecord {
   void Observe(absl::string_view network, double bytes_per_second, double seconds,
                absl::Duration now);
 
+  // The shortest round trip that a load over this network has seen. Ignored for the empty network
+  // and unless it is positive and at most an hour.
+  void ObserveRoundTrip(absl::string_view network, absl::Duration round_trip, absl::Duration now);
+
   // Bytes a second; 0: unknown.
   double Expected(absl::string_view network, absl::Duration now) const;
+  // ZeroDuration(): unknown.
+  absl::Duration RoundTrip(absl::string_view network, absl::Duration now) const;
 
   size_t size() const;
 
@@ -47,8 +54,14 @@ class LinkRecord {
     std::string network;
     double bytes = 0;
     double seconds = 0;
+    absl::Duration round_trip;
     absl::Duration at;  // newest observation; the sums are as of then
   };
+  // The network's entry as of now, made if there is none; null where none is kept.
+  Entry* Touch(absl::string_view network, absl::Duration now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Null if it is unknown.
+  const Entry* Find(absl::string_view network, absl::Duration now) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const size_t networks_max_;
   mutable absl::Mutex mutex_;

@@ -62,6 +62,27 @@ TEST(LinkRecordTest, KeepsTheNetworksUsedLast) {
   EXPECT_EQ(record.Expected("n0", kNow + absl::Seconds(5)), 0);
 }
 
+TEST(LinkRecordTest, RoundTripFollowsTheNewestLoads) {
+  LinkRecord record(4);
+  EXPECT_EQ(record.RoundTrip("a", kNow), absl::ZeroDuration());
+  record.ObserveRoundTrip("a", absl::Milliseconds(80), kNow);
+  EXPECT_EQ(record.RoundTrip("a", kNow), absl::Milliseconds(80));
+  EXPECT_EQ(record.Expected("a", kNow), 0);  // nothing is known of its speed
+  record.ObserveRoundTrip("a", absl::Milliseconds(20), kNow + absl::Seconds(1));
+  record.Observe("a", 100, 1, kNow + absl::Seconds(1));
+  EXPECT_EQ(record.RoundTrip("a", kNow + absl::Seconds(2)), absl::Milliseconds(50));
+  EXPECT_NEAR(record.Expected("a", kNow + absl::Seconds(2)), 100, 1e-9);
+  for (const absl::Duration none :
+       {absl::ZeroDuration(), absl::Seconds(-1), absl::InfiniteDuration()}) {
+    record.ObserveRoundTrip("b", none, kNow);
+  }
+  record.ObserveRoundTrip("", absl::Milliseconds(1), kNow);
+  EXPECT_EQ(record.size(), 1u);
+  EXPECT_EQ(record.RoundTrip("a", kNow + absl::Minutes(12)), absl::ZeroDuration());
+  record.ObserveRoundTrip("a", absl::Milliseconds(4), kNow + absl::Minutes(12));
+  EXPECT_EQ(record.RoundTrip("a", kNow + absl::Minutes(12)), absl::Milliseconds(4));
+}
+
 TEST(NetworkOfPeerTest, CutsAddresses) {
   EXPECT_EQ(NetworkOfPeer("ipv4:192.0.2.7:1234"), "ipv4:192.0.2");
   EXPECT_EQ(NetworkOfPeer("ipv6:[2001:db8:1:2::3]:1234"), "ipv6:2001:db8:1");

@@ -41,6 +41,7 @@ struct LoadSpec {
   double prefill_seconds_per_token_pair = 0;
   double decode_seconds_per_token = 0;
   double bandwidth_hint_bytes_per_second = 0;  // 0: none
+  double round_trip_hint_seconds = 0;          // the same
   bool recompute_can_stop = false;
 
   // INVALID_ARGUMENT naming the first field that is out of range: a number that is not finite or

@@ -683,6 +683,21 @@ TEST(OrderTest, AStalledLinkLeavesEverythingToTheClient) {
   }
 }
 
+// Recompute of all is not promised in time, but would be: the client knows when to begin before the
+// link stands still.
+TEST(OrderTest, RecomputeIsTheLastResortOfASuffix) {
+  LoadSpec spec = Context(LoadPolicy::kDeadline);
+  spec.deadline = absl::Seconds(1.85);
+  spec.round_trip_hint_seconds = 0.02;
+  SimulatedClient client;
+  SetPrefill(&spec, &client, Ability::kSuffix, 2e-4, 0);  // 1.64 s for all
+  SimulatedLink link = ConstantLink(300, absl::Milliseconds(20));
+  link.trace.push_back({absl::Milliseconds(5), 0});
+  link.trace.push_back({absl::Seconds(10), 300 * kMbit});
+  const SimulationResult result = RunLoad(spec, link, client);
+  EXPECT_TRUE(result.usable_at_deadline);
+}
+
 // Where recompute could still bring everything in time, chunks are sent whole and the rest is left
 // to it: a link that breaks down costs no level.
 TEST(OrderTest, RecomputeInsuresTheFinestLevel) {

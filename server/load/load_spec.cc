@@ -77,7 +77,8 @@ absl::Status LoadSpec::Validate() const {
        {CheckNumber("prefill_seconds_per_token", prefill_seconds_per_token, 3600),
         CheckNumber("prefill_seconds_per_token_pair", prefill_seconds_per_token_pair, 3600),
         CheckNumber("decode_seconds_per_token", decode_seconds_per_token, 3600),
-        CheckNumber("bandwidth_hint_bytes_per_second", bandwidth_hint_bytes_per_second, 1e15)}) {
+        CheckNumber("bandwidth_hint_bytes_per_second", bandwidth_hint_bytes_per_second, 1e15),
+        CheckNumber("round_trip_hint_seconds", round_trip_hint_seconds, 3600)}) {
     if (!check.ok()) return check;
   }
   return absl::OkStatus();

@@ -202,6 +202,8 @@ void LoadRpc::JoinLink(absl::Duration now) {
   if (load_.spec.bandwidth_hint_bytes_per_second == 0) {
     load_.spec.bandwidth_hint_bytes_per_second = expected;
   }
+  load_.spec.round_trip_hint_seconds =
+      absl::ToDoubleSeconds(environment_->links->RoundTrip(network_, now));
   std::string link;
   switch (environment_->options->link_sharing) {
     case LinkSharing::kNetwork:
@@ -365,6 +367,7 @@ void LoadRpc::SendSummary(const kvstream::Finish& finish, absl::Duration now) {
     environment_->links->Observe(network_, finish.bandwidth_estimate_bytes_per_second, seconds,
                                  now);
   }
+  environment_->links->ObserveRoundTrip(network_, session_->state(now).rtt_min, now);
   record_.delay = finish.load_delay;
   record_.chunks = finish.chunks;
   record_.bandwidth_estimate_bytes_per_second = finish.bandwidth_estimate_bytes_per_second;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <limits>
 
 namespace kvstream {
 namespace links {
@@ -73,9 +74,7 @@ int AchievedMisses(std::vector<Job> jobs) {
   return misses;
 }
 
-}  // namespace
-
-EdfBound BoundMisses(const std::vector<EdfJob>& jobs, const RateTrace& trace) {
+std::vector<Job> InBytes(const std::vector<EdfJob>& jobs, const RateTrace& trace) {
   std::vector<Job> in_bytes;
   for (const EdfJob& job : jobs) {
     const auto carried = [&](absl::Duration t) {
@@ -83,7 +82,76 @@ EdfBound BoundMisses(const std::vector<EdfJob>& jobs, const RateTrace& trace) {
     };
     in_bytes.push_back({carried(job.release), carried(job.due), job.bytes});
   }
+  return in_bytes;
+}
+
+// Of the hull of a job's levels over its bytes.
+struct Piece {
+  double levels, bytes;
+  size_t job;
+};
+
+void AddHull(const EdfJob& job, size_t index, std::vector<Piece>* pieces) {
+  std::vector<Piece> hull = {{0, job.bytes, index}};
+  for (const double bytes : job.finer) {
+    Piece piece = {1, bytes, index};
+    while (!hull.empty() && piece.levels * hull.back().bytes > hull.back().levels * piece.bytes) {
+      piece.levels += hull.back().levels;
+      piece.bytes += hull.back().bytes;
+      hull.pop_back();
+    }
+    hull.push_back(piece);
+  }
+  pieces->insert(pieces->end(), hull.begin(), hull.end());
+}
+
+}  // namespace
+
+EdfBound BoundMisses(const std::vector<EdfJob>& jobs, const RateTrace& trace) {
+  const std::vector<Job> in_bytes = InBytes(jobs, trace);
   return {LeastMisses(in_bytes), AchievedMisses(in_bytes)};
+}
+
+double BoundLevels(const std::vector<EdfJob>& jobs, const RateTrace& trace) {
+  const std::vector<Job> in_bytes = InBytes(jobs, trace);
+  const size_t n = jobs.size();
+  // left[i][j]: what an interval from the release of i until j is due has left.
+  std::vector<std::vector<double>> left(n, std::vector<double>(n));
+  for (size_t i = 0; i < n; ++i) {
+    for (size_t j = 0; j < n; ++j) left[i][j] = in_bytes[j].due - in_bytes[i].release;
+  }
+  std::vector<Piece> pieces;
+  for (size_t i = 0; i < n; ++i) AddHull(jobs[i], i, &pieces);
+  std::stable_sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) {
+    return a.levels * b.bytes > b.levels * a.bytes;
+  });
+  double sum = 0;
+  for (const Piece& piece : pieces) {
+    const Job& job = in_bytes[piece.job];
+    const auto each_around = [&](const auto& act) {
+      for (size_t i = 0; i < n; ++i) {
+        for (size_t j = 0; j < n; ++j) {
+          if (in_bytes[i].release <= job.release && in_bytes[j].due >= job.due) act(left[i][j]);
+        }
+      }
+    };
+    double fits = piece.bytes;
+    each_around([&](double room) { fits = std::min(fits, std::max(room, 0.0)); });
+    each_around([&](double& room) { room -= fits; });
+    if (piece.bytes > 0) sum += piece.levels * fits / piece.bytes;
+  }
+  return sum;
+}
+
+double LevelOf(const EdfJob& job, double bytes) {
+  double level = 0;
+  bytes -= job.bytes;
+  for (const double finer : job.finer) {
+    if (bytes <= 0) break;
+    level += std::min(bytes / finer, 1.0);
+    bytes -= finer;
+  }
+  return level;
 }
 
 }  // namespace links

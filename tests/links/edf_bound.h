@@ -1,4 +1,5 @@
-// How many deadlines on one link nobody could keep, knowing its future.
+// How many deadlines on one link nobody could keep, knowing its future, and what levels nobody
+// could reach.
 #ifndef KVSTREAM_TESTS_LINKS_EDF_BOUND_H_
 #define KVSTREAM_TESTS_LINKS_EDF_BOUND_H_
 
@@ -16,6 +17,9 @@ struct EdfJob {
   absl::Duration release;
   absl::Duration due;
   double bytes = 0;
+  // Of each level above the base, which is `bytes`; by the same deadline. A level that is whole is
+  // worth one, the base nothing.
+  std::vector<double> finer = {};
 };
 
 // Let C(t) be the bytes that the link carries by t. Measured in C instead of seconds the link is
@@ -39,6 +43,18 @@ struct EdfBound {
   int achieved = 0;
 };
 EdfBound BoundMisses(const std::vector<EdfJob>& jobs, const RateTrace& trace);
+
+// At least the sum of the jobs' levels that any schedule reaches.
+// In C, amounts x of bytes can be carried in time exactly if those of the jobs released and due
+// within an interval fit it, for every interval (as EDF shows). So the amounts that can be carried
+// are a polymatroid, and a sum of concave functions of them is largest if the pieces are taken in
+// order of falling slope, as much of each as fits beside those taken before. A job's level as a
+// function of its bytes is bounded by the hull of (bytes, 0), (bytes + finer[0], 1), ... and the
+// origin, which is concave. O(levels n^3).
+double BoundLevels(const std::vector<EdfJob>& jobs, const RateTrace& trace);
+
+// The level that so many bytes of the job buy, level by level; 0 if not even the base.
+double LevelOf(const EdfJob& job, double bytes);
 
 }  // namespace links
 }  // namespace kvstream

@@ -34,6 +34,23 @@ TEST(EdfBoundTest, AStallCounts) {
   EXPECT_EQ(BoundMisses({Job(0, 2.1, 110)}, *trace).achieved, 0);
 }
 
+TEST(EdfBoundTest, LevelsGoWhereAByteBuysMost) {
+  const RateTrace trace = RateTrace::Constant(100);
+  EdfJob small = Job(0, 1.5, 50);
+  small.finer = {50, 100};
+  EXPECT_NEAR(BoundLevels({small}, trace), 1.5, 1e-9);
+  EXPECT_NEAR(LevelOf(small, 150), 1.5, 1e-9);
+  EXPECT_EQ(LevelOf(small, 40), 0);
+  EdfJob large = Job(0, 1.5, 100);
+  large.finer = {100};
+  EXPECT_NEAR(BoundLevels({large, small}, trace), 1.5, 1e-9);
+  // What may leave later, or must leave sooner, does not take from it.
+  large.due = absl::Seconds(3.5);
+  EXPECT_NEAR(BoundLevels({large, small}, trace), 2.5, 1e-9);
+  large.release = absl::Seconds(2.5);
+  EXPECT_NEAR(BoundLevels({large, small}, trace), 2, 1e-9);
+}
+
 TEST(EdfBoundTest, NobodyBeatsTheBound) {
   std::mt19937 random(7);
   std::uniform_real_distribution<double> draw(0, 1);

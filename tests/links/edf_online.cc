@@ -4,6 +4,7 @@
 #include <cmath>
 #include <deque>
 #include <limits>
+#include <numeric>
 
 namespace kvstream {
 namespace links {
@@ -18,9 +19,22 @@ constexpr double kCoherence = 0.5;
 constexpr double kTolerance = 1;  // bytes
 
 struct Load {
+  EdfJob job;
   double release, due;
-  double to_send, to_carry;
-  bool over;
+  double base_to_send, finer_to_send;
+  double carried = 0;
+  bool usable = false;
+  bool over = false;
+
+  explicit Load(const EdfJob& job)
+      : job(job),
+        release(absl::ToDoubleSeconds(job.release)),
+        due(absl::ToDoubleSeconds(job.due)),
+        base_to_send(job.bytes),
+        finer_to_send(std::accumulate(job.finer.begin(), job.finer.end(), 0.0)) {}
+  double all() const {
+    return std::accumulate(job.finer.begin(), job.finer.end(), job.bytes) - kTolerance;
+  }
 };
 
 class Fluid {
@@ -34,20 +48,17 @@ class Fluid {
         rate_(sender.record),
         mean_bytes_(sender.record),
         mean_s_(sender.record > 0 ? 1 : 0) {
-    for (const EdfJob& job : jobs) {
-      loads_.push_back({absl::ToDoubleSeconds(job.release), absl::ToDoubleSeconds(job.due),
-                        job.bytes, job.bytes, false});
-    }
+    for (const EdfJob& job : jobs) loads_.emplace_back(job);
     for (const EdfJob& job : others) {
-      loads_.push_back({absl::ToDoubleSeconds(job.release), std::numeric_limits<double>::infinity(),
-                        job.bytes, job.bytes, false});
+      loads_.emplace_back(job);
+      loads_.back().due = std::numeric_limits<double>::infinity();
     }
     open_ = loads_.size();
   }
 
-  int Run() {
+  OnlineOutcome Run() {
     for (int step = 0; open_ > 0 && step < kMaxSteps; ++step) Step(step);
-    return misses_;
+    return outcome_;
   }
 
  private:
@@ -57,7 +68,7 @@ class Fluid {
         trace_.BytesBetween(absl::Seconds(now), absl::Seconds(now) + absl::Seconds(kStep)));
     See(step);
     for (Load& load : loads_) {
-      if (!load.over && now > load.due) End(load, /*missed=*/true);
+      if (!load.over && now > load.due) End(load);
     }
     Send(now, step >= lag_ ? carried_[step - lag_] : 0);
     busy_.push_back(!queue_.empty());
@@ -69,8 +80,9 @@ class Fluid {
       left -= part;
       bytes -= part;
       all_carried_ += part;
-      load.to_carry -= part;
-      if (load.to_carry <= kTolerance && !load.over) End(load, /*missed=*/false);
+      load.carried += part;
+      load.usable = load.usable || (!load.over && load.carried >= load.job.bytes - kTolerance);
+      if (load.carried >= load.all() && !load.over) End(load);
       if (bytes <= 0) queue_.pop_front();
     }
     carried_.push_back(all_carried_);
@@ -99,17 +111,21 @@ class Fluid {
     return mean + (rate_ - mean) * (1 - std::exp(-h)) / h;
   }
 
-  void End(Load& load, bool missed) {
+  void End(Load& load) {
     load.over = true;
-    load.to_send = 0;
+    load.base_to_send = load.finer_to_send = 0;
     --open_;
-    misses_ += missed;
+    if (std::isinf(load.due)) return;
+    outcome_.misses += !load.usable;
+    if (load.usable) outcome_.levels += LevelOf(load.job, load.carried);
   }
 
   double Give(size_t index, double bytes) {
-    bytes = std::min(bytes, loads_[index].to_send);
+    double& left =
+        loads_[index].base_to_send > 0 ? loads_[index].base_to_send : loads_[index].finer_to_send;
+    bytes = std::min(bytes, left);
     if (bytes <= 0) return 0;
-    loads_[index].to_send -= bytes;
+    left -= bytes;
     sent_ += bytes;
     queue_.push_back({index, bytes});
     return bytes;
@@ -127,21 +143,23 @@ class Fluid {
     const double queued = std::max(0.0, in_flight - rate_ * rtt_s);
     std::vector<size_t> due, kept, rest;
     for (size_t i = 0; i < loads_.size(); ++i) {
-      if (loads_[i].release > now || loads_[i].to_send <= 0) continue;
-      (std::isinf(loads_[i].due) ? rest : due).push_back(i);
+      if (loads_[i].release > now) continue;
+      if (loads_[i].base_to_send <= 0 && loads_[i].finer_to_send <= 0) continue;
+      const bool finer = loads_[i].base_to_send <= 0;
+      (finer || std::isinf(loads_[i].due) ? rest : due).push_back(i);
     }
     std::sort(due.begin(), due.end(),
               [this](size_t a, size_t b) { return loads_[a].due < loads_[b].due; });
     double chain = queued;
     for (const size_t i : due) {
       kept.push_back(i);
-      chain += loads_[i].to_send;
+      chain += loads_[i].base_to_send;
       const double left_s = loads_[i].due - now;
       if (chain <= kHope * Forecast(left_s) * left_s) continue;
       const auto largest = std::max_element(kept.begin(), kept.end(), [this](size_t a, size_t b) {
-        return loads_[a].to_send < loads_[b].to_send;
+        return loads_[a].base_to_send < loads_[b].base_to_send;
       });
-      chain -= loads_[*largest].to_send;
+      chain -= loads_[*largest].base_to_send;
       rest.push_back(*largest);
       kept.erase(largest);
     }
@@ -157,7 +175,7 @@ class Fluid {
   const int lag_;  // of the round trip, in steps
   std::vector<Load> loads_;
   size_t open_ = 0;
-  int misses_ = 0;
+  OnlineOutcome outcome_;
   std::deque<std::pair<size_t, double>> queue_;  // before the link: load, bytes
   std::vector<double> carries_;                  // by step: what the link can carry
   std::vector<bool> busy_;                       // something was before it
@@ -168,8 +186,8 @@ class Fluid {
 
 }  // namespace
 
-int OnlineMisses(const std::vector<EdfJob>& jobs, const std::vector<EdfJob>& others,
-                 const RateTrace& trace, const OnlineSender& sender) {
+OnlineOutcome ServeOnline(const std::vector<EdfJob>& jobs, const std::vector<EdfJob>& others,
+                          const RateTrace& trace, const OnlineSender& sender) {
   return Fluid(jobs, others, trace, sender).Run();
 }
 

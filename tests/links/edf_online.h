@@ -1,4 +1,5 @@
-// How many deadlines on one link are missed by somebody who does not know its future.
+// How many deadlines on one link are missed by somebody who does not know its future, and the
+// levels that loads reach.
 #ifndef KVSTREAM_TESTS_LINKS_EDF_ONLINE_H_
 #define KVSTREAM_TESTS_LINKS_EDF_ONLINE_H_
 
@@ -21,13 +22,19 @@ struct OnlineSender {
   double record = 0;
 };
 
+struct OnlineOutcome {
+  int misses = 0;
+  double levels = 0;  // sum over the jobs, LevelOf; 0 for one that missed
+};
+
 // A fluid: bytes of any size, no decoding, exact measurement of the link, no slow start. In flight
 // is what the link is seen to need and 5 ms. Whenever the bytes up to some deadline exceed 1.2
 // times the forecast (BandwidthEstimate::Forecast) the largest load is given up; of the others the
-// earliest deadline goes first. `others` have no deadline. A reference for what knowing the
+// earliest deadline goes first. `others` have no deadline; they share with what is finer than the
+// base. A reference for what knowing the
 // future is worth, not a bound: another rule may do better on some trace. In steps of 1 ms.
-int OnlineMisses(const std::vector<EdfJob>& jobs, const std::vector<EdfJob>& others,
-                 const RateTrace& trace, const OnlineSender& sender);
+OnlineOutcome ServeOnline(const std::vector<EdfJob>& jobs, const std::vector<EdfJob>& others,
+                          const RateTrace& trace, const OnlineSender& sender);
 
 }  // namespace links
 }  // namespace kvstream

@@ -15,11 +15,11 @@ EdfJob Job(double release_s, double due_s, double bytes) {
 TEST(EdfOnlineTest, KeepsWhatCanBeKeptOnAConstantLink) {
   const RateTrace trace = RateTrace::Constant(1e6);
   const std::vector<EdfJob> jobs = {Job(0, 1, 4e5), Job(0.1, 0.5, 3e5), Job(0.2, 1.1, 3e5)};
-  EXPECT_EQ(OnlineMisses(jobs, {}, trace, {}), 0);
+  EXPECT_EQ(ServeOnline(jobs, {}, trace, {}).misses, 0);
   // One that cannot be in time does not sink them, nor do others without a deadline.
   std::vector<EdfJob> more = jobs;
   more.push_back(Job(0, 1.2, 9e6));
-  EXPECT_EQ(OnlineMisses(more, {Job(0, 0, 5e6)}, trace, {}), 1);
+  EXPECT_EQ(ServeOnline(more, {Job(0, 0, 5e6)}, trace, {}).misses, 1);
 }
 
 TEST(EdfOnlineTest, AFloorForTheOthersCosts) {
@@ -27,8 +27,8 @@ TEST(EdfOnlineTest, AFloorForTheOthersCosts) {
   OnlineSender sender;
   sender.floor = 0.125;
   const std::vector<EdfJob> jobs = {Job(0, 1, 9.5e5)};
-  EXPECT_EQ(OnlineMisses(jobs, {Job(0, 0, 5e6)}, trace, {}), 0);
-  EXPECT_EQ(OnlineMisses(jobs, {Job(0, 0, 5e6)}, trace, sender), 1);
+  EXPECT_EQ(ServeOnline(jobs, {Job(0, 0, 5e6)}, trace, {}).misses, 0);
+  EXPECT_EQ(ServeOnline(jobs, {Job(0, 0, 5e6)}, trace, sender).misses, 1);
 }
 
 TEST(EdfOnlineTest, WhoSeesTheLinkOnlyWhenItSendsIsSurprised) {
@@ -39,10 +39,10 @@ TEST(EdfOnlineTest, WhoSeesTheLinkOnlyWhenItSendsIsSurprised) {
   const std::vector<EdfJob> others = {Job(0.6, 0, 5e5)};
   OnlineSender sender;
   sender.round_trip = absl::Milliseconds(2);
-  EXPECT_EQ(OnlineMisses(jobs, others, *trace, sender), 0);
+  EXPECT_EQ(ServeOnline(jobs, others, *trace, sender).misses, 0);
   sender.record = 1e6;
   sender.round_trip = absl::Milliseconds(20);
-  EXPECT_EQ(OnlineMisses(jobs, others, *trace, sender), 1);
+  EXPECT_EQ(ServeOnline(jobs, others, *trace, sender).misses, 1);
 }
 
 TEST(EdfOnlineTest, NeverBeatsTheBound) {
@@ -60,7 +60,13 @@ TEST(EdfOnlineTest, NeverBeatsTheBound) {
     }
     OnlineSender sender;
     sender.round_trip = absl::Milliseconds(round % 3 * 20);
-    EXPECT_GE(OnlineMisses(jobs, {}, *trace, sender), BoundMisses(jobs, *trace).least) << round;
+    EXPECT_GE(ServeOnline(jobs, {}, *trace, sender).misses, BoundMisses(jobs, *trace).least)
+        << round;
+    for (EdfJob& job : jobs) job.finer = {job.bytes, 2 * job.bytes};
+    const OnlineOutcome fine = ServeOnline(jobs, {}, *trace, sender);
+    EXPECT_GE(fine.misses, BoundMisses(jobs, *trace).least) << round;
+    // Its steps are of 1 ms.
+    EXPECT_LE(fine.levels, BoundLevels(jobs, *trace) * 1.02 + 0.2) << round;
   }
 }
 

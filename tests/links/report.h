@@ -47,6 +47,11 @@ struct CacheGenScore {
   double ratio_sum = 0;
   double delay_sum = 0;
   double cachegen_delay_sum = 0;
+  // The same ratio of somebody who knows the link's future: with all chunks at that level, and with
+  // as many of them one level lower as the mean KL of what CacheGen brought allows.
+  double bound_sum = 0;
+  double mixed_sum = 0;
+  double bytes_ratio_sum = 0;  // of that level to what CacheGen sent
   double mean_ratio() const { return loads > 0 ? ratio_sum / loads : 0; }
 };
 absl::Status AddCacheGen(const std::vector<Case>& cases, const Ladder& ladder, Prior prior,

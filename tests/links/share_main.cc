@@ -16,6 +16,7 @@ int Run(int argc, char** argv) {
   ShareOptions options;
   std::string folder;
   bool misses_only = false;
+  bool solo = false;
   for (int i = 1; i < argc; ++i) {
     absl::string_view value = argv[i];
     bool good = true;
@@ -29,11 +30,13 @@ int Run(int argc, char** argv) {
       options.tuning = true;
     } else if (value == "--misses") {
       misses_only = true;
+    } else if (value == "--solo") {
+      solo = true;
     } else {
       good = false;
     }
     if (!good) {
-      std::cerr << "share: --traces=DIR [--seed=N] [--rounds=N] [--tuning] [--misses]; not "
+      std::cerr << "share: --traces=DIR [--seed=N] [--rounds=N] [--tuning] [--misses|--solo]; not "
                 << argv[i] << "\n";
       return 1;
     }
@@ -44,7 +47,9 @@ int Run(int argc, char** argv) {
     return 1;
   }
   const std::clock_t begin = std::clock();
-  std::cout << (misses_only ? MissReport(*traces, options) : ShareReport(*traces, options));
+  std::cout << (solo          ? SoloReport(*traces, options.tuning)
+                : misses_only ? MissReport(*traces, options)
+                              : ShareReport(*traces, options));
   std::cerr << "share: " << static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC
             << " s of CPU time\n";
   return 0;

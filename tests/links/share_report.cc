@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <random>
 
 #include "absl/strings/str_cat.h"
@@ -31,6 +32,17 @@ double BaseBytes(const LoadSpec& spec) {
   double bytes = 0;
   for (const StoredChunkSizes& chunk : spec.chunks) {
     bytes += static_cast<double>(chunk.segment_bytes[0]);
+  }
+  return bytes;
+}
+
+// Bytes of each level above the base.
+std::vector<double> FinerBytes(const LoadSpec& spec) {
+  std::vector<double> bytes(spec.chunks[0].segment_bytes.size() - 1);
+  for (const StoredChunkSizes& chunk : spec.chunks) {
+    for (size_t i = 0; i < bytes.size(); ++i) {
+      bytes[i] += static_cast<double>(chunk.segment_bytes[i + 1]);
+    }
   }
   return bytes;
 }
@@ -78,19 +90,23 @@ void Bound(const std::vector<SharedLoad>& loads, const NamedTrace& trace, ShareR
     // The last chunk must be decoded, and the report that says so be there, at the deadline.
     const absl::Duration after =
         trace.rtt + absl::Seconds(kChunkTokens * load.client.decode_seconds_per_token);
-    jobs.push_back({load.at, load.at + *load.spec.deadline - after, BaseBytes(load.spec)});
+    jobs.push_back({load.at, load.at + *load.spec.deadline - after, BaseBytes(load.spec),
+                    FinerBytes(load.spec)});
   }
   const EdfBound bound = BoundMisses(jobs, trace.rate);
   row->least += bound.least;
   row->achieved += bound.achieved;
-  row->online += OnlineMisses(jobs, others, trace.rate, {});
+  row->most_levels += BoundLevels(jobs, trace.rate);
+  row->online += ServeOnline(jobs, others, trace.rate, {}).misses;
   OnlineSender sender;
   sender.round_trip = trace.rtt;
-  row->late += OnlineMisses(jobs, others, trace.rate, sender);
+  row->late += ServeOnline(jobs, others, trace.rate, sender).misses;
   sender.floor = LinkShare::kFloor;
-  row->late_floor += OnlineMisses(jobs, others, trace.rate, sender);
+  row->late_floor += ServeOnline(jobs, others, trace.rate, sender).misses;
   sender.record = MeanRate(trace.rate);
-  row->blind += OnlineMisses(jobs, others, trace.rate, sender);
+  const OnlineOutcome blind = ServeOnline(jobs, others, trace.rate, sender);
+  row->blind += blind.misses;
+  row->blind_levels += blind.levels;
 }
 
 void Count(const std::vector<SharedLoad>& loads, const NamedTrace& trace,
@@ -197,6 +213,18 @@ void Add(const ShareRow& from, ShareRow* to) {
   to->late += from.late;
   to->late_floor += from.late_floor;
   to->blind += from.blind;
+  to->most_levels += from.most_levels;
+  to->blind_levels += from.blind_levels;
+}
+
+// Of the scheduled loads: mean level, and as parts of what bounds it and of the online rule's.
+std::string LevelCells(const ShareRow& row) {
+  const auto pair = [&](double unit) {
+    return absl::StrFormat("%.2f, %.2f", row.shared[0].level / unit, row.shared[1].level / unit);
+  };
+  return absl::StrCat(pair(std::max(row.shared[0].deadlines, 1)), " | ",
+                      pair(std::max(row.most_levels, 1e-9)), " | ",
+                      pair(std::max(row.blind_levels, 1e-9)));
 }
 
 std::string MissCell(const ShareOutcome& in_turn, const ShareOutcome& first) {
@@ -249,9 +277,8 @@ ShareRows RunShare(const std::vector<NamedTrace>& traces, const ShareOptions& op
   return rows;
 }
 
-std::array<double, 2> SoloRatios(const std::vector<NamedTrace>& traces, bool tuning) {
-  std::array<double, 2> sums = {0, 0};
-  int count = 0;
+std::vector<SoloLoad> RunSolo(const std::vector<NamedTrace>& traces, bool tuning) {
+  std::vector<SoloLoad> loads;
   for (const NamedTrace& trace : traces) {
     if (trace.tuning != tuning) continue;
     for (const uint32_t tokens : {1536u, 8192u, 32768u}) {
@@ -261,22 +288,50 @@ std::array<double, 2> SoloRatios(const std::vector<NamedTrace>& traces, bool tun
         load.spec = MakeSpec(Models()[1], tokens, Ladders()[0]);
         load.client = MakeClient(Models()[1]);
         load.spec.policy = LoadPolicy::kFastest;
-        for (double& sum : sums) {
+        loads.push_back({&trace, load.at, tokens, {}});
+        for (double& ratio : loads.back().ratios) {
           SharedLink link = LinkOf(trace);
           const SharedLoadResult with = SimulateShared({load}, link).loads[0];
           link.scheduled = false;
           const SharedLoadResult without = SimulateShared({load}, link).loads[0];
-          sum += absl::FDivDuration(with.finish.load_delay, without.finish.load_delay);
+          ratio = absl::FDivDuration(with.finish.load_delay, without.finish.load_delay);
           load.spec.policy = LoadPolicy::kDeadline;
           load.spec.deadline =
               absl::Seconds(4 * BaseBytes(load.spec) / MeanRate(trace.rate) + 0.050) + trace.rtt;
         }
-        ++count;
       }
     }
   }
-  for (double& sum : sums) sum /= std::max(count, 1);
+  return loads;
+}
+
+std::array<double, 2> MeanRatios(const std::vector<SoloLoad>& loads) {
+  std::array<double, 2> sums = {0, 0};
+  for (const SoloLoad& load : loads) {
+    for (int i : {0, 1}) sums[i] += load.ratios[i] / static_cast<double>(loads.size());
+  }
   return sums;
+}
+
+std::string SoloReport(const std::vector<NamedTrace>& traces, bool tuning) {
+  std::vector<SoloLoad> loads = RunSolo(traces, tuning);
+  std::map<std::string, std::vector<SoloLoad>> families;
+  for (const SoloLoad& load : loads) families[load.trace->family].push_back(load);
+  std::string text;
+  for (const auto& family : families) {
+    const std::array<double, 2> mean = MeanRatios(family.second);
+    absl::StrAppendFormat(&text, "%s: %.4f without, %.4f with a deadline\n", family.first, mean[0],
+                          mean[1]);
+  }
+  std::sort(loads.begin(), loads.end(),
+            [](const SoloLoad& a, const SoloLoad& b) { return a.ratios[0] > b.ratios[0]; });
+  loads.resize(std::min<size_t>(loads.size(), 20));
+  for (const SoloLoad& load : loads) {
+    absl::StrAppendFormat(&text, "%.3f %s at %s, %d tokens, rtt %s\n", load.ratios[0],
+                          load.trace->name, absl::FormatDuration(load.at), load.tokens,
+                          absl::FormatDuration(load.trace->rtt));
+  }
+  return text;
 }
 
 std::string MissReport(const std::vector<NamedTrace>& traces, const ShareOptions& options) {
@@ -313,15 +368,17 @@ std::string MissReport(const std::vector<NamedTrace>& traces, const ShareOptions
   if (!notes.empty()) absl::StrAppend(&text, "\n", notes);
   absl::StrAppend(&text,
                   "\n| missed, %: family | clairvoyant | online | a round trip late | with a "
-                  "floor | blind while idle | scheduled | each on its own "
-                  "|\n|---|---|---|---|---|---|---|---|\n");
+                  "floor | blind while idle | scheduled | each on its own | mean level: bound | "
+                  "blind while idle | scheduled | of the bound | of blind "
+                  "|\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
   ShareRow all;
   const auto print = [&](const std::string& name, const ShareRow& row) {
     const double one = 100.0 / std::max(row.shared[0].deadlines, 1);
     absl::StrAppendFormat(
-        &text, "| %s | %.1f | %.1f | %.1f | %.1f | %.1f | %s | %s |\n", name, one * row.achieved,
-        one * row.online, one * row.late, one * row.late_floor, one * row.blind,
-        MissCell(row.shared[0], row.shared[1]), MissCell(row.alone[0], row.alone[1]));
+        &text, "| %s | %.1f | %.1f | %.1f | %.1f | %.1f | %s | %s | %.2f | %.2f | %s |\n", name,
+        one * row.achieved, one * row.online, one * row.late, one * row.late_floor, one * row.blind,
+        MissCell(row.shared[0], row.shared[1]), MissCell(row.alone[0], row.alone[1]),
+        one / 100 * row.most_levels, one / 100 * row.blind_levels, LevelCells(row));
   };
   for (size_t i = 0; i < rows.by_family.size(); ++i) {
     if (rows.by_family[i].shared[0].deadlines == 0) continue;
@@ -335,7 +392,7 @@ std::string MissReport(const std::vector<NamedTrace>& traces, const ShareOptions
 std::string ShareReport(const std::vector<NamedTrace>& traces, const ShareOptions& options) {
   std::string text = MissReport(traces, options);
   for (const bool tuning : {true, false}) {
-    const std::array<double, 2> solo = SoloRatios(traces, tuning);
+    const std::array<double, 2> solo = MeanRatios(RunSolo(traces, tuning));
     absl::StrAppendFormat(&text,
                           "\nAlone on a link (%s traces), delay with the scheduler over that "
                           "without: %.4f without, %.4f with a deadline.\n",

@@ -36,10 +36,13 @@ struct ShareRow {
   int loads = 0;
   ShareOutcome alone[2], shared[2];  // index: SharedQueueing
   int least = 0, achieved = 0;       // misses, see EdfBound
-  // Misses of OnlineMisses: who sees the link at once; a round trip late; and who leaves the others
+  // Misses of ServeOnline: who sees the link at once; a round trip late; and who leaves the others
   // LinkShare::kFloor beside; and who sees the link only while it sends, with the trace's mean rate
   // as record.
   int online = 0, late = 0, late_floor = 0, blind = 0;
+  // Of loads with deadlines: the most levels of all together (BoundLevels), and those of the last
+  // of the online ones.
+  double most_levels = 0, blind_levels = 0;
 };
 
 struct ShareRows {
@@ -49,13 +52,22 @@ struct ShareRows {
 
 ShareRows RunShare(const std::vector<NamedTrace>& traces, const ShareOptions& options);
 
-// Loads one at a time, each alone on its link, at several moments of each trace of the split
-// `tuning`: mean ratio of the load delay with the scheduler to that without, without (0) and with
-// (1) a deadline.
-std::array<double, 2> SoloRatios(const std::vector<NamedTrace>& traces, bool tuning);
+// A load alone on its link: ratio of its delay with the scheduler to that without, without (0) and
+// with (1) a deadline.
+struct SoloLoad {
+  const NamedTrace* trace;
+  absl::Duration at;
+  uint32_t tokens;
+  std::array<double, 2> ratios;
+};
+// Loads one at a time, at several moments of each trace of the split `tuning`.
+std::vector<SoloLoad> RunSolo(const std::vector<NamedTrace>& traces, bool tuning);
+std::array<double, 2> MeanRatios(const std::vector<SoloLoad>& loads);
 
 // Misses, levels and delays of RunShare, Markdown.
 std::string MissReport(const std::vector<NamedTrace>& traces, const ShareOptions& options);
+// Of RunSolo: the mean by family and the loads without a deadline that lose most.
+std::string SoloReport(const std::vector<NamedTrace>& traces, bool tuning);
 // All tables of docs/links.md, Markdown.
 std::string ShareReport(const std::vector<NamedTrace>& traces, const ShareOptions& options);
 

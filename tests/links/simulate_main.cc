@@ -63,6 +63,8 @@ int Run(int argc, char** argv) {
       prior = Prior::kNone;
     } else if (value == "--quick") {
       quick = true;
+    } else if (value == "--gated") {
+      options.gated = true;
     } else if (value == "--deadline") {
       deadline = true;
     } else if (value == "--tuning") {
@@ -70,7 +72,7 @@ int Run(int argc, char** argv) {
     } else {
       return Fail(
           "usage: --traces=DIR [--tuning] [--seed=N] [--contexts=N per trace] [--out=DIR]\n"
-          "    [--margin-ms=N]\n"
+          "    [--margin-ms=N] [--gated]\n"
           "or: --quick (one table, one ladder) [--ladder=N]\n"
           "or: --worst=N [--ability=NONE|SUFFIX|ANY|FRONT] [--deadline] [--no-prior] [--ladder=N]\n"
           "or: --losses [--ability=...] [--no-prior] [--ladder=N]");

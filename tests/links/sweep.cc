@@ -34,7 +34,8 @@ std::vector<Case> MakeCases(const std::vector<NamedTrace>& traces, const SweepOp
         const absl::Duration start = absl::Seconds(11 + 29 * Unit(&bits));
         const double prior =
             trace.rate.BytesBetween(start - absl::Seconds(10), start - absl::Seconds(5)) / 5;
-        of_trace.push_back({&trace, &model, tokens, {&trace.rate, start, trace.rtt}, prior, mean});
+        of_trace.push_back(
+            {&trace, &model, tokens, {&trace.rate, start, trace.rtt}, prior, mean, options.gated});
       }
     }
     if (options.contexts_per_trace > 0) {
@@ -64,6 +65,7 @@ const char* AbilityName(RecomputeAbility ability) {
 absl::StatusOr<LoadResult> RunSession(const Case& one, const LoadSpec& spec, const Ladder& ladder,
                                       const LoadSessionOptions& options) {
   SimulatedLink link;
+  link.gated = one.gated;
   link.one_way = one.link.rtt / 2;
   const LinkView view = one.link;
   link.carry = [view](absl::Duration from, double bytes) {
@@ -102,7 +104,10 @@ LoadSpec FastestSpec(const Case& one, const Ladder& ladder, RecomputeAbility abi
   spec.policy = LoadPolicy::kFastest;
   spec.floor_level = floor_level;
   spec.ability = ability;
-  if (prior == Prior::kRecord) spec.bandwidth_hint_bytes_per_second = one.prior_bytes_per_second;
+  if (prior == Prior::kRecord) {
+    spec.bandwidth_hint_bytes_per_second = one.prior_bytes_per_second;
+    spec.round_trip_hint_seconds = absl::ToDoubleSeconds(one.link.rtt);
+  }
   return spec;
 }
 

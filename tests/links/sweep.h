@@ -23,12 +23,14 @@ struct Case {
   LinkView link;
   double prior_bytes_per_second;  // mean rate of the 5 s that began 10 s before the load
   double mean_bytes_per_second;   // of the trace's first 40 s
+  bool gated = false;             // behind the server's link scheduler, alone
 };
 
 struct SweepOptions {
   uint64_t seed = 1;
   bool tuning = false;         // which traces
   int contexts_per_trace = 0;  // 0: all of them; else so many, drawn by the seed
+  bool gated = false;          // see Case
   LoadSessionOptions session;
 };
 
@@ -63,8 +65,8 @@ struct LoadResult {
 absl::StatusOr<LoadResult> RunSession(const Case& one, const LoadSpec& spec, const Ladder& ladder,
                                       const LoadSessionOptions& options);
 
-// The mean rate over a second that preceded the load by ten, as a server that keeps a record of its
-// clients' networks would know it.
+// The round trip, and the mean rate over five seconds that began ten before the load, as a server
+// that keeps a record of its clients' networks would know them.
 enum class Prior { kNone, kRecord };
 
 LoadSpec FastestSpec(const Case& one, const Ladder& ladder, RecomputeAbility ability, Prior prior,

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/types/variant.h"
+#include "server/load/link_groups.h"
 #include "server/load/testing/session_checker.h"
 #include "server/load/testing/simulated_client.h"
 
@@ -47,7 +48,17 @@ class Simulation {
         keep_samples_(keep_samples),
         client_(spec, model, kOrigin - link.one_way),
         checker_(spec) {
-    auto session = LoadSession::Create(spec, options, kOrigin);
+    LoadSessionOptions gated = options;
+    if (link.gated) {
+      LinkGroups::Options limits;
+      limits.window_bytes_min = options.window_bytes_min;
+      limits.window_bytes_max = options.window_bytes_max;
+      groups_ = std::make_unique<LinkGroups>(limits, kOrigin);
+      gate_ = groups_->Join(
+          "link", spec.bandwidth_hint_bytes_per_second, [this] { woken_ = true; }, kOrigin);
+      gated.gate = gate_.get();
+    }
+    auto session = LoadSession::Create(spec, gated, kOrigin);
     if (!session.ok()) {
       Stop(session.status());
       return;
@@ -141,6 +152,8 @@ class Simulation {
   void Serve() {
     wait_.at = absl::InfiniteDuration();
     while (!stopped_) {
+      woken_ = false;
+      if (link_.gated) window_ = session_->state(now_).window_bytes;
       const LoadAction action = session_->Next(now_);
       if (const auto* plan = absl::get_if<SendPlan>(&action)) {
         Check(checker_.OnPlan(*plan));
@@ -153,6 +166,7 @@ class Simulation {
         Send(*data);
       } else if (const auto* wait = absl::get_if<Wait>(&action)) {
         if (wait->until <= now_) return Stop(absl::InternalError("waits for the past"));
+        if (woken_) continue;
         return Set(&wait_, wait->until);
       } else if (const auto* finish = absl::get_if<Finish>(&action)) {
         return End(*finish);
@@ -166,7 +180,8 @@ class Simulation {
     // Neither estimate nor window depends on what was sent just now.
     const LoadSessionState state = session_->state(now_);
     const uint64_t in_flight = state.bytes_sent - state.bytes_acknowledged - data.size;
-    Check(checker_.OnData(data, in_flight, state.window_bytes));
+    // A gate may have moved the estimate since.
+    Check(checker_.OnData(data, in_flight, std::max(window_, state.window_bytes)));
     if (!store_.unreadable.empty() && store_.unreadable.count({data.chunk, data.level}) > 0) {
       checker_.OnUnavailable(data);
       session_->OnSegmentUnavailable(data.chunk, data.level, absl::DataLossError("unreadable"),
@@ -266,6 +281,10 @@ class Simulation {
   const SimulatedClient& model_;
   const SimulatedStore& store_;
   const bool keep_samples_;
+  std::unique_ptr<LinkGroups> groups_;  // null: no gate
+  std::unique_ptr<LinkGate> gate_;
+  bool woken_ = false;   // by the gate, since the session was asked
+  uint64_t window_ = 0;  // with a gate: when the session was asked
   std::unique_ptr<LoadSession> session_;
   ModelClient client_;
   SessionChecker checker_;

@@ -26,6 +26,9 @@ struct SimulatedLink {
   // If set, used instead of the trace: when the last of so many bytes, which begin at a moment
   // since the load began, have left the link. InfiniteDuration(): never.
   std::function<absl::Duration(absl::Duration from, double bytes)> carry;
+  // The load passes a scheduler of shared links (LinkGroups) as in the server, alone on its link.
+  // Its frames are then 4 ms of the link at most, so the simulation takes several times as long.
+  bool gated = false;
 };
 
 struct SimulatedClient {

@@ -141,6 +141,8 @@ class SharedSimulation {
     }
     if (link_.recorded) {
       state.spec.bandwidth_hint_bytes_per_second = record_.Expected(kLinkName, now_);
+      state.spec.round_trip_hint_seconds =
+          absl::ToDoubleSeconds(record_.RoundTrip(kLinkName, now_));
     }
     auto session = LoadSession::Create(state.spec, options, now_);
     if (!session.ok()) return End(load, session.status());
@@ -349,6 +351,7 @@ class SharedSimulation {
   // What the server does when a load has finished.
   void Observe(State& state, const SharedLoadResult& result, const LoadSessionState& last) {
     const double seconds = absl::ToDoubleSeconds(result.finish.load_delay);
+    record_.ObserveRoundTrip(kLinkName, last.rtt_min, now_);
     if (state.gate != nullptr) {
       const BandwidthEstimate link = state.gate->LinkEstimate(now_);
       if (!link.lower_bound) record_.Observe(kLinkName, link.mean, seconds, now_);
