@@ -99,6 +99,8 @@ struct Result {
   uint64_t put_bytes = 0;
   double seconds = 0;
   double cpu_seconds = 0;
+  uint64_t waits = 0;  // of Puts for room
+  double wait_ms = 0;
   bool ok = true;
 
   void Add(const Result& other) {
@@ -110,6 +112,8 @@ struct Result {
     put_bytes += other.put_bytes;
     seconds += other.seconds;
     cpu_seconds += other.cpu_seconds;
+    waits += other.waits;
+    wait_ms += other.wait_ms;
     ok = ok && other.ok;
   }
 
@@ -138,6 +142,8 @@ struct Result {
         "new logs and buffers %.1f, behind others %.1f\n",
         sum.ms / n, sum.log_ms / n, sum.buffer_ms / n, sum.delay_ms / n, sum.switch_ms / n,
         sum.behind_ms / n);
+    std::printf("  puts that waited for room    %llu, %.0f ms together\n",
+                static_cast<unsigned long long>(waits), wait_ms);
     std::fflush(stdout);
   }
 };
@@ -224,6 +230,7 @@ Result Phase(ChunkStore* store, const Limits& limits, const std::string& probe,
   std::thread prober([&] { ProbeDisk(probe, noise, &stop, &probed); });
   std::atomic<uint64_t> turns{0};
   const uint64_t first_context = *next_context;
+  const auto waits_before = static_cast<const RocksDbChunkStore*>(store)->room_waits();
   const double cpu = CpuSeconds();
   const absl::Time begin = absl::Now();
   const auto write = [&](Result* written) {
@@ -248,6 +255,11 @@ Result Phase(ChunkStore* store, const Limits& limits, const std::string& probe,
   Result all;
   all.seconds = absl::ToDoubleSeconds(absl::Now() - begin);
   all.cpu_seconds = CpuSeconds() - cpu;
+  const auto waits_after = static_cast<const RocksDbChunkStore*>(store)->room_waits();
+  for (size_t limit = 0; limit < waits_after.size(); ++limit) {
+    all.waits += waits_after[limit].count - waits_before[limit].count;
+    all.wait_ms += absl::ToDoubleMilliseconds(waits_after[limit].time - waits_before[limit].time);
+  }
   stop = true;
   reader.join();
   prober.join();

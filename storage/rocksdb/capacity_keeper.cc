@@ -47,9 +47,12 @@ void CapacityKeeper::RestoreClock(double clock) {
 
 void CapacityKeeper::Start(Hooks hooks) {
   hooks_ = std::move(hooks);
+  LookAtLevels();
+  const bool shrinking = TooLarge();
   {
     absl::MutexLock lock(&mutex_);
     started_ = true;
+    shrinking_ = shrinking;
   }
   evictor_ = std::thread([this] { EvictLoop(); });
   compactor_ = std::thread([this] { CompactLoop(); });
@@ -66,20 +69,33 @@ void CapacityKeeper::Stop() {
   if (compactor_.joinable()) compactor_.join();
 }
 
-uint64_t CapacityKeeper::TablesAhead() const {
+CapacityUse CapacityKeeper::Use() const {
+  CapacityUse use;
   const CompactionWatch::Running running = compactions_->running();
-  const uint64_t tables = files_->bytes().tables;
-  // Tables that end between the two looks may make this wrap; then it is nearly zero.
-  const uint64_t before = tables - std::min(tables, running.output_bytes);
-  return before + std::max({running.input_bytes, plan_.reserve,
-                            upper_bytes_.load() + 2 * plan_.buffers_max});
+  use.running_input = running.input_bytes;
+  use.running_output = running.output_bytes;
+  // What was flushed since the levels were looked at lies on level 0.
+  use.upper = upper_bytes_ + (compactions_->flushed_bytes() - flushed_then_);
+  use.buffered = hooks_.buffered_bytes();
+  use.pending = pending_bytes_;
+  const CountedFileSystem::Bytes files = files_->bytes();
+  use.tables = files.tables;
+  use.logs = files.logs;
+  return use;
 }
 
-bool CapacityKeeper::Fits(uint64_t bytes) const {
-  const uint64_t more = pending_bytes_ + bytes;
-  const uint64_t buffered = hooks_.buffered_bytes();
-  return TablesAhead() + buffered + more <= plan_.tables_max &&
-         files_->bytes().logs + more <= plan_.logs_max;
+void CapacityKeeper::LookAtLevels() {
+  const uint64_t flushed = compactions_->flushed_bytes();
+  levels_seen_ = compactions_->ended();
+  upper_bytes_ = hooks_.upper_bytes();
+  flushed_then_ = flushed;
+}
+
+bool CapacityKeeper::TooLarge() {
+  const uint64_t tables = files_->bytes().tables + hooks_.buffered_bytes();
+  return tables + std::max<uint64_t>(plan_.pick_max, upper_bytes_) + plan_.buffers_max >
+             plan_.tables_max ||
+         hooks_.oversized();
 }
 
 absl::StatusOr<CapacityKeeper::Room> CapacityKeeper::Admit(uint64_t bytes, absl::string_view what) {
@@ -88,24 +104,36 @@ absl::StatusOr<CapacityKeeper::Room> CapacityKeeper::Admit(uint64_t bytes, absl:
         absl::StrCat(what, ": ", bytes, " bytes at once are too many for a capacity of ",
                      capacity_bytes_, " bytes; at most ", plan_.put_max));
   }
-  const absl::Time until = absl::Now() + room_timeout_;
+  const absl::Time begin = absl::Now();
+  const absl::Time until = begin + room_timeout_;
   absl::MutexLock lock(&mutex_);
-  while (!Fits(bytes)) {
+  CapacityLimit first = CapacityLimit::kNone;
+  while (true) {
+    const CapacityUse use = Use();
+    const CapacityLimit limit = shrinking_ ? CapacityLimit::kTables : plan_.Limit(use, bytes);
+    if (limit == CapacityLimit::kNone) break;
+    if (first == CapacityLimit::kNone) first = limit;
     const absl::Duration left = until - absl::Now();
     if (stopped_ || left <= absl::ZeroDuration()) {
-      const CountedFileSystem::Bytes files = files_->bytes();
       return absl::ResourceExhaustedError(absl::StrCat(
           what, ": no room for ", bytes, " bytes within ", absl::FormatDuration(room_timeout_),
           "; the capacity is ", capacity_bytes_,
           " bytes, and what is stored is in use or leaves the disk more slowly than chunks come (",
-          index_.payload_bytes(), " of payload, ", files.tables, " in tables, ", TablesAhead(),
-          " with the next compaction, ", hooks_.buffered_bytes(), " in buffers, ", files.logs,
-          " in logs, ", pending_bytes_, " in other writes)"));
+          index_.payload_bytes(), " of payload, ", use.tables, " in tables, ",
+          plan_.TablesAhead(use, bytes), " with the next compaction, ", use.buffered,
+          " in buffers, ", use.logs, " in logs, ", use.pending, " in other writes)"));
     }
     ++waiting_;
     work_.SignalAll();
     room_.WaitWithTimeout(&mutex_, std::min(left, kBusy));
     --waiting_;
+  }
+  if (first != CapacityLimit::kNone) {
+    Waits& waits = waits_[static_cast<size_t>(first)];
+    const absl::Duration time = absl::Now() - begin;
+    ++waits.count;
+    waits.time += time;
+    waits.longest = std::max(waits.longest, time);
   }
   pending_bytes_ += bytes;
   return Room(this, bytes);
@@ -148,6 +176,11 @@ void CapacityKeeper::CountEvicted(const Evicted& evicted) {
 CapacityKeeper::Evicted CapacityKeeper::evicted() const {
   absl::MutexLock lock(&mutex_);
   return evicted_;
+}
+
+CapacityKeeper::WaitsByLimit CapacityKeeper::waits() const {
+  absl::MutexLock lock(&mutex_);
+  return waits_;
 }
 
 void CapacityKeeper::ApplyTouches() {
@@ -216,8 +249,9 @@ void CapacityKeeper::EvictLoop() {
       if (!stopped_ && (!over || stuck)) work_.WaitWithTimeout(&mutex_, stuck ? kBusy * 4 : kIdle);
       if (stopped_) break;
       evict = index_.payload_bytes() > plan_.payload_high;
-      // RocksDB flushes when the log is long, but only as somebody writes.
-      flush = waiting_ > 0 && files_->bytes().logs + plan_.put_max > plan_.logs_max;
+      // RocksDB flushes when the log is long, or a buffer full, but only as somebody writes.
+      flush = waiting_ > 0 && (files_->bytes().logs + plan_.put_max > plan_.logs_max ||
+                               hooks_.buffered_bytes() + plan_.put_max > plan_.buffers_max);
     }
     ApplyTouches();
     stuck = false;
@@ -227,6 +261,7 @@ void CapacityKeeper::EvictLoop() {
       stuck = !some;
     }
     if (flush) static_cast<void>(hooks_.flush().ok());
+    if (compactions_->ended() != levels_seen_) LookAtLevels();
     if (absl::Now() >= write_usage) {
       WriteUsage();
       write_usage = absl::Now() + usage_interval_;
@@ -241,17 +276,19 @@ void CapacityKeeper::EvictLoop() {
 void CapacityKeeper::CompactLoop() {
   bool shrinking = true;
   while (true) {
+    LookAtLevels();
+    shrinking = shrinking && TooLarge();
     const uint64_t tables = files_->bytes().tables + hooks_.buffered_bytes();
-    upper_bytes_ = hooks_.upper_bytes();
-    const bool over = tables > plan_.tables_high;
-    // A store that was larger when it was opened, or had another plan, could not compact otherwise.
-    if (!over) shrinking = false;
-    tables_->SetMaxAllowedSpaceUsage(shrinking ? std::max(plan_.tables_max, 2 * tables)
-                                               : plan_.tables_max);
+    const bool over = shrinking || tables > plan_.tables_high;
+    // Twice what there is, so that one compaction can read all of it.
+    tables_->SetMaxAllowedSpaceUsage(
+        shrinking ? std::max(plan_.tables_max, 2 * (tables + plan_.buffers_max))
+                  : plan_.tables_max);
     // Puts may also wait because the upper levels are full.
     bool compact = over;
     {
       absl::MutexLock lock(&mutex_);
+      shrinking_ = shrinking;
       compact = compact || waiting_ > 0;
       if (!stopped_ && !compact) work_.WaitWithTimeout(&mutex_, kIdle);
       if (stopped_) return;

@@ -5,6 +5,7 @@
 
 #include <rocksdb/sst_file_manager.h>
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -49,6 +50,8 @@ class CapacityKeeper {
     std::function<absl::Status()> flush;
     // Bytes of the levels that the next compaction of level 0 would read.
     std::function<uint64_t()> upper_bytes;
+    // Whether tables are larger than the plan's compactions can take.
+    std::function<bool()> oversized;
     // One compaction that takes deleted segments off the disk, or tables down a level on the way
     // there. Blocks. False if there is nothing to do.
     std::function<absl::StatusOr<bool>()> compact;
@@ -69,6 +72,15 @@ class CapacityKeeper {
     CapacityKeeper* keeper_;
     const uint64_t bytes_;
   };
+
+  // Of writes that had to wait for room.
+  struct Waits {
+    uint64_t count = 0;
+    absl::Duration time;     // of all together
+    absl::Duration longest;  // of one
+  };
+  // By CapacityLimit, as it was when the waiting began.
+  using WaitsByLimit = std::array<Waits, 4>;
 
   struct Evicted {
     uint64_t segments = 0;
@@ -108,15 +120,17 @@ class CapacityKeeper {
   void CountEvicted(const Evicted& evicted);
 
   Evicted evicted() const;
+  WaitsByLimit waits() const;
 
  private:
   // Ids whose use is to be noted; more are dropped until the evicting thread has caught up.
   static constexpr size_t kTouchesMax = 1 << 20;
 
-  bool Fits(uint64_t bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // What the tables have at worst before the next compaction of level 0, or those that are running,
-  // have ended.
-  uint64_t TablesAhead() const;
+  CapacityUse Use() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Asks for the bytes of the upper levels again.
+  void LookAtLevels();
+  // Whether the plan's compactions have no room, or are too small for the tables there are.
+  bool TooLarge();
   void GiveBack(uint64_t bytes);
   void EvictLoop();
   void CompactLoop();
@@ -138,17 +152,24 @@ class CapacityKeeper {
   const std::shared_ptr<rocksdb::SstFileManager> tables_;
   Hooks hooks_;
 
-  std::atomic<uint64_t> upper_bytes_{0};  // as last asked
+  // As last asked, and what had been flushed then.
+  std::atomic<uint64_t> upper_bytes_{0};
+  std::atomic<uint64_t> flushed_then_{0};
+  std::atomic<uint64_t> levels_seen_{0};  // CompactionWatch::ended() then
 
   mutable absl::Mutex mutex_;
   absl::CondVar work_;  // for the threads
   absl::CondVar room_;  // for Admit
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
   bool started_ ABSL_GUARDED_BY(mutex_) = false;
+  // A store that was larger when it was opened, or had another plan, takes more room than the plan
+  // has to become smaller; until then nothing is admitted.
+  bool shrinking_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t pending_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // admitted, perhaps not buffered yet
   uint64_t waiting_ ABSL_GUARDED_BY(mutex_) = 0;        // Puts in Admit
   EvictionIndex index_ ABSL_GUARDED_BY(mutex_);
   Evicted evicted_ ABSL_GUARDED_BY(mutex_);
+  WaitsByLimit waits_ ABSL_GUARDED_BY(mutex_);
 
   absl::Mutex touch_mutex_;
   std::vector<ChunkId> touches_ ABSL_GUARDED_BY(touch_mutex_);

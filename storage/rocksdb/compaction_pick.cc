@@ -25,11 +25,35 @@ bool AddOverlapping(const Tables& level, const std::string& smallest, const std:
   return true;
 }
 
+bool Oversized(const rocksdb::SstFileMetaData& table, uint64_t bytes_max) {
+  return table.size > bytes_max / 2 && table.smallestkey != table.largestkey;
+}
+
+CompactionPick Cut(const rocksdb::SstFileMetaData& table, size_t level) {
+  return {{table.relative_filename},
+          static_cast<int>(level),
+          std::max<uint64_t>((table.num_entries + kPieces - 1) / kPieces, 1),
+          table.size};
+}
+
 }  // namespace
+
+bool HasOversizedTable(const rocksdb::ColumnFamilyMetaData& tables, uint64_t bytes_max) {
+  if (tables.levels.empty()) return false;
+  const Tables& last = tables.levels.back().files;
+  return std::any_of(last.begin(), last.end(), [&](const rocksdb::SstFileMetaData& table) {
+    return Oversized(table, bytes_max);
+  });
+}
 
 absl::optional<CompactionPick> PickCompaction(const rocksdb::ColumnFamilyMetaData& tables,
                                               uint64_t bytes_max) {
   const size_t levels = tables.levels.size();
+  if (levels > 1) {
+    for (const rocksdb::SstFileMetaData& table : tables.levels.back().files) {
+      if (!table.being_compacted && Oversized(table, bytes_max)) return Cut(table, levels - 1);
+    }
+  }
   absl::optional<CompactionPick> best;
   double best_score = -1;
   absl::optional<CompactionPick> cut;
@@ -46,10 +70,7 @@ absl::optional<CompactionPick> PickCompaction(const rocksdb::ColumnFamilyMetaDat
         continue;
       }
       if (pick.bytes > bytes_max && table.smallestkey != table.largestkey) {
-        cut = CompactionPick{{table.relative_filename},
-                             static_cast<int>(level),
-                             std::max<uint64_t>((table.num_entries + kPieces - 1) / kPieces, 1),
-                             table.size};
+        cut = Cut(table, level);
         continue;
       }
       if (pick.bytes > bytes_max) {

@@ -27,10 +27,15 @@ struct CompactionPick {
 //
 // No pick reads more than `bytes_max`, level 0 apart, while there is another one. A table that
 // overlaps too much of the next level, since it spans much of the id space, is first cut on its own
-// level, again and again, into a table an entry at last. An entry that still overlaps too much,
-// since a larger store left larger tables, is taken as it is if nothing else is left.
+// level, again and again, into a table an entry at last. What is too large on the last level, since
+// a larger store left it, is cut before anything else; until then an entry above it may still
+// overlap too much, and is taken as it is if nothing else is left.
 absl::optional<CompactionPick> PickCompaction(const rocksdb::ColumnFamilyMetaData& tables,
                                               uint64_t bytes_max);
+
+// Whether a table on the last level is so large that an entry above it may be too much for one
+// pick: more than half of `bytes_max`, and not a single entry.
+bool HasOversizedTable(const rocksdb::ColumnFamilyMetaData& tables, uint64_t bytes_max);
 
 }  // namespace kvstream
 

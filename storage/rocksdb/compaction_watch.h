@@ -4,6 +4,7 @@
 
 #include <rocksdb/listener.h>
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -37,12 +38,18 @@ class CompactionWatch final : public rocksdb::EventListener {
     return sum;
   }
 
+  // Bytes of the tables that were written from buffers, of all families, since the construction.
+  uint64_t flushed_bytes() const { return flushed_bytes_; }
+  // Compactions that have ended since.
+  uint64_t ended() const { return ended_; }
+
   // For DB::CompactFiles, which RocksDB does not announce.
   void BeginOwn(uint64_t input_bytes) {
     absl::MutexLock lock(&mutex_);
     jobs_[kOwnJob] = {input_bytes, 0};
   }
   void EndOwn() {
+    ++ended_;
     absl::MutexLock lock(&mutex_);
     jobs_.erase(kOwnJob);
   }
@@ -54,10 +61,12 @@ class CompactionWatch final : public rocksdb::EventListener {
     jobs_[job.job_id] = bytes;
   }
   void OnCompactionCompleted(rocksdb::DB* db, const rocksdb::CompactionJobInfo& job) override {
+    ++ended_;
     absl::MutexLock lock(&mutex_);
     jobs_.erase(job.job_id);
   }
   void OnTableFileCreated(const rocksdb::TableFileCreationInfo& table) override {
+    if (table.reason == rocksdb::TableFileCreationReason::kFlush) flushed_bytes_ += table.file_size;
     if (table.reason != rocksdb::TableFileCreationReason::kCompaction) return;
     absl::MutexLock lock(&mutex_);
     const auto job = jobs_.find(table.job_id);
@@ -69,6 +78,8 @@ class CompactionWatch final : public rocksdb::EventListener {
 
   const std::shared_ptr<const CountedFileSystem> files_;
   mutable absl::Mutex mutex_;
+  std::atomic<uint64_t> flushed_bytes_{0};
+  std::atomic<uint64_t> ended_{0};
   std::map<int, Running> jobs_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -148,8 +148,7 @@ uint64_t RocksDbChunkStore::UpperLevelBytes() {
 absl::StatusOr<bool> RocksDbChunkStore::CompactSome() {
   rocksdb::ColumnFamilyMetaData tables;
   db_->GetColumnFamilyMetaData(family(kSegments), &tables);
-  const absl::optional<CompactionPick> pick =
-      PickCompaction(tables, keeper_->plan().reserve - keeper_->plan().buffers_max);
+  const absl::optional<CompactionPick> pick = PickCompaction(tables, keeper_->plan().pick_max);
   if (!pick.has_value()) {
     // Everything lies on the last level; what was deleted since is in the buffers.
     rocksdb::FlushOptions how;
@@ -232,6 +231,11 @@ void RocksDbChunkStore::StartKeeper() {
     return FromRocksDb(db_->Flush(how, families_), "flushing");
   };
   hooks.upper_bytes = [this] { return UpperLevelBytes(); };
+  hooks.oversized = [this] {
+    rocksdb::ColumnFamilyMetaData tables;
+    db_->GetColumnFamilyMetaData(family(kSegments), &tables);
+    return HasOversizedTable(tables, keeper_->plan().pick_max);
+  };
   hooks.compact = [this] {
     MaybeResume();
     return CompactSome();

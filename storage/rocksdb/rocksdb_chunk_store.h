@@ -141,6 +141,10 @@ class RocksDbChunkStore final : public ChunkStore {
 
   // The most that disk_bytes has been since the store was opened; 0 without a capacity. For tests.
   uint64_t peak_disk_bytes() const { return files_ == nullptr ? 0 : files_->peak_bytes(); }
+  // Puts that waited for room since then, by what they waited for. For benchmarks.
+  CapacityKeeper::WaitsByLimit room_waits() const {
+    return keeper_ == nullptr ? CapacityKeeper::WaitsByLimit() : keeper_->waits();
+  }
 
  private:
   explicit RocksDbChunkStore(const RocksDbChunkStoreOptions& options);
