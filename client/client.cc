@@ -41,8 +41,11 @@ constexpr size_t kIdsMax = 65536;  // of a Lookup, Delete or Load, as in the pro
 constexpr size_t kAskedTogether = 32;
 constexpr absl::Duration kTtlMax = absl::Hours(24 * 36525);
 constexpr int kMessageBytesMax = 16 << 20;  // a page of List is the largest
+// Between attempts to connect; and how long one may take, which is long for a far or busy daemon
+// and short where another one could be asked instead of a machine that is gone.
 constexpr int kReconnectMsMin = 100;
 constexpr int kReconnectMsMax = 2000;
+constexpr int kConnectMsMax = 3000;
 
 std::string AsBytes(const std::array<uint8_t, 32>& id) { return std::string(id.begin(), id.end()); }
 
@@ -115,10 +118,7 @@ class ClientImpl final : public RangeClient {
   absl::StatusOr<LoadResult> Load(std::shared_ptr<const Profile> profile,
                                   const ContextIdentity& identity, absl::Span<const int32_t> tokens,
                                   const LoadOptions& options, const MutableKvView& out) override {
-    LoadRange whole;
-    whole.began = MonotonicNow();
-    whole.end_chunk = std::numeric_limits<uint32_t>::max();
-    return LoadRangeOf(std::move(profile), identity, tokens, options, out, whole, nullptr);
+    return LoadRangeOf(std::move(profile), identity, tokens, options, out, WholeContext(), nullptr);
   }
   absl::StatusOr<LoadResult> LoadChunks(std::shared_ptr<const Profile> profile,
                                         const ContextIdentity& identity,
@@ -132,7 +132,19 @@ class ClientImpl final : public RangeClient {
                                           const ContextIdentity& identity,
                                           absl::Span<const int32_t> tokens,
                                           const LoadOptions& options,
-                                          const DeviceTarget& target) override;
+                                          const DeviceTarget& target) override {
+    return LoadRangeToDevice(std::move(profile), identity, tokens, options, target, WholeContext(),
+                             nullptr);
+  }
+  absl::StatusOr<LoadResult> LoadChunksToDevice(std::shared_ptr<const Profile> profile,
+                                                const ContextIdentity& identity,
+                                                absl::Span<const int32_t> tokens,
+                                                const LoadOptions& options,
+                                                const DeviceTarget& target,
+                                                LoadRange* range) override {
+    return LoadRangeToDevice(std::move(profile), identity, tokens, options, target, *range,
+                             &range->kept);
+  }
 
   absl::Status WarmUp(std::shared_ptr<const Profile> profile) override {
     return WarmUpDecoder(&decoders_, profile);
@@ -191,9 +203,23 @@ class ClientImpl final : public RangeClient {
                                          const LoadOptions& options, const MutableKvView& out,
                                          const LoadRange& range,
                                          std::vector<absl::optional<LoadedChunk>>* kept);
+  absl::StatusOr<LoadResult> LoadRangeToDevice(std::shared_ptr<const Profile> profile,
+                                               const ContextIdentity& identity,
+                                               absl::Span<const int32_t> tokens,
+                                               const LoadOptions& options,
+                                               const DeviceTarget& target, const LoadRange& range,
+                                               std::vector<absl::optional<LoadedChunk>>* kept);
+  static LoadRange WholeContext() {
+    LoadRange whole;
+    whole.began = MonotonicNow();
+    whole.end_chunk = std::numeric_limits<uint32_t>::max();
+    return whole;
+  }
   // What loads of both kinds have in common; the decoding is still to be said.
   LoadCall MakeLoadCall(std::shared_ptr<const Profile> profile, const ContextIdentity& identity,
-                        absl::Span<const int32_t> tokens, const LoadOptions& options) const;
+                        absl::Span<const int32_t> tokens, const LoadOptions& options,
+                        const LoadRange& range,
+                        std::vector<absl::optional<LoadedChunk>>* kept) const;
   // Stores the profile unless the server has it. Returns the indices of the chunks to send.
   absl::StatusOr<std::vector<uint32_t>> PreparePut(const Profile& profile,
                                                    const std::vector<ChunkId>& ids);
@@ -383,12 +409,22 @@ absl::StatusOr<PutResult> ClientImpl::PutEncoded(std::shared_ptr<const Profile> 
 
 LoadCall ClientImpl::MakeLoadCall(std::shared_ptr<const Profile> profile,
                                   const ContextIdentity& identity, absl::Span<const int32_t> tokens,
-                                  const LoadOptions& options) const {
+                                  const LoadOptions& options, const LoadRange& range,
+                                  std::vector<absl::optional<LoadedChunk>>* kept) const {
   LoadCall call;
   call.channel = channel_;
   call.server = options_.server;
-  call.tokens = static_cast<int64_t>(tokens.size());
   call.chunk_ids = ContextChunkIds(identity, profile->id(), profile->chunk_tokens(), tokens);
+  const size_t end = std::min<size_t>(range.end_chunk, call.chunk_ids.size());
+  call.chunk_ids = std::vector<ChunkId>(call.chunk_ids.begin() + range.first_chunk,
+                                        call.chunk_ids.begin() + static_cast<ptrdiff_t>(end));
+  const int64_t chunk_tokens = profile->chunk_tokens();
+  call.tokens =
+      std::min(static_cast<int64_t>(tokens.size()), static_cast<int64_t>(end) * chunk_tokens) -
+      int64_t{range.first_chunk} * chunk_tokens;
+  call.first_chunk = range.first_chunk;
+  call.began = range.began;
+  call.kept = kept;
   call.profile = std::move(profile);
   call.options = &options;
   call.farewells = &farewells_;
@@ -405,16 +441,7 @@ absl::StatusOr<LoadResult> ClientImpl::LoadRangeOf(std::shared_ptr<const Profile
   absl::Status status = ValidateLoad(*profile, tokens.size(), options);
   status.Update(ValidateLoadMemory(*profile, tokens.size(), out));
   if (!status.ok()) return status;
-  LoadCall call = MakeLoadCall(profile, identity, tokens, options);
-  call.began = range.began;
-  call.kept = kept;
-  call.first_chunk = range.first_chunk;
-  const size_t end = std::min<size_t>(range.end_chunk, call.chunk_ids.size());
-  const int64_t chunk_tokens = profile->chunk_tokens();
-  call.tokens = std::min(call.tokens, static_cast<int64_t>(end) * chunk_tokens) -
-                int64_t{range.first_chunk} * chunk_tokens;
-  call.chunk_ids = std::vector<ChunkId>(call.chunk_ids.begin() + range.first_chunk,
-                                        call.chunk_ids.begin() + static_cast<ptrdiff_t>(end));
+  LoadCall call = MakeLoadCall(profile, identity, tokens, options, range, kept);
   const int threads =
       std::min<int>(options_.decode_threads, static_cast<int>(call.chunk_ids.size()));
   call.make_executor = [&](std::function<void()> notify) {
@@ -423,12 +450,10 @@ absl::StatusOr<LoadResult> ClientImpl::LoadRangeOf(std::shared_ptr<const Profile
   return RunLoad(call);
 }
 
-absl::StatusOr<LoadResult> ClientImpl::LoadToDevice(std::shared_ptr<const Profile> profile,
-                                                    const ContextIdentity& identity,
-                                                    absl::Span<const int32_t> tokens,
-                                                    const LoadOptions& options,
-                                                    const DeviceTarget& target) {
-  const absl::Duration began = MonotonicNow();
+absl::StatusOr<LoadResult> ClientImpl::LoadRangeToDevice(
+    std::shared_ptr<const Profile> profile, const ContextIdentity& identity,
+    absl::Span<const int32_t> tokens, const LoadOptions& options, const DeviceTarget& target,
+    const LoadRange& range, std::vector<absl::optional<LoadedChunk>>* kept) {
   absl::Status status = ValidateLoad(*profile, tokens.size(), options);
   status.Update(ValidateDeviceTarget(profile->geometry(), tokens.size(), target));
   if (!status.ok()) return status;
@@ -439,8 +464,7 @@ absl::StatusOr<LoadResult> ClientImpl::LoadToDevice(std::shared_ptr<const Profil
       device_decoders_.Acquire(profile, key);
   if (!decoder.ok()) return decoder.status();
 
-  LoadCall call = MakeLoadCall(profile, identity, tokens, options);
-  call.began = began;
+  LoadCall call = MakeLoadCall(profile, identity, tokens, options, range, kept);
   call.make_executor = [&](std::function<void()> notify) {
     return std::make_unique<DeviceDecodeExecutor>(&device_decoders_, key, *std::move(decoder),
                                                   profile, target.kv, target.stream,
@@ -722,7 +746,8 @@ absl::StatusOr<std::unique_ptr<Client>> CreateClient(
   // A store of caches is not reached through a web proxy, whatever the environment says.
   arguments.SetInt("grpc.enable_http_proxy", 0);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectMsMin);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kReconnectMsMin);
+  // gRPC's name for the time that an attempt has.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectMsMax);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectMsMax);
   std::vector<std::unique_ptr<RangeClient>> clients;
   for (const std::string& server : servers) {

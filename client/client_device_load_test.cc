@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -11,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "client/client.h"
 #include "client/client_factory.h"
@@ -131,6 +133,54 @@ TEST_F(ClientDeviceLoadTest, RefinesChunksOnTheDevice) {
   const absl::StatusOr<LoadResult> result = Load(Target(&out));
   ASSERT_TRUE(result.ok()) << result.status();
   ExpectKv(out, {0, 3, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0});
+}
+
+TEST_F(ClientDeviceLoadTest, AMovedLoadGoesOnFromWhatIsInPlace) {
+  constexpr uint32_t kArrived = 7;
+  Script([](LoadScript& load) {
+    for (uint32_t chunk = 0; chunk < kArrived; ++chunk) load.Send(chunk, 0, 1);
+    load.ReadUntil(
+        [](const v1::LoadProgress& progress) { return progress.chunks_ready() == kArrived; });
+    return grpc::Status(grpc::StatusCode::UNAVAILABLE, "gone");
+  });
+  ScriptedServer second;
+  const std::vector<EncodedChunk> rest(chunks_.begin() + kArrived, chunks_.end());
+  const SyntheticContext sizes_of_rest(kTokens - kArrived * 16);
+  std::atomic<int> asked{0};
+  second.service().load = [&](grpc::ServerContext*, LoadStream* stream) {
+    LoadScript load(stream, rest, &sizes_of_rest);
+    asked = load.start().chunk_ids_size();
+    for (uint32_t chunk = 0; chunk < rest.size(); ++chunk) load.Send(chunk, 0, 2);
+    load.ReadUntilReady();
+    load.Summary();
+    return grpc::Status::OK;
+  };
+  Client::Options options;
+  options.server = absl::StrCat(server_.address(), ",", second.address());
+  options.rpc_timeout = absl::Seconds(20);
+  client_ = *CreateClient(options, device_.Factory());
+  PagedMemory paged(geometry(), kTokens, 16);
+  DeviceTarget target;
+  target.kv = paged.view();
+  std::vector<uint32_t> progress;
+  LoadOptions load;
+  load.progress = [&](uint32_t ready, uint32_t of) {
+    EXPECT_EQ(of, kChunks);
+    progress.push_back(ready);
+  };
+  const absl::StatusOr<LoadResult> result = Load(target, load);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(asked, kChunks - kArrived) << "what has arrived is not asked for again";
+  ExpectKv(paged.Gather(), {1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2});
+  ASSERT_EQ(result->chunks.size(), kChunks);
+  uint64_t bytes = 0;
+  for (uint32_t chunk = 0; chunk < kChunks; ++chunk) {
+    EXPECT_EQ(result->chunks[chunk].level, chunk < kArrived ? 1 : 2);
+    bytes += result->chunks[chunk].bytes;
+  }
+  EXPECT_EQ(result->bytes, bytes);
+  EXPECT_TRUE(std::is_sorted(progress.begin(), progress.end()));
+  EXPECT_EQ(device_.chunks_written(), kChunks);
 }
 
 TEST_F(ClientDeviceLoadTest, WritesIntoTheBlocksOfAPagedCache) {

@@ -51,21 +51,22 @@ class FailoverClient final : public Client {
   }
   absl::StatusOr<LoadResult> Load(std::shared_ptr<const Profile> profile,
                                   const ContextIdentity& identity, absl::Span<const int32_t> tokens,
-                                  const LoadOptions& options, const MutableKvView& out) override;
+                                  const LoadOptions& options, const MutableKvView& out) override {
+    return LoadOnAny(*profile, tokens, options,
+                     [&](RangeClient& client, const LoadOptions& of_part, LoadRange* range) {
+                       return client.LoadChunks(profile, identity, tokens, of_part, out, range);
+                     });
+  }
   absl::StatusOr<LoadResult> LoadToDevice(std::shared_ptr<const Profile> profile,
                                           const ContextIdentity& identity,
                                           absl::Span<const int32_t> tokens,
                                           const LoadOptions& options,
                                           const DeviceTarget& target) override {
-    const absl::Duration began = MonotonicNow();
-    return OnAny([&](Client& client) {
-      LoadOptions left = options;
-      if (left.deadline.value_or(absl::ZeroDuration()) > absl::ZeroDuration()) {
-        left.deadline =
-            std::max(absl::Milliseconds(1), *options.deadline - (MonotonicNow() - began));
-      }
-      return client.LoadToDevice(profile, identity, tokens, left, target);
-    });
+    return LoadOnAny(*profile, tokens, options,
+                     [&](RangeClient& client, const LoadOptions& of_part, LoadRange* range) {
+                       return client.LoadChunksToDevice(profile, identity, tokens, of_part, target,
+                                                        range);
+                     });
   }
   absl::Status WarmUp(std::shared_ptr<const Profile> profile) override {
     // Decoders are the client's own.
@@ -171,6 +172,12 @@ class FailoverClient final : public Client {
     return result;
   }
 
+  // One part of a load on one daemon.
+  using LoadPart = std::function<absl::StatusOr<LoadResult>(
+      RangeClient& client, const LoadOptions& options, LoadRange* range)>;
+  absl::StatusOr<LoadResult> LoadOnAny(const Profile& profile, absl::Span<const int32_t> tokens,
+                                       const LoadOptions& options, const LoadPart& load);
+
   const std::vector<std::unique_ptr<RangeClient>> clients_;
   std::atomic<size_t> current_{0};
 };
@@ -202,14 +209,13 @@ struct MovedLoad {
   }
 };
 
-absl::StatusOr<LoadResult> FailoverClient::Load(std::shared_ptr<const Profile> profile,
-                                                const ContextIdentity& identity,
-                                                absl::Span<const int32_t> tokens,
-                                                const LoadOptions& options,
-                                                const MutableKvView& out) {
+absl::StatusOr<LoadResult> FailoverClient::LoadOnAny(const Profile& profile,
+                                                     absl::Span<const int32_t> tokens,
+                                                     const LoadOptions& options,
+                                                     const LoadPart& load) {
   LoadRange range;
   range.began = MonotonicNow();
-  const size_t chunk_tokens = static_cast<size_t>(profile->chunk_tokens());
+  const size_t chunk_tokens = static_cast<size_t>(profile.chunk_tokens());
   MovedLoad moved;
   moved.chunks.resize((tokens.size() + chunk_tokens - 1) / chunk_tokens);
   const auto chunks = static_cast<uint32_t>(moved.chunks.size());
@@ -228,8 +234,8 @@ absl::StatusOr<LoadResult> FailoverClient::Load(std::shared_ptr<const Profile> p
       return result;
     }
     range.kept.clear();
-    absl::StatusOr<LoadResult> result = static_cast<RangeClient&>(client).LoadChunks(
-        profile, identity, tokens, part_options, out, &range);
+    absl::StatusOr<LoadResult> result =
+        load(static_cast<RangeClient&>(client), part_options, &range);
     if (result.ok()) {
       for (size_t i = 0; i < result->chunks.size(); ++i) {
         moved.chunks[range.first_chunk + i] = result->chunks[i];

@@ -47,12 +47,19 @@ class RangeClient : public Client {
                                                 absl::Span<const int32_t> tokens,
                                                 const LoadOptions& options,
                                                 const MutableKvView& out, LoadRange* range) = 0;
+  // As LoadToDevice. `target` and `tokens` are the whole context's.
+  virtual absl::StatusOr<LoadResult> LoadChunksToDevice(std::shared_ptr<const Profile> profile,
+                                                        const ContextIdentity& identity,
+                                                        absl::Span<const int32_t> tokens,
+                                                        const LoadOptions& options,
+                                                        const DeviceTarget& target,
+                                                        LoadRange* range) = 0;
 };
 
 // Calls go to one of the daemons until it is UNAVAILABLE, then to the next, each at most once a
-// call; the next call begins with the one that answered last. A load that is moved keeps every
-// chunk that is in place and asks the next daemon for the rest, under the same deadline; chunks
-// that were received whole are decoded first. LoadToDevice begins anew. A put that is moved asks
+// call; the next call begins with the one that answered last. A load that is moved, into either
+// kind of memory, keeps every chunk that is in place and asks the next daemon for the rest, under
+// the same deadline; chunks that were received whole are decoded first. A put that is moved asks
 // the next daemon what is stored and sends the rest: of what the daemon before has acknowledged
 // nothing is encoded or sent again (where the daemons share a store), of a step that it has not, at
 // most 32 chunks. Its result counts what all daemons stored, and its progress never goes back.

@@ -16,6 +16,7 @@
 #include "client/load_assembler.h"
 #include "client/load_transport.h"
 #include "client/monotonic_clock.h"
+#include "client/progress_pace.h"
 #include "client/recompute_runner.h"
 #include "client/rpc_status.h"
 #include "client/segment_frame.h"
@@ -174,7 +175,7 @@ class LoadRpc {
   bool heard_ = false;  // a message came: the load has begun
   BusyBackoff backoff_;
   std::mt19937 random_{std::random_device()()};
-  bool progress_due_ = false;
+  ProgressPace pace_;
   bool recompute_under_way_ = false;
   bool late_ = false;
   bool taken_ = false;  // the message that says so is written
@@ -397,7 +398,7 @@ absl::Status LoadRpc::OnMessage(const grpc::ByteBuffer& message) {
   }
   if (assembler_.bytes_received() != bytes_before) {
     newest_bytes_ = last_heard_;
-    progress_due_ = true;
+    pace_.Due();
     if (options_.recompute_watch && assembler_.recompute_superseded()) {
       options_.recompute_watch->set_superseded(true);
     }
@@ -415,7 +416,11 @@ void LoadRpc::TakeLocalResults() {
     event.ok = result.status.ok();
     Tell(event);
     Fail(assembler_.OnDecoded(result.chunk, result.level, result.status));
-    progress_due_ = true;
+    if (result.status.ok()) {
+      pace_.Due();
+    } else {
+      pace_.DueAtOnce();
+    }
     last_local_work_ = MonotonicNow();
   }
   if (absl::optional<RecomputeResult> result = recompute_.TakeResult(); result.has_value()) {
@@ -424,12 +429,15 @@ void LoadRpc::TakeLocalResults() {
     Tell(event);
     Fail(assembler_.OnRecomputed(result->job, result->status, result->took));
     recompute_under_way_ = false;
-    progress_due_ = true;
+    pace_.DueAtOnce();
     last_local_work_ = MonotonicNow();
   }
   const uint32_t ready = assembler_.chunks_ready();
   if (ready > ready_before) {
-    if (ready == assembler_.chunks()) all_ready_at_ = MonotonicNow();
+    if (ready == assembler_.chunks()) {
+      all_ready_at_ = MonotonicNow();
+      pace_.DueAtOnce();
+    }
     if (options_.progress && failure_.ok()) options_.progress(ready, assembler_.chunks());
   }
 }
@@ -442,7 +450,7 @@ void LoadRpc::GiveOutWork() {
     if (job.has_value()) {
       recompute_under_way_ = true;
       if (options_.recompute_watch) options_.recompute_watch->set_superseded(false);
-      progress_due_ = true;
+      pace_.DueAtOnce();
       Tell(RecomputeEvent(LoadEvent::Kind::kRecomputeBegin, *job));
       recompute_.Submit(*job);
     }
@@ -470,11 +478,11 @@ void LoadRpc::SendProgress() {
     return;
   }
   const absl::Duration now = MonotonicNow();
-  if (!progress_due_ && !(assembler_.working() && now - last_progress_ >= kHeartbeat)) return;
+  if (!pace_.MaySend(now) && !(assembler_.working() && now - last_progress_ >= kHeartbeat)) return;
   v1::LoadRequest request;
   assembler_.TakeProgress(request.mutable_progress());
   SendClock(request.mutable_progress());
-  progress_due_ = false;
+  pace_.Sent(now);
   last_progress_ = now;
   TellProgress();
   transport_->Write(request);
@@ -538,13 +546,16 @@ void LoadRpc::CheckTime() {
 
 absl::Duration LoadRpc::TimeToWait() const {
   if (!failure_.ok()) return absl::InfiniteDuration();
-  const absl::Duration deadline = DeadlineAt() - MonotonicNow();
+  const absl::Duration now = MonotonicNow();
+  const absl::Duration deadline = DeadlineAt() - now;
   absl::Duration order = assembler_.recompute_at();
   if (order != absl::InfiniteDuration()) {
-    const absl::Duration left = order - (MonotonicNow() - start_sent_);
+    const absl::Duration left = order - (now - start_sent_);
     order = left > absl::ZeroDuration() ? left + absl::Milliseconds(1) : absl::InfiniteDuration();
   }
   if (deadline > absl::ZeroDuration()) order = std::min(order, deadline);
+  // A report that cannot be written yet is looked at again when the write under way is done.
+  if (!taken_ && transport_->can_write()) order = std::min(order, pace_.Wait(now));
   if (options_.cancelled) return std::min(order, kCancelPoll);
   return std::min({order, kHeartbeat, kFarewell, call_.silence_max / 4});
 }

@@ -48,7 +48,8 @@ real_packets() {
 bazel_test() {
   local status
   set +e
-  bazel test --keep_going --color=no --curses=no --show_progress_rate_limit=60 "$@" 2>&1 | tee "$log" |
+  # Three at a time on two cores: many tests wait for a disk or a clock of their own.
+  bazel test --local_test_jobs=3 --keep_going --color=no --curses=no --show_progress_rate_limit=60 "$@" 2>&1 | tee "$log" |
     grep --line-buffered -vE '^\[[0-9,]+ / [0-9,]+\]'
   status=${PIPESTATUS[0]}
   set -e

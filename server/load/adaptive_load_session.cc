@@ -22,6 +22,8 @@ constexpr double kRecomputePatienceMaxSeconds = 3600;
 // Where loads may share the link, a frame of one is what the others wait for.
 constexpr double kSharedFrameSeconds = 0.004;
 constexpr double kSharedFrameBytesMin = 16 << 10;
+// As far as a frame grows while nothing is known of the link but that this load has it alone.
+constexpr double kUnsharedFrameBytes = 256 << 10;
 
 BaseOrder OrderFor(const LoadSpec& spec) {
   const bool splits = spec.policy == LoadPolicy::kDeadline || spec.policy == LoadPolicy::kFastest;
@@ -197,7 +199,9 @@ absl::optional<LoadAction> AdaptiveLoadSession::Proceed(absl::Duration now) {
                        !(options_.gate != nullptr && options_.gate->shared());
   uint64_t frame = FrameBytes(estimate, certain, estimator_.sent_bytes(), options_);
   if (options_.gate != nullptr) {
-    const double most = std::max(estimate.rate * kSharedFrameSeconds, kSharedFrameBytesMin);
+    double most = std::max(estimate.rate * kSharedFrameSeconds, kSharedFrameBytesMin);
+    // Nobody has to wait yet, and what is on its way is many times this.
+    if (certain && estimate.samples == 0) most = std::max(most, kUnsharedFrameBytes);
     frame = static_cast<uint64_t>(std::min(static_cast<double>(frame), most));
   }
   const SendData piece = delivery_.NextPiece(chunk, std::min(frame, window));

@@ -2,6 +2,7 @@
 #ifndef KVSTREAM_SERVER_SERVICE_BUDGET_H_
 #define KVSTREAM_SERVER_SERVICE_BUDGET_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 
@@ -35,6 +36,12 @@ class Budget {
       amount_ += amount;
       return true;
     }
+    // Gives back a part of it.
+    void Shrink(uint64_t amount) {
+      amount = std::min(amount, amount_);
+      amount_ -= amount;
+      if (amount > 0) budget_->GiveBack(amount);
+    }
     void Clear() {
       if (amount_ > 0) budget_->GiveBack(std::exchange(amount_, 0));
     }
@@ -49,7 +56,15 @@ class Budget {
   Budget(const Budget&) = delete;
   Budget& operator=(const Budget&) = delete;
 
-  uint64_t limit() const { return limit_; }
+  uint64_t limit() const {
+    absl::MutexLock lock(&mutex_);
+    return limit_;
+  }
+  // What is taken beyond a new limit stays taken.
+  void SetLimit(uint64_t limit) {
+    absl::MutexLock lock(&mutex_);
+    limit_ = limit;
+  }
   uint64_t used() const {
     absl::MutexLock lock(&mutex_);
     return used_;
@@ -58,7 +73,7 @@ class Budget {
  private:
   bool Take(uint64_t amount) {
     absl::MutexLock lock(&mutex_);
-    if (amount > limit_ - used_) return false;
+    if (used_ > limit_ || amount > limit_ - used_) return false;
     used_ += amount;
     return true;
   }
@@ -67,8 +82,8 @@ class Budget {
     used_ -= amount;
   }
 
-  const uint64_t limit_;
   mutable absl::Mutex mutex_;
+  uint64_t limit_ ABSL_GUARDED_BY(mutex_);
   uint64_t used_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

@@ -68,8 +68,14 @@ TEST(BudgetTest, SharesNeverExceedTheLimitAndComeBack) {
     EXPECT_EQ(budget.used(), 100u);
   }
   EXPECT_EQ(budget.used(), 60u);
+  budget.SetLimit(50);
+  EXPECT_FALSE(a.Grow(1));
+  EXPECT_FALSE(a.Grow(~uint64_t{0}));
+  EXPECT_EQ(budget.used(), 60u);
   a.Clear();
   EXPECT_EQ(budget.used(), 0u);
+  EXPECT_TRUE(a.Grow(50));
+  EXPECT_FALSE(a.Grow(1));
 }
 
 }  // namespace

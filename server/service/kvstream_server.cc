@@ -365,6 +365,10 @@ std::string KvStreamServer::MetricsText() {
     gauges.store_disk_bytes = stats->disk_bytes;
     gauges.store_pins = stats->pins;
     gauges.store_pinned_bytes = stats->pinned_bytes;
+    gauges.store_capacity_bytes = stats->capacity_bytes;
+    gauges.evicted_segments = stats->evicted_segments;
+    gauges.evicted_bytes = stats->evicted_bytes;
+    gauges.evicted_chunks = stats->evicted_chunks;
   }
   if (tenants_ != nullptr) gauges.tenants = tenants_->FiguresOfAll();
   metrics_.SetGauges(gauges);

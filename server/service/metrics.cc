@@ -84,6 +84,12 @@ constexpr std::array<const char*, kStoreOperations> kStoreOperationLabels = {
     "put_profile", "get_profile", "list_profiles",  "stats",        "expire", "renew",
     "pin"};
 
+// A counter of what somebody else counts.
+void RaiseTo(uint64_t value, Counter* counter) {
+  const double more = static_cast<double>(value) - counter->Value();
+  if (more > 0) counter->Increment(more);
+}
+
 }  // namespace
 
 absl::string_view LoadOutcomeLabel(LoadOutcome outcome) {
@@ -201,6 +207,17 @@ Metrics::Metrics(absl::string_view version, absl::string_view store_driver)
       store_pins_(OneGauge(registry_, "kvstream_store_pins", "Pins, of a chunk by an owner.")),
       store_pinned_bytes_(OneGauge(registry_, "kvstream_store_pinned_bytes",
                                    "Payload of the chunks that are pinned.")),
+      store_capacity_bytes_(OneGauge(registry_, "kvstream_store_capacity_bytes",
+                                     "What the store may hold at most; 0: no bound.")),
+      evicted_segments_(CounterFamily(registry_, "kvstream_store_evicted_segments_total",
+                                      "Segments that made room for others.")
+                            .Add({})),
+      evicted_bytes_(CounterFamily(registry_, "kvstream_store_evicted_bytes_total",
+                                   "Bytes of the segments that made room for others.")
+                         .Add({})),
+      evicted_chunks_(CounterFamily(registry_, "kvstream_store_evicted_chunks_total",
+                                    "Chunks of which eviction has left nothing.")
+                          .Add({})),
       expired_chunks_(CounterFamily(registry_, "kvstream_store_expired_chunks_total",
                                     "Chunks that have expired.")
                           .Add({})),
@@ -212,6 +229,10 @@ Metrics::Metrics(absl::string_view version, absl::string_view store_driver)
           GaugeFamily(registry_, "kvstream_tenant_quota_bytes", "Quota of a tenant that has one.")),
       tenant_loads_(GaugeFamily(registry_, "kvstream_tenant_loads_in_flight",
                                 "Loads of a tenant in flight.")),
+      tenant_puts_(GaugeFamily(registry_, "kvstream_tenant_puts_in_flight",
+                               "Uploads of a tenant in flight.")),
+      tenant_put_buffer_bytes_(GaugeFamily(registry_, "kvstream_tenant_put_buffer_bytes",
+                                           "Reserved by unfinished uploads of a tenant.")),
       tenant_refusals_(CounterFamily(registry_, "kvstream_tenant_quota_refusals_total",
                                      "Puts of a tenant that did not fit its quota.")) {
   BuildGauge()
@@ -341,21 +362,25 @@ void Metrics::SetGauges(const GaugeValues& values) {
   store_disk_bytes_.Set(static_cast<double>(values.store_disk_bytes));
   store_pins_.Set(static_cast<double>(values.store_pins));
   store_pinned_bytes_.Set(static_cast<double>(values.store_pinned_bytes));
-  absl::MutexLock lock(&mutex_);  // scrapes at the same time must not count a refusal twice
+  store_capacity_bytes_.Set(static_cast<double>(values.store_capacity_bytes));
+  absl::MutexLock lock(&mutex_);  // scrapes at the same time must not count anything twice
+  RaiseTo(values.evicted_segments, &evicted_segments_);
+  RaiseTo(values.evicted_bytes, &evicted_bytes_);
+  RaiseTo(values.evicted_chunks, &evicted_chunks_);
   for (const TenantFigure& tenant : values.tenants) {
     const std::map<std::string, std::string> label = {{"tenant", tenant.name}};
     tenant_chunks_.Add(label).Set(static_cast<double>(tenant.chunks));
     tenant_bytes_.Add(label).Set(static_cast<double>(tenant.used_bytes));
     tenant_loads_.Add(label).Set(tenant.loads_in_flight);
+    tenant_puts_.Add(label).Set(static_cast<double>(tenant.puts_in_flight));
+    tenant_put_buffer_bytes_.Add(label).Set(static_cast<double>(tenant.put_buffer_bytes));
     Gauge& quota = tenant_quota_bytes_.Add(label);
     if (tenant.quota_bytes > 0) {
       quota.Set(static_cast<double>(tenant.quota_bytes));
     } else {
       tenant_quota_bytes_.Remove(&quota);
     }
-    Counter& refusals = tenant_refusals_.Add(label);
-    const double more = static_cast<double>(tenant.refused_puts) - refusals.Value();
-    if (more > 0) refusals.Increment(more);
+    RaiseTo(tenant.refused_puts, &tenant_refusals_.Add(label));
   }
 }
 

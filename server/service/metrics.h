@@ -78,6 +78,8 @@ struct TenantFigure {
   uint64_t quota_bytes = 0;   // 0: none
   uint64_t refused_puts = 0;  // by the quota
   int loads_in_flight = 0;
+  uint64_t puts_in_flight = 0;
+  uint64_t put_buffer_bytes = 0;
 };
 
 // Read just before a scrape.
@@ -93,6 +95,11 @@ struct GaugeValues {
   std::vector<TenantFigure> tenants;  // names come, but never go
   uint64_t store_pins = 0;
   uint64_t store_pinned_bytes = 0;
+  uint64_t store_capacity_bytes = 0;  // 0: none
+  // Since the store was opened; figures that only grow.
+  uint64_t evicted_segments = 0;
+  uint64_t evicted_bytes = 0;
+  uint64_t evicted_chunks = 0;
 };
 
 enum class StoreOperation {
@@ -167,12 +174,18 @@ class Metrics {
   prometheus::Gauge& store_disk_bytes_;
   prometheus::Gauge& store_pins_;
   prometheus::Gauge& store_pinned_bytes_;
+  prometheus::Gauge& store_capacity_bytes_;
+  prometheus::Counter& evicted_segments_;
+  prometheus::Counter& evicted_bytes_;
+  prometheus::Counter& evicted_chunks_;
   prometheus::Counter& expired_chunks_;
   // Without a series as long as there are no tenants.
   prometheus::Family<prometheus::Gauge>& tenant_chunks_;
   prometheus::Family<prometheus::Gauge>& tenant_bytes_;
   prometheus::Family<prometheus::Gauge>& tenant_quota_bytes_;
   prometheus::Family<prometheus::Gauge>& tenant_loads_;
+  prometheus::Family<prometheus::Gauge>& tenant_puts_;
+  prometheus::Family<prometheus::Gauge>& tenant_put_buffer_bytes_;
   prometheus::Family<prometheus::Counter>& tenant_refusals_;
   std::vector<prometheus::Histogram*> store_operations_;  // index: StoreOperation
 

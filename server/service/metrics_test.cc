@@ -81,6 +81,25 @@ TEST(MetricsTest, ErrorsAreCountedByMethodAndCodeButNotOk) {
   EXPECT_THAT(metrics.Text(), Not(HasSubstr(R"(code="OK")")));
 }
 
+TEST(MetricsTest, WhatTheStoreHasEvictedOnlyGrows) {
+  Metrics metrics("9.9", "memory");
+  EXPECT_THAT(metrics.Text(), HasSubstr("kvstream_store_evicted_bytes_total 0"));
+  GaugeValues values;
+  values.store_capacity_bytes = 1000;
+  values.evicted_segments = 3;
+  values.evicted_bytes = 70;
+  values.evicted_chunks = 1;
+  metrics.SetGauges(values);
+  metrics.SetGauges(values);  // a scrape counts nothing again
+  values.evicted_bytes = 20;  // nor does one that is late
+  metrics.SetGauges(values);
+  const std::string text = metrics.Text();
+  EXPECT_THAT(text, HasSubstr("kvstream_store_capacity_bytes 1000"));
+  EXPECT_THAT(text, HasSubstr("kvstream_store_evicted_segments_total 3"));
+  EXPECT_THAT(text, HasSubstr("kvstream_store_evicted_bytes_total 70"));
+  EXPECT_THAT(text, HasSubstr("kvstream_store_evicted_chunks_total 1"));
+}
+
 TEST(MeasuredStoreTest, TimesCallsAndWaitsForPins) {
   Metrics metrics("9.9", "memory");
   MeasuredStore store(*MemoryChunkStore::Create(), &metrics);

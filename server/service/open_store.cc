@@ -66,6 +66,10 @@ absl::StatusOr<std::unique_ptr<ChunkStore>> OpenStore(const ServerOptions& optio
   if (options.store == StoreKind::kMemory) {
     MemoryChunkStoreOptions memory;
     memory.max_bytes = options.memory_store_bytes;
+    if (options.capacity_bytes > 0) {
+      memory.max_bytes = options.capacity_bytes;
+      memory.evict = true;
+    }
     return MemoryChunkStore::Create(memory);
   }
   std::unique_ptr<RadosChunkStore> rados;

@@ -185,6 +185,7 @@ absl::Status ServerOptions::Validate() const {
   status.Update(
       CheckRange<uint64_t>("egress-bytes-per-second", egress_bytes_per_second, 0, kTerabyte));
   status.Update(CheckRange("max-puts", max_puts, 1, 100000));
+  status.Update(CheckRange("max-puts-per-tenant", max_puts_per_tenant, 0, 100000));
   status.Update(CheckRange("max-requests", max_requests, 1, 100000));
   status.Update(CheckRange<uint64_t>("put-buffer-bytes", put_buffer_bytes, 1, kTerabyte));
   // The stores refuse more than 1 GiB a value.
@@ -209,6 +210,13 @@ absl::Status ServerOptions::Validate() const {
         absl::StrCat("--put-buffer-bytes is ", FormatByteSize(put_buffer_bytes),
                      "; it must hold at least one chunk of --max-chunk-bytes (",
                      FormatByteSize(max_chunk_bytes), ")"));
+  }
+  if (status.ok() && put_buffer_bytes_per_tenant > 0 &&
+      put_buffer_bytes_per_tenant < max_chunk_bytes) {
+    status = absl::InvalidArgumentError(absl::StrCat(
+        "--put-buffer-bytes-per-tenant is ", FormatByteSize(put_buffer_bytes_per_tenant),
+        "; it must hold at least one chunk of --max-chunk-bytes (", FormatByteSize(max_chunk_bytes),
+        "), or be 0"));
   }
   bool known_level = false;
   for (absl::string_view level : {"trace", "debug", "info", "warn", "error", "off"}) {
@@ -246,8 +254,8 @@ const std::vector<OptionField>& OptionFields() {
       SizeField("block-cache-bytes", "RocksDB's cache of payload in memory", &O::block_cache_bytes),
       SizeField("info-cache-bytes", "cache of what is known of chunks", &O::info_cache_bytes),
       SizeField("capacity-bytes",
-                "most bytes in --data-dir, with --store rados as --rados-capacity-bytes; evicts to "
-                "stay below; 0: none",
+                "most bytes in --data-dir, with --store rados as --rados-capacity-bytes, with "
+                "--store memory of payload; evicts to stay below; 0: none",
                 &O::capacity_bytes),
       ChoiceField<bool>("sync-writes", "true|false",
                         "rocksdb: acknowledge a write once the disk has it", &O::sync_writes,
@@ -297,9 +305,15 @@ const std::vector<OptionField>& OptionFields() {
       SizeField("egress-bytes-per-second", "what this machine can send a second; 0: not known",
                 &O::egress_bytes_per_second),
       CountField("max-puts", "uploads in flight", &O::max_puts),
+      CountField("max-puts-per-tenant",
+                 "uploads in flight of one tenant whose entry does not say; 0: no limit",
+                 &O::max_puts_per_tenant),
       CountField("max-requests", "other calls in flight", &O::max_requests),
       SizeField("put-buffer-bytes", "unfinished uploads of all clients together",
                 &O::put_buffer_bytes),
+      SizeField("put-buffer-bytes-per-tenant",
+                "unfinished uploads of one tenant whose entry does not say; 0: no limit",
+                &O::put_buffer_bytes_per_tenant),
       SizeField("max-chunk-bytes", "largest chunk, all levels together", &O::max_chunk_bytes),
       SizeField("max-profile-bytes", "largest profile", &O::max_profile_bytes),
       SizeField("profile-cache-bytes", "parsed profiles kept in memory", &O::profile_cache_bytes),

@@ -46,7 +46,8 @@ struct ServerOptions {
   // RocksDB: infos of chunks in memory, some 200 bytes each.
   uint64_t info_cache_bytes = uint64_t{64} << 20;
   // RocksDB: what all files in data_dir may have; the store evicts to stay below. 0: no bound,
-  // which a tier must have. With store rados: as rados_capacity_bytes.
+  // which a tier must have. With store rados: as rados_capacity_bytes. With store memory: what
+  // payload and profiles may have, in place of memory_store_bytes.
   uint64_t capacity_bytes = 0;
   // RocksDB: a write is acknowledged once the disk has it.
   bool sync_writes = true;
@@ -58,7 +59,7 @@ struct ServerOptions {
   std::string restore_from;
   // RocksDB: not empty: makes data_dir from what can be read of this damaged store and exits.
   std::string salvage_from;
-  // Payload that the memory store accepts.
+  // Payload that the memory store accepts before it refuses more; it evicts nothing.
   uint64_t memory_store_bytes = uint64_t{4} << 30;
   // Ceph: ceph.conf (empty: where librados looks), the user without "client.", the pool, the
   // namespace of the objects in it.
@@ -87,6 +88,10 @@ struct ServerOptions {
   // What this machine can send, shared out among all loads; 0: not known.
   uint64_t egress_bytes_per_second = 0;
   int max_puts = 64;
+  // Uploads of one tenant whose entry does not say, and their unfinished bytes; 0: no limit of its
+  // own.
+  int max_puts_per_tenant = 0;
+  uint64_t put_buffer_bytes_per_tenant = 0;
   // Calls in flight other than Load and Put (Lookup, List, Delete, Stats, profiles).
   int max_requests = 256;
   // Bytes of unfinished uploads (chunks and profiles) of all clients together.

@@ -138,6 +138,10 @@ TEST(OptionsTest, RangesAreChecked) {
     EXPECT_NE(ErrorOf({flag}), "") << flag;
   }
   EXPECT_EQ(ErrorOf({"--store=memory", "--data-dir=", "--listen=[::1]:0"}), "");
+  EXPECT_EQ(ErrorOf({"--store=memory", "--capacity-bytes=1GiB"}), "");
+  EXPECT_EQ(ErrorOf({"--put-buffer-bytes-per-tenant=256MiB"}), "");
+  EXPECT_NE(ErrorOf({"--put-buffer-bytes-per-tenant=255MiB"}), "");
+  EXPECT_NE(ErrorOf({"--max-puts-per-tenant=-1"}), "");
   EXPECT_EQ(ErrorOf({"--store=rados", "--data-dir=", "--rados-namespace=kv"}), "");
   EXPECT_NE(ErrorOf({"--store=rados", "--rados-pool="}), "");
   EXPECT_EQ(ErrorOf({"--store=rados", "--capacity-bytes=1GiB"}), "");

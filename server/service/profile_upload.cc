@@ -13,7 +13,7 @@ constexpr size_t kMaxDataBytes = 1 << 20;
 }  // namespace
 
 ProfileUpload::ProfileUpload(const RpcEnvironment* environment)
-    : environment_(environment), reserved_(environment->upload_bytes) {}
+    : environment_(environment), room_(environment->upload_bytes, environment->tenant_uploads) {}
 
 absl::Status ProfileUpload::OnMessage(const v1::PutProfileRequest& message) {
   const std::string& data = message.data();
@@ -26,11 +26,7 @@ absl::Status ProfileUpload::OnMessage(const v1::PutProfileRequest& message) {
     return absl::InvalidArgumentError(absl::StrCat("the profile is larger than ", limit,
                                                    " bytes, the server's --max-profile-bytes"));
   }
-  if (!reserved_.Grow(data.size())) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("unfinished uploads fill the server's ", environment_->upload_bytes->limit(),
-                     " bytes (--put-buffer-bytes); try again later"));
-  }
+  if (absl::Status status = room_.Take(data.size()); !status.ok()) return status;
   bytes_.append(data);
   return absl::OkStatus();
 }

@@ -28,7 +28,7 @@ class ProfileUpload {
 
  private:
   const RpcEnvironment* const environment_;
-  Budget::Share reserved_;
+  UploadRoom room_;
   std::string bytes_;
   v1::PutProfileResponse response_;
 };

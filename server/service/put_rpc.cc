@@ -10,6 +10,7 @@
 #include "server/service/profile_upload.h"
 #include "server/service/put_upload.h"
 #include "server/service/status_conversion.h"
+#include "server/service/upload_room.h"
 
 namespace kvstream {
 namespace {
@@ -29,12 +30,12 @@ class UploadRpc final : public grpc::ServerReadReactor<Request> {
       const std::shared_ptr<UploadRpc> upload = weak.lock();
       if (upload != nullptr) upload->strand_.Aborted();
     });
-    if (ticket.ok()) {
-      raw->ticket_ = *std::move(ticket);
-      raw->StartRead(&raw->request_);
-    } else {
-      raw->refused_ = ticket.status();
+    raw->refused_ = ticket.status();
+    if (ticket.ok()) raw->ticket_ = *std::move(ticket);
+    if (ticket.ok() && environment->tenant_uploads != nullptr) {
+      raw->refused_ = EnterUpload(environment->tenant_uploads, &raw->place_);
     }
+    if (raw->refused_.ok()) raw->StartRead(&raw->request_);
     raw->strand_.Poke();
     return raw;
   }
@@ -100,6 +101,7 @@ class UploadRpc final : public grpc::ServerReadReactor<Request> {
     }
     // Before the client learns of the end and comes again.
     upload_.reset();
+    place_.Clear();
     ticket_.Release();
     this->Finish(ToGrpcStatus(status));
   }
@@ -110,6 +112,7 @@ class UploadRpc final : public grpc::ServerReadReactor<Request> {
   const RpcEnvironment* const environment_;
   std::shared_ptr<UploadRpc> self_;  // until OnDone
   CallTracker::Ticket ticket_;
+  Budget::Share place_;  // among the tenant's uploads
   CallStrand strand_;
   absl::Status refused_;
   Request request_;  // gRPC's while a read is outstanding

@@ -16,7 +16,7 @@ constexpr size_t kMaxDataBytes = 1 << 20;
 }  // namespace
 
 PutUpload::PutUpload(const RpcEnvironment* environment)
-    : environment_(environment), reserved_(environment->upload_bytes) {}
+    : environment_(environment), room_(environment->upload_bytes, environment->tenant_uploads) {}
 
 std::string PutUpload::ChunkName() const { return absl::StrCat("chunk ", IdHex(id_)); }
 
@@ -141,10 +141,8 @@ absl::Status PutUpload::OnChunk(const v1::PutChunk& chunk) {
   }
   uint64_t total = 0;
   for (const uint64_t bytes : info_.segment_bytes) total += bytes;
-  if (!exists_ && !reserved_.Grow(total)) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "unfinished uploads leave no room for ", total, " bytes more (",
-        environment_->upload_bytes->limit(), " in all, --put-buffer-bytes); try again later"));
+  if (!exists_) {
+    if (absl::Status status = room_.Take(total); !status.ok()) return status;
   }
   in_chunk_ = true;
   level_ = 0;
@@ -225,13 +223,13 @@ absl::Status PutUpload::StoreChunk() {
   }
   if (created) {
     response_.set_chunks_stored(response_.chunks_stored() + 1);
-    response_.set_bytes_stored(response_.bytes_stored() + reserved_.amount());
-    environment_->metrics->CountPutBytes(reserved_.amount());
+    response_.set_bytes_stored(response_.bytes_stored() + room_.bytes());
+    environment_->metrics->CountPutBytes(room_.bytes());
   } else {
     response_.set_chunks_existing(response_.chunks_existing() + 1);
   }
   segments_.clear();
-  reserved_.Clear();
+  room_.Clear();
   return absl::OkStatus();
 }
 

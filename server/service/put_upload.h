@@ -54,7 +54,7 @@ class PutUpload {
   bool exists_ = false;  // its bytes are ignored
   ChunkId id_ = {};
   ChunkInfo info_;
-  Budget::Share reserved_;
+  UploadRoom room_;
   std::vector<std::string>
       segments_;         // complete ones and, last, the one that grows; empty where exists_
   size_t level_ = 0;     // whose bytes come next

@@ -20,6 +20,7 @@
 #include "server/service/options.h"
 #include "server/service/profile_cache.h"
 #include "server/service/timer_queue.h"
+#include "server/service/upload_room.h"
 #include "server/service/worker_pool.h"
 #include "storage/chunk_store.h"
 #include "storage/tenant_view.h"
@@ -60,6 +61,7 @@ struct RpcEnvironment {
   // With tenants there is an environment for each, whose store, profiles and leases are its own.
   TenantView* tenant = nullptr;  // as `store`; null: there are no tenants
   TenantLoads* tenant_loads = nullptr;
+  TenantUploads* tenant_uploads = nullptr;
   // An admin's only, else null.
   ChunkStore* whole_store = nullptr;
   const Tenants* tenants = nullptr;

@@ -64,6 +64,7 @@ absl::StatusOr<std::unique_ptr<Tenants::Tenant>> Tenants::MakeTenant(
   tenant->environment.leases = tenant->leases.get();
   tenant->environment.tenant = tenant->view.get();
   tenant->environment.tenant_loads = &tenant->loads;
+  tenant->environment.tenant_uploads = &tenant->uploads;
   tenant->of_admin = tenant->environment;
   tenant->of_admin.whole_store = server_.store;
   tenant->of_admin.tenants = this;
@@ -72,6 +73,16 @@ absl::StatusOr<std::unique_ptr<Tenants::Tenant>> Tenants::MakeTenant(
 
 absl::Status Tenants::Replace(std::vector<TenantEntry> entries) {
   const auto roster = std::make_shared<Roster>(std::move(entries));
+  const ServerOptions& options = *server_.options;
+  for (const TenantEntry& entry : roster->entries) {
+    if (entry.put_buffer_bytes.value_or(0) == 0) continue;
+    if (*entry.put_buffer_bytes < options.max_chunk_bytes) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("tenant ", entry.name, ": \"put-buffer-bytes\" is ", *entry.put_buffer_bytes,
+                       "; it must hold at least one chunk of --max-chunk-bytes (",
+                       options.max_chunk_bytes, "), or be 0"));
+    }
+  }
   const absl::StatusOr<StoreStats> stats = server_.store->Stats();
   if (!stats.ok()) return stats.status();
   std::vector<TenantViewOptions> limits;
@@ -103,13 +114,17 @@ absl::Status Tenants::Replace(std::vector<TenantEntry> entries) {
     roster->tenants.push_back(known);
   }
   // Nothing fails from here on.
-  const uint64_t cache_bytes = server_.options->profile_cache_bytes / roster->entries.size();
+  const uint64_t cache_bytes = options.profile_cache_bytes / roster->entries.size();
   for (size_t i = 0; i < roster->entries.size(); ++i) {
     Tenant& tenant = *roster->tenants[i];
     tenant.view->SetLimits(limits[i]).IgnoreError();  // was asked above
     tenant.profiles->SetMaxBytes(cache_bytes);
-    tenant.loads.SetLimit(
-        roster->entries[i].max_loads.value_or(server_.options->max_loads_per_tenant));
+    tenant.loads.SetLimit(roster->entries[i].max_loads.value_or(options.max_loads_per_tenant));
+    const auto or_none = [](uint64_t limit) { return limit > 0 ? limit : TenantUploads::kNoLimit; };
+    tenant.uploads.calls.SetLimit(or_none(
+        static_cast<uint64_t>(roster->entries[i].max_puts.value_or(options.max_puts_per_tenant))));
+    tenant.uploads.bytes.SetLimit(
+        or_none(roster->entries[i].put_buffer_bytes.value_or(options.put_buffer_bytes_per_tenant)));
   }
   absl::MutexLock lock(&mutex_);
   for (auto& [name, tenant] : added) known_[name] = std::move(tenant);
@@ -158,6 +173,8 @@ TenantFigure Tenants::FigureOf(const Tenant& tenant) {
   if (stats.ok()) figure.chunks = stats->chunks;
   figure.refused_puts = tenant.view->refused();
   figure.loads_in_flight = tenant.loads.in_flight();
+  figure.puts_in_flight = tenant.uploads.calls.used();
+  figure.put_buffer_bytes = tenant.uploads.bytes.used();
   return figure;
 }
 

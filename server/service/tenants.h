@@ -30,8 +30,8 @@ enum class CallKind {
 };
 
 // What differs between tenants is the store (TenantView), the cache of profiles, the leases and how
-// many loads they may have: nothing that one has done can be found, or found sooner, by another.
-// All else of the environment is the server's. Thread-safe.
+// many loads and uploads they may have: nothing that one has done can be found, or found sooner, by
+// another. All else of the environment is the server's. Thread-safe.
 //
 // Names stay known for as long as this lives, so that calls in flight can end and what is deleted
 // later is; a name that comes back has what it had.
@@ -51,7 +51,8 @@ class Tenants {
 
   // Puts other entries in place of the current ones: from now on calls are whose they say, and
   // limits are what they say. Calls in flight go on. Nothing changes on an error: UNIMPLEMENTED as
-  // Create, RESOURCE_EXHAUSTED after kNamesMax different names. One call at a time.
+  // Create, RESOURCE_EXHAUSTED after kNamesMax different names, INVALID_ARGUMENT for a
+  // put-buffer-bytes that does not hold a chunk. One call at a time.
   absl::Status Replace(std::vector<TenantEntry> entries);
   static constexpr size_t kNamesMax = 4 * kMaxTenants;
 
@@ -75,6 +76,7 @@ class Tenants {
     std::unique_ptr<ProfileCache> profiles;
     std::unique_ptr<ChunkLeases> leases;
     TenantLoads loads;
+    TenantUploads uploads;
     RpcEnvironment environment;
     RpcEnvironment of_admin;  // the same where its entry says so
   };

@@ -19,7 +19,7 @@ namespace kvstream {
 namespace {
 
 constexpr size_t kMaxNameBytes = 64;
-constexpr int kMaxLoads = 100000;
+constexpr int kMaxCalls = 100000;
 constexpr size_t kMaxCertificateNameBytes = 255;
 
 absl::Status Invalid(absl::string_view what) { return absl::InvalidArgumentError(what); }
@@ -100,13 +100,20 @@ class Reader {
       entry->pin_bytes = *bytes;
       return absl::OkStatus();
     }
-    if (key == "max-loads") {
-      int loads = 0;
-      if (!value.IsScalar() || !absl::SimpleAtoi(value.Scalar(), &loads) || loads < 0 ||
-          loads > kMaxLoads) {
-        return Invalid(absl::StrCat("is not a number from 0 to ", kMaxLoads));
+    if (key == "put-buffer-bytes") {
+      if (!value.IsScalar()) return Invalid("is not a size");
+      const absl::StatusOr<uint64_t> bytes = ParseByteSize(value.Scalar());
+      if (!bytes.ok()) return bytes.status();
+      entry->put_buffer_bytes = *bytes;
+      return absl::OkStatus();
+    }
+    if (key == "max-loads" || key == "max-puts") {
+      int calls = 0;
+      if (!value.IsScalar() || !absl::SimpleAtoi(value.Scalar(), &calls) || calls < 0 ||
+          calls > kMaxCalls) {
+        return Invalid(absl::StrCat("is not a number from 0 to ", kMaxCalls));
       }
-      entry->max_loads = loads;
+      (key == "max-loads" ? entry->max_loads : entry->max_puts) = calls;
       return absl::OkStatus();
     }
     if (key == "admin") {
@@ -122,8 +129,8 @@ class Reader {
       return ForEach(value, [&](const std::string& text) { return AddCertificate(text, entry); });
     }
     return Invalid(
-        "is not a key; there are name, quota-bytes, pin-bytes, max-loads, token-sha256, "
-        "certificates, admin");
+        "is not a key; there are name, quota-bytes, pin-bytes, max-loads, max-puts, "
+        "put-buffer-bytes, token-sha256, certificates, admin");
   }
 
   absl::Status AddToken(const std::string& text, TenantEntry* entry) {

@@ -21,6 +21,9 @@ struct TenantEntry {
   absl::optional<uint64_t> pin_bytes;
   // Loads in flight, 0: no limit; none: as the server's options say.
   absl::optional<int> max_loads;
+  // Uploads in flight, and the bytes of unfinished ones; likewise.
+  absl::optional<int> max_puts;
+  absl::optional<uint64_t> put_buffer_bytes;
   // SHA-256 of its tokens; a token is in one entry only.
   std::vector<std::array<uint8_t, 32>> token_hashes;
   // Subject alternative names of its client certificates; a name is in one entry only.

@@ -25,6 +25,8 @@ std::string Good() {
       "    certificates: a.example.com\n"
       "    pin-bytes: 1MiB\n"
       "    max-loads: 7\n"
+      "    max-puts: 3\n"
+      "    put-buffer-bytes: 1GiB\n"
       "  - name: operator\n"
       "    token-sha256: ",
       Hash('c'),
@@ -55,7 +57,11 @@ TEST(TenantsFileTest, ReadsEveryKey) {
   EXPECT_EQ(a.pin_bytes, uint64_t{1} << 20);
   EXPECT_EQ(a.max_loads, 7);
   EXPECT_FALSE((*entries)[1].pin_bytes.has_value());
+  EXPECT_EQ(a.max_puts, 3);
+  EXPECT_EQ(a.put_buffer_bytes, uint64_t{1} << 30);
   EXPECT_FALSE((*entries)[1].max_loads.has_value());
+  EXPECT_FALSE((*entries)[1].max_puts.has_value());
+  EXPECT_FALSE((*entries)[1].put_buffer_bytes.has_value());
   EXPECT_TRUE((*entries)[1].admin);
   EXPECT_EQ((*entries)[1].quota_bytes, 0);
   EXPECT_TRUE((*entries)[2].token_hashes.empty());
@@ -64,10 +70,13 @@ TEST(TenantsFileTest, ReadsEveryKey) {
 TEST(TenantsFileTest, SaysWhatIsWrong) {
   ExpectRefused("", "one key \"tenants\"");
   for (const std::string value : {"-1", "100001", "1.5", "many", "[1]", "\"\""}) {
-    ExpectRefused(absl::StrCat("tenants:\n  - name: a\n    max-loads: ", value, "\n"),
-                  "not a number from 0 to 100000");
+    for (const std::string key : {"max-loads", "max-puts"}) {
+      ExpectRefused(absl::StrCat("tenants:\n  - name: a\n    ", key, ": ", value, "\n"),
+                    "not a number from 0 to 100000");
+    }
   }
   ExpectRefused("tenants:\n  - name: a\n    pin-bytes: [1]\n", "is not a size");
+  ExpectRefused("tenants:\n  - name: a\n    put-buffer-bytes: {}\n", "is not a size");
   ExpectRefused("tenants: 3", "one key \"tenants\"");
   ExpectRefused("tenants: []", "0 entries");
   ExpectRefused("tenants: [{name: a}]\nmore: 1", "one key");

@@ -30,6 +30,7 @@ int main(int argc, char** argv) {
   options.pool.op_timeout = options.pool.connect_timeout = absl::Seconds(60);
   options.info_max_age = absl::ZeroDuration();
   options.retire_age = options.pressed_retire_age = absl::ZeroDuration();
+  options.lease_interval = absl::InfiniteDuration();
   options.keeper_interval = absl::Milliseconds(20);
   options.room_timeout = absl::Minutes(2);
   const auto store = kvstream::RadosChunkStore::Create(options);

@@ -1,6 +1,8 @@
 #include "storage/rados/held_records.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <utility>
 
 namespace kvstream {
 namespace {
@@ -17,9 +19,35 @@ bool Compatible(const DataRecord& a, const DataRecord& b) {
 
 }  // namespace
 
-void HeldRecords::Hold(absl::Span<const ChunkId> ids) {
+void HeldRecords::Hold(absl::Span<const ChunkId> ids, absl::Time now) {
   absl::MutexLock lock(&mutex_);
-  for (const ChunkId& id : ids) ++entries_[id].holds;
+  for (const ChunkId& id : ids) {
+    Entry& entry = entries_[id];
+    if (entry.holds++ == 0) entry.since = now;
+  }
+}
+
+std::vector<ChunkId> HeldRecords::HeldSince(absl::Time time, size_t limit) const {
+  std::vector<std::pair<absl::Time, ChunkId>> held;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const auto& [id, entry] : entries_) {
+      if (entry.since <= time) held.emplace_back(entry.since, id);
+    }
+  }
+  if (held.size() > limit) {
+    std::nth_element(held.begin(), held.begin() + static_cast<std::ptrdiff_t>(limit), held.end());
+    held.resize(limit);
+  }
+  std::vector<ChunkId> ids;
+  ids.reserve(held.size());
+  for (const auto& [since, id] : held) ids.push_back(id);
+  return ids;
+}
+
+bool HeldRecords::Held(const ChunkId& id) const {
+  absl::MutexLock lock(&mutex_);
+  return entries_.contains(id);
 }
 
 void HeldRecords::Release(absl::Span<const ChunkId> ids) {

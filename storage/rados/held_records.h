@@ -4,10 +4,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "storage/chunk_store.h"
 #include "storage/rados/rados_format.h"
@@ -21,8 +23,13 @@ namespace kvstream {
 // Thread-safe. Some 400 bytes a held chunk.
 class HeldRecords {
  public:
-  void Hold(absl::Span<const ChunkId> ids);
+  void Hold(absl::Span<const ChunkId> ids, absl::Time now);
   void Release(absl::Span<const ChunkId> ids);
+
+  // Chunks that have been held by somebody all the time since then, or longer; at most `limit`,
+  // those that are held for longest.
+  std::vector<ChunkId> HeldSince(absl::Time time, size_t limit) const;
+  bool Held(const ChunkId& id) const;
 
   // Whether `current` may be told of: nobody holds the chunk, or what is read of it is the same
   // bytes as far as both have levels. Keeps it if it is the first or has more levels.
@@ -35,6 +42,7 @@ class HeldRecords {
  private:
   struct Entry {
     uint32_t holds = 0;
+    absl::Time since = absl::InfiniteFuture();
     std::shared_ptr<const rados_format::DataRecord> record;
   };
 

@@ -48,7 +48,11 @@ double OwnCpuSeconds() {
          1e-6 * static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
 }
 
-double CpuSeconds(pid_t pid) {
+struct Cpu {
+  double user = 0, system = 0;
+};
+
+Cpu CpuSeconds(pid_t pid) {
   std::ifstream file(absl::StrCat("/proc/", pid, "/stat"));
   std::ostringstream text;
   text << file.rdbuf();
@@ -56,9 +60,10 @@ double CpuSeconds(pid_t pid) {
   std::istringstream fields(all.substr(all.rfind(')') + 2));
   std::string skip;
   for (int i = 0; i < 11; ++i) fields >> skip;  // state to cmajflt
-  double user = 0, system = 0;
-  fields >> user >> system;
-  return (user + system) / static_cast<double>(sysconf(_SC_CLK_TCK));
+  Cpu cpu;
+  fields >> cpu.user >> cpu.system;
+  const auto ticks = static_cast<double>(sysconf(_SC_CLK_TCK));
+  return {cpu.user / ticks, cpu.system / ticks};
 }
 
 TestChunk Chunk(uint64_t number) {
@@ -75,10 +80,14 @@ TestChunk Chunk(uint64_t number) {
 // Runs work(i) for all i on some threads; prints what it took of `bytes`.
 double Measure(const CephCluster& cluster, const std::string& name, int threads, size_t count,
                uint64_t bytes, const std::function<void(size_t)>& work) {
-  const auto osds = [&] { return CpuSeconds(cluster.osd_pid(0)) + CpuSeconds(cluster.osd_pid(1)); };
+  const auto osds = [&] {
+    const Cpu a = CpuSeconds(cluster.osd_pid(0)), b = CpuSeconds(cluster.osd_pid(1));
+    return Cpu{a.user + b.user, a.system + b.system};
+  };
   std::vector<double> times(count);
   std::atomic<size_t> next{0};
-  const double own_before = OwnCpuSeconds(), osds_before = osds();
+  const double own_before = OwnCpuSeconds();
+  const Cpu osds_before = osds();
   const absl::Time began = absl::Now();
   std::vector<std::thread> pool;
   for (int t = 0; t < threads; ++t) {
@@ -92,12 +101,18 @@ double Measure(const CephCluster& cluster, const std::string& name, int threads,
   }
   for (std::thread& thread : pool) thread.join();
   const double seconds = absl::ToDoubleSeconds(absl::Now() - began);
-  const double own = OwnCpuSeconds() - own_before, osd = osds() - osds_before;
+  const double own = OwnCpuSeconds() - own_before;
+  const Cpu osds_after = osds();
+  const double system = osds_after.system - osds_before.system;
+  const double osd = osds_after.user - osds_before.user + system;
   std::sort(times.begin(), times.end());
   const double ops = static_cast<double>(count), gb = 1e-9 * static_cast<double>(bytes);
   std::printf("%-34s %2d threads %8.0f/s %6.2f GB/s  p50 %7.2f p99 %7.2f ms", name.c_str(), threads,
               ops / seconds, gb / seconds, times[count / 2], times[count * 99 / 100]);
-  if (bytes > 0) std::printf("  CPU-s/GB own %5.2f OSDs %5.2f", own / gb, osd / gb);
+  if (bytes > 0) {
+    std::printf("  CPU-s/GB own %5.2f OSDs %5.2f, of it system %5.2f", own / gb, osd / gb,
+                system / gb);
+  }
   std::printf("  CPU-us/op own %6.0f OSDs %6.0f\n", 1e6 * own / ops, 1e6 * osd / ops);
   std::fflush(stdout);
   return seconds;
@@ -108,6 +123,8 @@ int Main(size_t chunks, int rounds) {
   RadosChunkStoreOptions options;
   options.pool = cluster->Options("bench");
   options.sweep_interval = absl::InfiniteDuration();
+  std::atomic<int64_t> seconds_ahead{0};
+  options.clock = [&] { return absl::Now() + absl::Seconds(seconds_ahead.load()); };
   const auto store = Need(RadosChunkStore::Create(options));
   options.info_cache_bytes = 0;
   const auto forgetful = Need(RadosChunkStore::Create(options));
@@ -184,6 +201,17 @@ int Main(size_t chunks, int rounds) {
     if (Need(store->Delete(ids)) != chunks) std::abort();
     std::printf("delete of all: %.0f chunks/s\n",
                 static_cast<double>(chunks) / absl::ToDoubleSeconds(absl::Now() - began));
+    // Each round writes new objects into memory that the OSDs have had before.
+    seconds_ahead += absl::ToInt64Seconds(options.retire_age) + 1;
+    Measure(*cluster, "sweep of all", 1, 1, 0, [&](size_t) {
+      if (Need(store->CollectGarbage()) != chunks) std::abort();
+    });
+    for (size_t i = 0; i < chunks; ++i) {
+      rados_remove(raw->io(), absl::StrCat("whole.", i).c_str());
+      for (size_t level = 0; level < levels; ++level) {
+        rados_remove(raw->io(), absl::StrCat("level.", i, ".", level).c_str());
+      }
+    }
   }
   return 0;
 }

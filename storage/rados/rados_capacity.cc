@@ -62,6 +62,7 @@ absl::StatusOr<bool> RadosChunkStore::KeepRoom() {
   // Data that is on its way out already makes room by itself, if one waits for it.
   const bool too_much = report->payload_bytes > most_bytes;
   if (too_much) {
+    if (absl::Status status = leases_->Refresh(kWhat, LeaseInterval()); !status.ok()) return status;
     uint64_t over_bytes =
         report->payload_bytes - most_bytes + options_.capacity_bytes / kEvictedAtOncePart;
     for (int sample = 0; sample < kSamplesMax && over_bytes > 0; ++sample) {
@@ -77,12 +78,8 @@ absl::StatusOr<bool> RadosChunkStore::KeepRoom() {
   const bool pressed =
       wanted_bytes > 0 || report->data_bytes > options_.capacity_bytes - headroom_bytes / 4;
   if (!pressed) return too_much;
-  const absl::Time now = options_.clock();
-  for (RadosIndex* index : {chunks_.get(), profiles_.get()}) {
-    const absl::StatusOr<size_t> collected =
-        index->CollectGarbage(kWhat, now - options_.upload_age, now - options_.pressed_retire_age);
-    if (!collected.ok()) return collected.status();
-  }
+  const absl::StatusOr<size_t> collected = CollectGarbage(kWhat, options_.pressed_retire_age);
+  if (!collected.ok()) return collected.status();
   // Hands out what has come free.
   report = room_->Balance(kWhat, absl::Now());
   if (!report.ok()) return report.status();

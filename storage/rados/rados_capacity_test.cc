@@ -8,7 +8,12 @@
 
 #include "absl/time/clock.h"
 #include "storage/chunk_limits.h"
+#include "storage/hold_table.h"
+#include "storage/rados/rados_evictor.h"
+#include "storage/rados/rados_index.h"
+#include "storage/rados/rados_leases.h"
 #include "storage/rados/rados_room.h"
+#include "storage/rados/rados_usage.h"
 #include "storage/rados/testing/rados_store_test.h"
 #include "storage/rocksdb/killed_process.h"
 
@@ -166,6 +171,158 @@ TEST_F(RadosCapacityTest, KeepersThatBothBelieveTheyAreMoveNothingTwice) {
   ExpectAllottedWithinTheCapacity();
 }
 
+TEST_F(RadosCapacityTest, AKeeperThatIsOvertakenInTheMiddleOfAPassMovesNothingMore) {
+  const uint64_t total = kCapacity;
+  const auto objects = Objects();
+  // One shard has all the room, and another one wants half of it: some is to be taken and given.
+  const auto prepare = [&](uint64_t keeper) {
+    std::vector<OmapWrite> writes;
+    for (size_t i = 0; i < objects.size(); ++i) {
+      ShardState state;
+      state.keeper = keeper;
+      state.allotted_bytes = i == 1 ? total : 0;
+      state.wanted_bytes = i == 2 ? total / 2 : 0;
+      writes.emplace_back();
+      writes.back().object = objects[i];
+      writes.back().set = {{rados_format::kStateKey, rados_format::EncodeState(state)}};
+    }
+    ASSERT_TRUE(pool_->Write("test", &writes).ok());
+  };
+  options_.keeper_interval = absl::InfiniteDuration();
+  const auto store = Open();  // makes the objects
+  for (int overtaken_at = 1; overtaken_at <= 3; ++overtaken_at) {
+    SCOPED_TRACE(overtaken_at);
+    prepare(6);
+    int step = 0;
+    std::vector<ShardState> left;
+    RadosRoom stale(pool_.get(), objects, total, 6, [&] {
+      if (++step != overtaken_at) return;
+      RadosRoom next(pool_.get(), objects, total, 7);
+      const auto balanced = next.Balance("test", absl::Now());
+      ASSERT_TRUE(balanced.ok()) << balanced.status();
+      left = States();
+    });
+    const absl::Status status = stale.Balance("test", absl::Now()).status();
+    // It had nothing to take over when it looked, and thinks that it still is the keeper.
+    EXPECT_TRUE(absl::IsAborted(status)) << status;
+    ASSERT_EQ(left.size(), objects.size());
+    EXPECT_TRUE(States() == left) << "what the next one left is as it was";
+    EXPECT_GE(left[2].allotted_bytes, total / 2) << "what was under way is made good";
+    uint64_t allotted = 0;
+    for (const ShardState& state : left) allotted += state.allotted_bytes;
+    EXPECT_LE(allotted, total);
+    EXPECT_GT(allotted, total / 2);
+  }
+}
+
+TEST_F(RadosCapacityTest, AKeeperThatIsOvertakenEvictsNothingMore) {
+  options_.keeper_interval = absl::InfiniteDuration();
+  options_.capacity_bytes = 0;
+  const auto store = Open();
+  for (uint64_t i = 0; i < 40; ++i) EXPECT_TRUE(Put(*store, Sized(i, {2000, 4000, 8000})));
+  const auto now = [] { return absl::Now(); };
+  std::vector<std::string> objects = Objects();
+  objects.erase(objects.begin());  // of profiles
+  RadosIndex index(pool_.get(), objects, 0, now);
+  RadosUsage usage(pool_.get(), &index);
+  RadosLeases leases(pool_.get(), "test", now);
+  HoldTable holds;
+  RadosRoom room(pool_.get(), Objects(), kCapacity, 6), next(pool_.get(), Objects(), kCapacity, 7);
+  ASSERT_TRUE(room.Balance("test", now()).ok());
+  // It asks for the time once it has looked at what there is, and before it removes any.
+  bool overtaken = false;
+  RadosEvictor evictor(pool_.get(), &index, &usage, &holds, &leases, 6, [&] {
+    if (!overtaken) {
+      EXPECT_TRUE(next.Balance("test", absl::Now()).ok());
+    }
+    overtaken = true;
+    return absl::Now();
+  });
+  const uint64_t before = store->Stats()->payload_bytes;
+  const absl::Status status = evictor.Evict("test", before / 2).status();
+  EXPECT_TRUE(overtaken);
+  EXPECT_TRUE(absl::IsAborted(status)) << status;
+  EXPECT_EQ(store->Stats()->payload_bytes, before);
+  // With the room its own again it does.
+  ASSERT_TRUE(room.Balance("test", now()).ok());
+  const auto evicted = evictor.Evict("test", before / 2);
+  ASSERT_TRUE(evicted.ok()) << evicted.status();
+  EXPECT_GT(evicted->bytes, 0);
+  EXPECT_EQ(store->Stats()->payload_bytes, before - evicted->bytes);
+}
+
+TEST_F(RadosCapacityTest, AShardOfThousandsIsListedAndSampledToItsEnd) {
+  options_.keeper_interval = absl::InfiniteDuration();
+  options_.capacity_bytes = 0;
+  const auto store = Open();
+  // Put by hand, without data, since as many puts would take long. Ceph shows 1024 at a time.
+  constexpr size_t kChunks = 5000, kTenants = 3000;
+  std::vector<ChunkId> ids;
+  std::vector<OmapWrite> writes(1);
+  writes[0].object = rados_format::IndexObject(0);
+  for (uint64_t i = 0; i < kChunks; ++i) {
+    rados_format::DataRecord record;
+    record.info = Sized(i, {100, 900}).info;
+    record.hashes = {0, 0};
+    ChunkId id = TestId(i);
+    id[0] &= 0x1f;  // of the first of eight shards
+    record.generation.fill(static_cast<uint8_t>(i));
+    writes[0].set.emplace_back(rados_format::DataKey(id), rados_format::EncodeData(record));
+    ids.push_back(id);
+  }
+  for (size_t i = 0; i < kTenants; ++i) {
+    writes[0].set.emplace_back(rados_format::TenantKey(absl::StrCat("tenant", i)),
+                               rados_format::EncodeTenantUse({1, 1000, 0, 0}));
+  }
+  ShardState state;
+  state.chunks = kChunks;
+  state.payload_bytes = state.data_bytes = 1000 * kChunks;
+  writes[0].set.emplace_back(rados_format::kStateKey, rados_format::EncodeState(state));
+  ASSERT_TRUE(pool_->Write("test", &writes).ok());
+  std::sort(ids.begin(), ids.end());
+  ASSERT_TRUE(std::adjacent_find(ids.begin(), ids.end()) == ids.end());
+
+  for (const size_t limit : {kChunks + 1, size_t{4097}}) {
+    const auto listed = store->List(absl::nullopt, limit);
+    ASSERT_TRUE(listed.ok()) << listed.status();
+    ASSERT_EQ(listed->size(), std::min(limit, kChunks));
+    for (size_t i = 0; i < listed->size(); ++i) ASSERT_EQ((*listed)[i].first, ids[i]) << i;
+  }
+  EXPECT_EQ(store->GetTenantUse(absl::StrCat("tenant", kTenants - 1))->payload_bytes, 1000);
+
+  // Each pass looks at another page of the shard, and the last one comes round.
+  const auto now = [] { return absl::Now(); };
+  std::vector<std::string> objects = Objects();
+  objects.erase(objects.begin());
+  RadosIndex index(pool_.get(), objects, 0, now);
+  RadosUsage usage(pool_.get(), &index);
+  RadosLeases leases(pool_.get(), "test", now);
+  HoldTable holds;
+  ASSERT_TRUE(RadosRoom(pool_.get(), Objects(), 1000 * kChunks, 6).Balance("test", now()).ok());
+  RadosEvictor evictor(pool_.get(), &index, &usage, &holds, &leases, 6, now);
+  constexpr size_t kPasses = (kChunks + RadosEvictor::kPage - 1) / RadosEvictor::kPage;
+  uint64_t bytes = 0;
+  for (size_t pass = 0; pass < kPasses; ++pass) {
+    const auto evicted = evictor.Evict("test", uint64_t{1} << 40);
+    ASSERT_TRUE(evicted.ok()) << evicted.status();
+    EXPECT_GT(evicted->bytes, 0);
+    // Some more than an eighth of the sample, as it ends with a whole segment.
+    EXPECT_LE(evicted->bytes, 1000 * RadosEvictor::kPage / 8 + 1000);
+    bytes += evicted->bytes;
+  }
+  const auto left = store->List(absl::nullopt, kChunks);
+  ASSERT_TRUE(left.ok()) << left.status();
+  ASSERT_EQ(left->size(), kChunks) << "there were finer segments to take";
+  for (size_t page = 0; page < kPasses; ++page) {
+    const auto begin = left->begin() + static_cast<std::ptrdiff_t>(page * RadosEvictor::kPage);
+    const auto end = page + 1 < kPasses ? begin + RadosEvictor::kPage : left->end();
+    EXPECT_TRUE(std::any_of(
+        begin, end, [](const auto& chunk) { return chunk.second.segment_bytes.size() == 1; }))
+        << "page " << page;
+  }
+  EXPECT_EQ(store->Stats()->payload_bytes, 1000 * kChunks - bytes);
+}
+
 TEST_F(RadosCapacityTest, TheFinestSegmentsOfWhatNoDaemonUsesGoFirst) {
   const auto a = Open(), b = Open();
   std::vector<TestChunk> chunks;
@@ -192,6 +349,43 @@ TEST_F(RadosCapacityTest, TheFinestSegmentsOfWhatNoDaemonUsesGoFirst) {
     EXPECT_TRUE(Put(*a, chunk));
     break;
   }
+}
+
+TEST_F(RadosCapacityTest, WhatLoadsOfOtherDaemonsHoldForLongStays) {
+  options_.clock = [this] { return absl::FromUnixNanos(nanos_.load()); };
+  options_.retire_age = options_.pressed_retire_age = absl::Minutes(1);
+  options_.upload_age = absl::Hours(1000);  // the clock runs fast
+  const auto a = Open();
+  options_.keeper_interval = absl::InfiniteDuration();  // the other one evicts
+  const auto b = Open();
+  std::vector<TestChunk> chunks;
+  for (uint64_t i = 0; i < 110; ++i) chunks.push_back(Sized(i, {2000, 4000, 8000}));
+  for (size_t i = 0; i < 20; ++i) EXPECT_TRUE(Put(*a, chunks[i]));
+  std::vector<ChunkId> ids;
+  for (size_t i = 0; i < 10; ++i) ids.push_back(chunks[i].id);
+  const ChunkHold hold = b->Hold(ids);
+  std::atomic<bool> done{false};
+  std::thread clock([&] {
+    while (!done) {
+      Pass(absl::Seconds(5));
+      EXPECT_TRUE(b->LeaseHolds().ok());
+      absl::SleepFor(absl::Milliseconds(5));
+    }
+  });
+  for (size_t i = 20; i < chunks.size(); ++i) EXPECT_TRUE(Put(*a, chunks[i]));
+  done = true;
+  clock.join();
+  EXPECT_GT(a->Stats()->evicted_segments, 0);
+  size_t lost = 0;
+  for (size_t i = 0; i < 20; ++i) {
+    if (i < 10) {
+      EXPECT_EQ(Levels(*b, chunks[i]), 3) << i;
+    } else {
+      lost += 3 - Levels(*b, chunks[i]);
+    }
+  }
+  EXPECT_GT(lost, 0) << "of those that nobody held, which are as old";
+  EXPECT_EQ(b->Stats()->evicted_segments, 0);
 }
 
 TEST_F(RadosCapacityTest, ContextsShrinkFromTheirEndAndPinnedOnesStay) {
@@ -320,7 +514,7 @@ TEST_F(RadosCapacityTest, ADaemonThatIsKilledAmidEvictionsLeavesAnotherToGoOn) {
     ExpectAllottedWithinTheCapacity();
     // Whoever comes takes over once the lock of the dead one has lapsed.
     auto store = Open();
-    for (uint64_t i = 0; i < 100; ++i) {
+    for (uint64_t i = 0; i < 30; ++i) {
       EXPECT_TRUE(Put(*store, Sized(1000 * round + i, {6000, 8000})));
     }
     EXPECT_LE(BytesInThePool(), kCapacity);

@@ -88,6 +88,11 @@ absl::Status RadosChunkStoreOptions::Validate() const {
         "rados: of 0, info_max_age, pressed_retire_age, retire_age and upload_age none may be less "
         "than the one before it");
   }
+  if (lease_interval < absl::InfiniteDuration() &&
+      (lease_interval < absl::Milliseconds(1) || lease_interval > pressed_retire_age / 4)) {
+    return absl::InvalidArgumentError(
+        "rados: lease_interval must be from a millisecond to a quarter of pressed_retire_age");
+  }
   if (keeper_interval < absl::Milliseconds(1) || usage_interval < absl::ZeroDuration()) {
     return absl::InvalidArgumentError("rados: keeper_interval must be at least a millisecond");
   }
@@ -122,6 +127,10 @@ absl::Status RadosChunkStore::Open() {
   lock_cookie_ = absl::BytesToHexString(
       absl::string_view(reinterpret_cast<const char*>(cookie.data()), cookie.size()));
   usage_ = std::make_unique<RadosUsage>(pool_.get(), chunks_.get());
+  leases_ = std::make_unique<RadosLeases>(pool_.get(), lock_cookie_, options_.clock);
+  if (options_.lease_interval < absl::InfiniteDuration()) {
+    leaser_ = std::thread([this] { LeaseUntilClosed(); });
+  }
   if (options_.sweep_interval < absl::InfiniteDuration()) {
     sweeper_ = std::thread([this] { SweepUntilClosed(); });
   }
@@ -129,12 +138,13 @@ absl::Status RadosChunkStore::Open() {
   objects.push_back(rados_format::kProfilesIndex);
   uint64_t number = 0;  // of this daemon, as the cookie
   for (size_t i = 0; i < 8; ++i) number = number << 8 | cookie[i];
+  number = std::max<uint64_t>(number, 1);
   {
     absl::MutexLock lock(&keeper_mutex_);
     room_ = std::make_unique<RadosRoom>(pool_.get(), std::move(objects), options_.capacity_bytes,
-                                        std::max<uint64_t>(number, 1));
+                                        number);
     evictor_ = std::make_unique<RadosEvictor>(pool_.get(), chunks_.get(), usage_.get(), &holds_,
-                                              options_.clock);
+                                              leases_.get(), number, options_.clock);
   }
   if (absl::Status status = usage_->ReadClock("opening the store in the Ceph pool"); !status.ok()) {
     return status;
@@ -153,6 +163,10 @@ RadosChunkStore::~RadosChunkStore() {
     closing_ = true;
   }
   if (sweeper_.joinable()) sweeper_.join();
+  if (leaser_.joinable()) leaser_.join();
+  if (leases_ != nullptr) {
+    leases_->Tell("closing the store", {}, absl::InfinitePast()).IgnoreError();
+  }
   if (keeper_.joinable()) {
     keeper_.join();
     // What fails from here on another daemon will make up for, later.
@@ -181,16 +195,17 @@ absl::StatusOr<rados_format::StoreHeader> RadosChunkStore::ReadOrMakeHeader() {
     // The header comes last: a store that has one has all its index objects. Several daemons may
     // be at it at once; the first one's header counts, and index objects too many do no harm.
     header.shards = options_.shards;
+    const std::vector<std::string> others = {
+        rados_format::kProfilesIndex, rados_format::kCapacityObject, rados_format::kLeasesObject};
     absl::Status status;
     pool_->RunAll(
-        header.shards + 2,
+        header.shards + others.size(),
         [&](size_t i, rados_completion_t completion) {
           const rados_write_op_t op = rados_create_write_op();
           rados_write_op_create(op, LIBRADOS_CREATE_IDEMPOTENT, nullptr);
           const std::string object = i < header.shards
                                          ? rados_format::IndexObject(static_cast<uint32_t>(i))
-                                     : i == header.shards ? rados_format::kProfilesIndex
-                                                          : rados_format::kCapacityObject;
+                                         : others[i - header.shards];
           const int started = rados_aio_write_op_operate(
               op, pool_->io(), completion, object.c_str(), nullptr, LIBRADOS_OPERATION_NOFLAG);
           rados_release_write_op(op);
@@ -238,11 +253,11 @@ absl::StatusOr<bool> RadosChunkStore::PutIn(RadosIndex* index, absl::string_view
   }
   std::string upload;
   // What it cannot remove now the sweep will.
-  const auto discard = [&](const DataRecord* stored) {
+  const auto discard = [&] {
     if (upload.empty()) return;
     const RadosDataCut all = {{id, given.generation}, 0, total_bytes};
     if (!ShrinkRadosData(*pool_, what, {all}).ok()) return;
-    index->Withdraw(what, id, upload, given, stored).IgnoreError();
+    index->Withdraw(what, id, upload, given).IgnoreError();
   };
   const absl::Time start = absl::Now();
   for (int attempt = 0; attempt < kPutAttempts;) {
@@ -250,7 +265,7 @@ absl::StatusOr<bool> RadosChunkStore::PutIn(RadosIndex* index, absl::string_view
     if (!seen.ok()) return seen.status();
     DataRecord record = given;
     if (seen->record.has_value() && !Restore(*seen->record, &record)) {
-      discard(&*seen->record);
+      discard();
       upload.clear();
       const bool kept = seen->record->info.expires >= given.info.expires &&
                         seen->record->doomed == absl::InfiniteFuture();
@@ -274,13 +289,16 @@ absl::StatusOr<bool> RadosChunkStore::PutIn(RadosIndex* index, absl::string_view
         RadosIndex::BackOff(attempt++);
         continue;
       }
-      if (absl::Status status = WriteRadosData(*pool_, what, {id, given.generation}, segments);
+      // Both only once they are announced, so that whoever finds the announcement finds them.
+      if (absl::Status status = WriteRadosData(*pool_, what, {id, given.generation}, segments,
+                                               index->NameWrite(id, given));
           !status.ok()) {
         // An answer means that nothing is under way any more that could write it again.
-        if (!absl::IsUnavailable(status)) discard(nullptr);
+        if (!absl::IsUnavailable(status)) discard();
         return status;
       }
     } else if (!seen->upload_alive) {
+      discard();  // what was written after the sweep had passed
       return absl::UnavailableError(absl::StrCat(what, ": the upload took longer than ",
                                                  absl::FormatDuration(options_.upload_age)));
     }
@@ -289,7 +307,7 @@ absl::StatusOr<bool> RadosChunkStore::PutIn(RadosIndex* index, absl::string_view
     if (!done.ok() || *done) return done;
     if (attempt++ > 0) RadosIndex::BackOff(attempt);
   }
-  discard(nullptr);
+  discard();
   return absl::UnavailableError(absl::StrCat(what, ": other writers were always faster"));
 }
 
@@ -301,7 +319,7 @@ absl::StatusOr<bool> RadosChunkStore::Put(const ChunkId& id, const ChunkInfo& in
 
 ChunkHold RadosChunkStore::Hold(absl::Span<const ChunkId> ids) {
   std::vector<ChunkId> kept(ids.begin(), ids.end());
-  held_.Hold(kept);
+  held_.Hold(kept, options_.clock());
   // In a shared place since a function that is copied cannot own what is not.
   auto inner = std::make_shared<ChunkHold>(holds_.Hold(ids));
   return ChunkHold([this, kept = std::move(kept), inner = std::move(inner)]() mutable {
@@ -524,15 +542,9 @@ absl::StatusOr<size_t> RadosChunkStore::CollectGarbage() {
   const absl::StatusOr<bool> alone = Lock(kWhat, rados_format::kSweepLock, kSweepLockTime);
   if (!alone.ok()) return alone.status();
   if (!*alone) return 0;
+  const absl::StatusOr<size_t> removed = CollectGarbage(kWhat, options_.retire_age);
+  absl::Status status = removed.status();
   const absl::Time now = options_.clock();
-  size_t removed = 0;
-  absl::Status status;
-  for (RadosIndex* index : {chunks_.get(), profiles_.get()}) {
-    const absl::StatusOr<size_t> collected =
-        index->CollectGarbage(kWhat, now - options_.upload_age, now - options_.retire_age);
-    status.Update(collected.status());
-    if (collected.ok()) removed += *collected;
-  }
   const absl::StatusOr<std::vector<ChunkId>> doomed =
       chunks_->Due(kWhat, rados_format::kDoomPrefix, now - options_.upload_age, kDoomedAtOnce);
   status.Update(doomed.status());
@@ -540,6 +552,41 @@ absl::StatusOr<size_t> RadosChunkStore::CollectGarbage() {
   Unlock(rados_format::kSweepLock);
   if (!status.ok()) return status;
   return removed;
+}
+
+absl::StatusOr<size_t> RadosChunkStore::CollectGarbage(absl::string_view what,
+                                                       absl::Duration retire_age) {
+  if (absl::Status status = leases_->Refresh(what, LeaseInterval()); !status.ok()) return status;
+  const absl::Time now = options_.clock();
+  const auto held = [this](const ChunkId& id) { return held_.Held(id) || leases_->Leased(id); };
+  size_t removed = 0;
+  absl::Status status;
+  for (RadosIndex* index : {chunks_.get(), profiles_.get()}) {
+    const absl::StatusOr<size_t> collected =
+        index->CollectGarbage(what, now - options_.upload_age, now - retire_age, held);
+    status.Update(collected.status());
+    if (collected.ok()) removed += *collected;
+  }
+  if (!status.ok()) return status;
+  return removed;
+}
+
+absl::Status RadosChunkStore::LeaseHolds() {
+  const absl::Time now = WholeNanos(options_.clock());
+  const std::vector<ChunkId> held =
+      held_.HeldSince(now - LeaseInterval(), rados_format::kMaxLeasedChunks);
+  return leases_->Tell("leasing what is held", held, now + 4 * LeaseInterval());
+}
+
+void RadosChunkStore::LeaseUntilClosed() {
+  absl::MutexLock lock(&mutex_);
+  while (!mutex_.AwaitWithTimeout(absl::Condition(this, &RadosChunkStore::closing),
+                                  options_.lease_interval)) {
+    mutex_.Unlock();
+    // One that could not be written is written the next time, before it lapses.
+    LeaseHolds().IgnoreError();
+    mutex_.Lock();
+  }
 }
 
 void RadosChunkStore::SweepUntilClosed() {

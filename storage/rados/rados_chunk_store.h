@@ -3,6 +3,7 @@
 #ifndef KVSTREAM_STORAGE_RADOS_RADOS_CHUNK_STORE_H_
 #define KVSTREAM_STORAGE_RADOS_RADOS_CHUNK_STORE_H_
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -26,6 +27,7 @@
 #include "storage/rados/held_records.h"
 #include "storage/rados/rados_evictor.h"
 #include "storage/rados/rados_index.h"
+#include "storage/rados/rados_leases.h"
 #include "storage/rados/rados_pool.h"
 #include "storage/rados/rados_room.h"
 #include "storage/rados/rados_tenants.h"
@@ -44,7 +46,8 @@ struct RadosChunkStoreOptions {
   // How long this daemon may go on telling of a chunk what another one has changed: deleted,
   // trimmed, restored. 0: it asks Ceph each time.
   absl::Duration info_max_age = absl::Seconds(5);
-  // Data of a deleted chunk stays readable for the loads of other daemons for so long.
+  // Data of a deleted chunk stays readable for the loads of other daemons for so long, and for as
+  // long as they have leased the chunk, but no longer than upload_age.
   absl::Duration retire_age = absl::Minutes(10);
   // What all data in the namespace, of all daemons, may take together: payload and profiles, also
   // what is being written or on its way out; not copies, nor what Ceph and the index need beside
@@ -53,6 +56,10 @@ struct RadosChunkStoreOptions {
   uint64_t capacity_bytes = 0;
   // retire_age where uploads wait for room.
   absl::Duration pressed_retire_age = absl::Minutes(1);
+  // How often this daemon leases the chunks that its loads have held for so long: finds whether
+  // they need it, and writes one record if so. At most a quarter of pressed_retire_age, so that a
+  // lease is there before data of its chunks may go. InfiniteDuration: never by itself.
+  absl::Duration lease_interval = absl::Seconds(15);
   // How long a Put waits for room.
   absl::Duration room_timeout = absl::Seconds(10);
   // How often one of the daemons looks for room; ten times as often while it is wanted.
@@ -74,10 +81,11 @@ struct RadosChunkStoreOptions {
 // Thread-safe. Put copies the payload once, ReadSegment none beyond what librados does: pinned
 // bytes are buffers of their own and outlive everything.
 //
-// Holds keep this process from trimming, expiring and evicting. What another daemon removes stays
-// readable for retire_age, where room is wanted for pressed_retire_age, and a held chunk is read as
-// it was when its infos were first asked for: should another daemon have replaced it by other bytes
-// since, then it counts as absent until nobody holds it.
+// Holds keep this process from trimming, expiring and evicting, and leases that follow from them
+// keep others from evicting. What another daemon removes stays readable for retire_age, where room
+// is wanted for pressed_retire_age, and for as long as it is held, up to upload_age. A held chunk
+// is read as it was when its infos were first asked for: should another daemon have replaced it by
+// other bytes since, then it counts as absent until nobody holds it.
 class RadosChunkStore final : public VersionedChunkStore {
  public:
   // Connects; makes the store in an empty namespace. Errors of RadosPool::Connect;
@@ -110,6 +118,9 @@ class RadosChunkStore final : public VersionedChunkStore {
                                const absl::optional<std::string>& owner) override;
   absl::StatusOr<std::vector<ChunkPin>> ListPins(const absl::optional<ChunkPin>& after,
                                                  size_t limit) override;
+  absl::StatusOr<std::vector<ChunkPin>> ListTenantPins(absl::string_view tenant,
+                                                       const absl::optional<ChunkPin>& after,
+                                                       size_t limit) override;
   absl::StatusOr<std::vector<ChunkPin>> PinsOf(absl::Span<const ChunkId> ids) override;
   // Completed when this store is closed; of a daemon that died, by a sweep once upload_age has
   // passed since.
@@ -117,7 +128,7 @@ class RadosChunkStore final : public VersionedChunkStore {
   absl::StatusOr<std::vector<ChunkId>> Children(const ChunkId& id, size_t limit) override;
   absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> ListTenant(
       absl::string_view tenant, const absl::optional<ChunkId>& after, size_t limit) override;
-  // Exact as far as this daemon goes; what others changed it knows a second later, or
+  // Exact as far as this daemon goes, pins too; what others changed it knows a second later, or
   // info_max_age if that is less. Asks every shard, once in that time.
   absl::StatusOr<TenantUse> GetTenantUse(absl::string_view tenant) override;
   absl::StatusOr<bool> PutProfile(const StoredProfileId& id, absl::string_view bytes) override;
@@ -136,6 +147,9 @@ class RadosChunkStore final : public VersionedChunkStore {
   // One pass of keeping the bound, as this daemon does by itself: nothing if another one is at it.
   // Returns whether there is more to do.
   absl::StatusOr<bool> KeepRoom();
+  // Leases what loads have held for lease_interval or longer, as this daemon does by itself; until
+  // four such times from now.
+  absl::Status LeaseHolds();
   // Writes what Touch noted.
   absl::Status FlushUsage();
 
@@ -165,12 +179,29 @@ class RadosChunkStore final : public VersionedChunkStore {
                                         const rados_format::DataRecord& record, uint32_t level);
   absl::Status CheckPins(absl::Span<const ChunkId> ids, absl::string_view owner);
   absl::Status EndPins(absl::string_view what, absl::Time now);
+  // Of chunks in the order of their ids, of the tenant's only if one is given.
+  absl::StatusOr<std::vector<ChunkPin>> PinsOfSorted(absl::string_view what,
+                                                     absl::Span<const ChunkId> ids,
+                                                     const std::string* tenant);
+  // As ListPins, of the chunks that have a key of this prefix and are of the tenant; null: of any.
+  absl::StatusOr<std::vector<ChunkPin>> ListPinsUnder(absl::string_view what,
+                                                      const std::string& prefix,
+                                                      const std::string* tenant,
+                                                      const absl::optional<ChunkPin>& after,
+                                                      size_t limit);
   // Deletes those of the chunks of which that was promised and is not taken back.
   absl::Status CompleteDeletions(absl::string_view what, absl::Span<const ChunkId> ids);
   // Whether this daemon has a lock of the sweeps, from now on for so long.
   absl::StatusOr<bool> Lock(absl::string_view what, const char* lock, absl::Duration time);
   // Others need not wait until it lapses.
   void Unlock(const char* lock);
+  // As above, but where it is never done: a quarter of pressed_retire_age.
+  absl::Duration LeaseInterval() const {
+    return std::min(options_.lease_interval, options_.pressed_retire_age / 4);
+  }
+  // Removes what nothing needs of chunks and profiles alike.
+  absl::StatusOr<size_t> CollectGarbage(absl::string_view what, absl::Duration retire_age);
+  void LeaseUntilClosed();
   void SweepUntilClosed();
   void KeepRoomUntilClosed();
   bool closing() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return closing_; }
@@ -187,6 +218,7 @@ class RadosChunkStore final : public VersionedChunkStore {
   std::unique_ptr<RadosIndex> chunks_;
   std::unique_ptr<RadosIndex> profiles_;
   std::unique_ptr<RadosUsage> usage_;
+  std::unique_ptr<RadosLeases> leases_;
   IdClaims writers_;  // of chunks and profiles
   HoldTable holds_;
   HeldRecords held_;
@@ -204,6 +236,7 @@ class RadosChunkStore final : public VersionedChunkStore {
   std::set<ChunkId> doomed_ ABSL_GUARDED_BY(mutex_);
   absl::Time tenants_read_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   bool reading_tenants_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread leaser_;
   std::thread sweeper_;
   std::thread keeper_;
 };

@@ -39,6 +39,8 @@ class RadosTarget final : public ConformanceTarget {
     options_.sweep_interval = absl::Milliseconds(100);
     // What nothing names is removed at once: tests whether anything still needs it.
     options_.retire_age = options_.pressed_retire_age = info_max_age;
+    options_.lease_interval =
+        info_max_age > absl::ZeroDuration() ? absl::Milliseconds(100) : absl::InfiniteDuration();
     options_.capacity_bytes = capacity_bytes;
     options_.keeper_interval = absl::Milliseconds(100);
     options_.usage_interval = absl::Milliseconds(200);

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <set>
 #include <thread>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -22,7 +23,17 @@ namespace {
 
 using rados_format::Generation;
 
-class RadosChunkStoreTest : public RadosStoreTest {};
+class RadosChunkStoreTest : public RadosStoreTest {
+ protected:
+  // Daemons that have any.
+  std::vector<std::string> Leases() {
+    std::vector<OmapList> lists = {{rados_format::kLeasesObject, "", "", 100, {}, false}};
+    EXPECT_TRUE(pool_->List("test", &lists).ok());
+    std::vector<std::string> daemons;
+    for (const auto& [daemon, record] : lists[0].entries) daemons.push_back(daemon);
+    return daemons;
+  }
+};
 
 TestChunk Large(uint64_t number) {
   TestChunk chunk = MakeTestChunk(number);
@@ -114,6 +125,69 @@ TEST_F(RadosChunkStoreTest, ALoadNeverMixesAChunkWithTheOneThatReplacedIt) {
   EXPECT_EQ(Read(*b, chunk.id, 2), other.segments[2]);
 }
 
+TEST_F(RadosChunkStoreTest, ALoadThatTakesLongKeepsItsDataWhateverOthersRemove) {
+  const auto a = Open(), b = Open();
+  const TestChunk chunk = Large(1), other = Large(2);
+  EXPECT_TRUE(Put(*a, chunk));
+  EXPECT_TRUE(Put(*a, other));
+  ChunkHold hold = b->Hold({chunk.id});
+  EXPECT_TRUE(Has(*b, chunk));
+  EXPECT_TRUE(b->LeaseHolds().ok());
+  EXPECT_TRUE(Leases().empty()) << "most loads are over before anybody need know";
+  EXPECT_EQ(a->Delete({chunk.id, other.id}).value_or(0), 2);
+  const absl::Duration quarter = options_.pressed_retire_age / 4;
+  for (absl::Duration age; age <= options_.retire_age; age += quarter) {
+    Pass(quarter);
+    ASSERT_TRUE(b->LeaseHolds().ok());
+  }
+  EXPECT_EQ(Leases().size(), 1);
+  EXPECT_EQ(a->CollectGarbage().value_or(9), 1) << "the one that nobody reads";
+  EXPECT_EQ(DataObjects().size(), 2);
+  for (uint32_t level = 0; level < 3; ++level) {
+    EXPECT_EQ(Read(*b, chunk.id, level), chunk.segments[level]);
+  }
+  hold = ChunkHold();
+  ASSERT_TRUE(b->LeaseHolds().ok());
+  EXPECT_TRUE(Leases().empty());
+  Pass(quarter);
+  EXPECT_EQ(a->CollectGarbage().value_or(9), 1);
+  EXPECT_TRUE(DataObjects().empty());
+}
+
+TEST_F(RadosChunkStoreTest, LeasesOfDeadDaemonsLapseAndNoneLastForEver) {
+  const auto a = Open(), b = Open();
+  const TestChunk chunk = Large(1);
+  EXPECT_TRUE(Put(*a, chunk));
+  const ChunkHold hold = b->Hold({chunk.id});
+  EXPECT_TRUE(Has(*b, chunk));
+  EXPECT_EQ(a->Delete({chunk.id}).value_or(0), 1);
+  Pass(options_.retire_age);
+  ASSERT_TRUE(b->LeaseHolds().ok());
+  // As if it were dead from here on.
+  Pass(options_.pressed_retire_age - absl::Seconds(1));
+  EXPECT_EQ(a->CollectGarbage().value_or(9), 0);
+  EXPECT_EQ(Leases().size(), 1);
+  // What is damaged holds nothing up.
+  std::vector<OmapWrite> writes(1);
+  writes[0].object = rados_format::kLeasesObject;
+  writes[0].set = {{"damaged", "nonsense"}};
+  ASSERT_TRUE(pool_->Write("test", &writes).ok());
+  Pass(absl::Seconds(16));
+  EXPECT_EQ(a->CollectGarbage().value_or(9), 1);
+  EXPECT_TRUE(Leases().empty());
+  EXPECT_TRUE(DataObjects().empty());
+
+  const TestChunk again = Large(2);
+  EXPECT_TRUE(Put(*a, again));
+  const ChunkHold stuck = b->Hold({again.id});
+  EXPECT_EQ(a->Delete({again.id}).value_or(0), 1);
+  Pass(options_.upload_age);
+  ASSERT_TRUE(b->LeaseHolds().ok());
+  EXPECT_EQ(a->CollectGarbage().value_or(9), 0);
+  Pass(absl::Seconds(1));
+  EXPECT_EQ(a->CollectGarbage().value_or(9), 1) << "its room is wanted";
+}
+
 TEST_F(RadosChunkStoreTest, ALoadGoesOnWithTheSameBytesStoredAgain) {
   const auto a = Open(), b = Open();
   const TestChunk chunk = Large(1);
@@ -152,8 +226,12 @@ TEST_F(RadosChunkStoreTest, OfRacingPutsOfTwoDaemonsOneStores) {
   }
   EXPECT_EQ(a->Stats()->chunks, kChunks);
   EXPECT_EQ(a->Stats()->payload_bytes, bytes);
-  // The losers took away what they had written.
+  // The losers took away what they had written, and its names.
   EXPECT_EQ(DataObjects().size(), kChunks);
+  size_t named = 0;
+  for (uint64_t i = 0; i < kChunks; ++i) named += MakeTestChunk(i).info.parent.has_value() ? 1 : 0;
+  EXPECT_GT(named, 0);
+  EXPECT_EQ(Keys(rados_format::kChildPrefix).size(), named);
   Pass(options_.upload_age + absl::Seconds(1));
   EXPECT_EQ(b->CollectGarbage().value_or(9), 0);
 }
@@ -163,6 +241,7 @@ TEST_F(RadosChunkStoreTest, UploadsOfDaemonsThatDiedAreRemoved) {
   RadosIndex index(pool_.get(), {rados_format::IndexObject(0)}, 0, options_.clock);
   TestChunk chunk = Large(1);
   chunk.id.fill(0);
+  chunk.info.parent = TestId(77);
   rados_format::DataRecord record;
   record.generation.fill(7);
   record.info = chunk.info;
@@ -175,7 +254,11 @@ TEST_F(RadosChunkStoreTest, UploadsOfDaemonsThatDiedAreRemoved) {
   ASSERT_TRUE(announced.ok()) << announced.status();
   ASSERT_EQ(*announced, RadosAnnounced::kYes);
   const std::vector<absl::string_view> views = chunk.views();
-  ASSERT_TRUE(WriteRadosData(*pool_, "test", name, views).ok());
+  auto named = index.NameWrite(chunk.id, record);
+  ASSERT_TRUE(named.has_value());
+  named->object = rados_format::IndexObject(rados_format::ShardOf(*chunk.info.parent, 8));
+  ASSERT_TRUE(WriteRadosData(*pool_, "test", name, views, named).ok());
+  EXPECT_EQ(Keys(rados_format::kChildPrefix).size(), 1);
   EXPECT_FALSE(Has(*store, chunk)) << "not visible before its record";
   EXPECT_EQ(DataObjects().size(), 2);
   EXPECT_EQ(store->CollectGarbage().value_or(9), 0);
@@ -187,6 +270,7 @@ TEST_F(RadosChunkStoreTest, UploadsOfDaemonsThatDiedAreRemoved) {
   Pass(options_.upload_age + absl::Seconds(1));
   EXPECT_EQ(store->CollectGarbage().value_or(9), 1);
   EXPECT_TRUE(DataObjects().empty());
+  EXPECT_TRUE(Keys(rados_format::kChildPrefix).empty());
   // Should it not have died: it cannot make a chunk of data that is gone.
   EXPECT_FALSE(index.Commit("test", chunk.id, *seen, upload, record, absl::nullopt).value_or(true));
   seen = index.Look("test", chunk.id, upload, "");
@@ -195,6 +279,35 @@ TEST_F(RadosChunkStoreTest, UploadsOfDaemonsThatDiedAreRemoved) {
   EXPECT_FALSE(Has(*store, chunk));
   EXPECT_TRUE(Put(*store, chunk));
   EXPECT_EQ(Read(*store, chunk.id, 1), chunk.segments[1]);
+}
+
+TEST_F(RadosChunkStoreTest, NamesUnderParentsGoWithTheData) {
+  const auto store = Open();
+  TestChunk parent = Large(1), child = Large(2);
+  parent.info.parent.reset();
+  child.info.parent = parent.id;
+  const auto children = [&] { return store->Children(parent.id, 10).value(); };
+  EXPECT_TRUE(Put(*store, parent));
+  EXPECT_TRUE(Put(*store, child));
+  EXPECT_EQ(Keys(rados_format::kChildPrefix).size(), 1);
+  // A second generation of it, which has the name from then on.
+  EXPECT_EQ(store->Trim({child.id}, 1).value_or(0), 1);
+  EXPECT_TRUE(Put(*store, child));
+  EXPECT_EQ(Keys(rados_format::kChildPrefix).size(), 2);
+  EXPECT_EQ(children(), std::vector<ChunkId>{child.id}) << "once";
+  Pass(options_.retire_age + absl::Seconds(1));
+  EXPECT_EQ(store->CollectGarbage().value_or(9), 2);
+  EXPECT_EQ(Keys(rados_format::kChildPrefix).size(), 1);
+  EXPECT_EQ(children(), std::vector<ChunkId>{child.id});
+  EXPECT_EQ(store->Trim({child.id}, 1).value_or(0), 1);
+  Pass(options_.retire_age + absl::Seconds(1));
+  EXPECT_EQ(store->CollectGarbage().value_or(9), 1);
+  EXPECT_EQ(children(), std::vector<ChunkId>{child.id}) << "what is left of it keeps its name";
+  EXPECT_EQ(store->Delete({child.id}).value_or(0), 1);
+  EXPECT_TRUE(children().empty());
+  Pass(options_.retire_age + absl::Seconds(1));
+  EXPECT_EQ(store->CollectGarbage().value_or(9), 1);
+  EXPECT_TRUE(Keys(rados_format::kChildPrefix).empty());
 }
 
 TEST_F(RadosChunkStoreTest, ChunksExpireOverAllDaemons) {
@@ -313,6 +426,74 @@ TEST_F(RadosChunkStoreTest, AQuotaHoldsOverDaemons) {
   EXPECT_EQ(b->Stats()->tenant_chunks, use->chunks);
   EXPECT_EQ(b->ListTenant("t", absl::nullopt, 1000)->size(), use->chunks);
   EXPECT_TRUE(b->ListTenant("u", absl::nullopt, 1000)->empty());
+}
+
+TEST_F(RadosChunkStoreTest, ABoundOfPinsHoldsOverDaemons) {
+  options_.info_max_age = absl::ZeroDuration();
+  const auto a = Open(), b = Open();
+  TenantViewOptions of;
+  of.tenant = "t";
+  of.pin_bytes_max = 1000;
+  of.pins_max = 6;
+  auto view_a = *TenantView::Create(a.get(), of), view_b = *TenantView::Create(b.get(), of);
+  of.tenant = "tt";
+  const auto neighbour = *TenantView::Create(b.get(), of);
+  std::vector<ChunkId> ids;
+  for (uint64_t i = 0; i < 8; ++i) {
+    TestChunk chunk = MakeTestChunk(i);
+    chunk.segments = {TestBytes(i, 200)};
+    chunk.info.segment_bytes = {200};
+    EXPECT_TRUE(Put(*view_a, chunk));
+    EXPECT_TRUE(Put(*neighbour, chunk));
+    ids.push_back(chunk.id);
+  }
+  const absl::Time soon = options_.clock() + absl::Minutes(1), late = soon + absl::Minutes(1);
+  EXPECT_EQ(neighbour->Pin({ids[0], ids[1]}, "job", soon).value_or(0), 2);
+  EXPECT_EQ(view_a->Pin({ids[0], ids[1], ids[2]}, "job", late).value_or(0), 3);
+  EXPECT_EQ(view_b->Pin({ids[3], ids[4]}, "job", soon).value_or(0), 2);
+  for (TenantView* view : {view_a.get(), view_b.get()}) {
+    const auto refused = view->Pin({ids[5]}, "job", soon);
+    EXPECT_TRUE(absl::IsResourceExhausted(refused.status())) << refused.status();
+  }
+  EXPECT_EQ(view_b->Pin({ids[0]}, "other", late).value_or(0), 1) << "no bytes more, but a pin";
+  EXPECT_TRUE(absl::IsResourceExhausted(view_a->Pin({ids[1]}, "other", late).status()));
+  for (RadosChunkStore* store : {a.get(), b.get()}) {
+    EXPECT_EQ(store->GetTenantUse("t")->pins, 6);
+    EXPECT_EQ(store->GetTenantUse("t")->pinned_bytes, 1000);
+    EXPECT_EQ(store->GetTenantUse("tt")->pins, 2);
+    EXPECT_EQ(store->Stats()->pins, 8);
+    // One at a time, as pages.
+    absl::optional<ChunkPin> after;
+    size_t listed = 0;
+    for (;; ++listed) {
+      const auto page = store->ListTenantPins("t", after, 1);
+      ASSERT_TRUE(page.ok()) << page.status();
+      if (page->empty()) break;
+      if (after.has_value()) {
+        EXPECT_LT(std::tie(after->id, after->owner),
+                  std::tie(page->front().id, page->front().owner));
+      }
+      after = page->front();
+    }
+    EXPECT_EQ(listed, 6);
+    EXPECT_TRUE(store->ListTenantPins("", absl::nullopt, 10)->empty());
+    EXPECT_TRUE(store->ListTenantPins("u", absl::nullopt, 10)->empty());
+  }
+  EXPECT_EQ(neighbour->ListPins(absl::nullopt, 10)->size(), 2);
+  // Room comes of pins that end, of chunks that go, and of those that are unpinned elsewhere.
+  Pass(absl::Seconds(90));
+  EXPECT_EQ(a->Expire(options_.clock(), 10).value_or(9), 0);
+  EXPECT_EQ(b->GetTenantUse("t")->pins, 4);
+  EXPECT_EQ(b->GetTenantUse("tt")->pins, 0);
+  EXPECT_EQ(view_b->Pin({ids[5], ids[6]}, "job", late).value_or(0), 2);
+  EXPECT_EQ(view_a->Unpin({ids[0], ids[5]}, absl::nullopt).value_or(0), 3);
+  EXPECT_EQ(view_b->Pin({ids[7]}, "job", late).value_or(0), 1);
+  EXPECT_EQ(a->GetTenantUse("t")->pinned_bytes, 800);
+  Pass(absl::Minutes(1));
+  EXPECT_EQ(view_a->Delete(ids).value_or(0), 8);
+  EXPECT_EQ(b->GetTenantUse("t")->pins, 0);
+  EXPECT_EQ(b->GetTenantUse("t")->pinned_bytes, 0);
+  EXPECT_TRUE(Keys(rados_format::kOwnedPinnedPrefix).empty());
 }
 
 TEST_F(RadosChunkStoreTest, OnlyOneDaemonSweepsAtATime) {

@@ -16,8 +16,8 @@ uint64_t PartsOf(uint64_t bytes) { return (bytes + kPartBytes - 1) / kPartBytes;
 }  // namespace
 
 absl::Status WriteRadosData(const RadosPool& pool, absl::string_view what,
-                            const RadosDataName& name,
-                            absl::Span<const absl::string_view> segments) {
+                            const RadosDataName& name, absl::Span<const absl::string_view> segments,
+                            const absl::optional<OmapWrite>& beside) {
   // The pieces of segments that each part is made of.
   std::vector<std::vector<absl::string_view>> parts;
   uint64_t in_part = kPartBytes;
@@ -35,8 +35,9 @@ absl::Status WriteRadosData(const RadosPool& pool, absl::string_view what,
   }
   absl::Status status;
   pool.RunAll(
-      parts.size(),
+      parts.size() + (beside.has_value() ? 1 : 0),
       [&](size_t part, rados_completion_t completion) {
+        if (part == parts.size()) return pool.StartWrite(*beside, completion);
         const rados_write_op_t op = rados_create_write_op();
         rados_write_op_create(op, LIBRADOS_CREATE_EXCLUSIVE, nullptr);
         uint64_t offset = 0;

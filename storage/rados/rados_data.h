@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/optional.h"
 #include "absl/types/span.h"
 #include "storage/chunk_store.h"
 #include "storage/rados/rados_format.h"
@@ -20,11 +21,12 @@ struct RadosDataName {
   rados_format::Generation generation;
 };
 
-// The segments one after the other; durable on return. Copies them once, into librados' buffers.
-// `what` opens the message of an error, here and below.
+// The segments one after the other; durable on return, as is what is written to the index at the
+// same time, if anything. Copies them once, into librados' buffers. `what` opens the message of an
+// error, here and below.
 absl::Status WriteRadosData(const RadosPool& pool, absl::string_view what,
-                            const RadosDataName& name,
-                            absl::Span<const absl::string_view> segments);
+                            const RadosDataName& name, absl::Span<const absl::string_view> segments,
+                            const absl::optional<OmapWrite>& beside = absl::nullopt);
 
 // `bytes` bytes from `offset` on. NOT_FOUND if not all of them are there.
 absl::StatusOr<PinnedBytes> ReadRadosData(const RadosPool& pool, absl::string_view what,

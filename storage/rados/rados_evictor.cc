@@ -14,8 +14,7 @@ namespace {
 using rados_format::DataRecord;
 using rados_format::GarbageState;
 
-// Of one shard at a time, and shards that are asked at once.
-constexpr size_t kPage = 512;
+// Shards that are asked at once.
 constexpr size_t kShardsAtOnce = 16;
 // Of a chunk that has more children, or more that follow it, the rest stays without it.
 constexpr size_t kChildrenMax = 256;
@@ -86,7 +85,7 @@ absl::StatusOr<std::vector<ChunkId>> RadosEvictor::WithWhatFollows(
       Node& node = nodes[layer[i]];
       node.first_token = record->info.first_token;
       node.bytes = PayloadBytes(record->info);
-      node.stays = rados_format::Pinned(*record, now) || holds_->held(layer[i]);
+      node.stays = rados_format::Pinned(*record, now) || Held(layer[i]);
       found.push_back(layer[i]);
     }
     order.insert(order.end(), found.begin(), found.end());
@@ -148,7 +147,8 @@ absl::StatusOr<RadosEvicted> RadosEvictor::Remove(absl::string_view what, const 
           lost[id] = {record.hashes.size() - levels, before - change.retired->keep_bytes,
                       levels == 0 ? uint64_t{1} : 0};
           return change;
-        });
+        },
+        keeper_);
     holds_->EndRemoval(removable);
     if (!changed.ok()) return changed.status();
     for (const auto& [id, what_it_lost] : lost) {
@@ -181,7 +181,7 @@ absl::StatusOr<RadosEvicted> RadosEvictor::Evict(absl::string_view what, uint64_
     levels[ids[i]] = static_cast<uint32_t>(record.hashes.size());
   }
   if (!sample->whole_store) bytes = std::min(bytes, index.payload_bytes() / 8);
-  const auto held = [this](const ChunkId& id) { return holds_->held(id); };
+  const auto held = [this](const ChunkId& id) { return Held(id); };
   Keep keep;
   std::vector<ChunkId> roots;
   uint64_t whole_bytes = 0;

@@ -15,6 +15,7 @@
 #include "storage/eviction_index.h"
 #include "storage/hold_table.h"
 #include "storage/rados/rados_index.h"
+#include "storage/rados/rados_leases.h"
 #include "storage/rados/rados_pool.h"
 #include "storage/rados/rados_usage.h"
 
@@ -30,24 +31,33 @@ struct RadosEvicted {
 // kSample at a time, going round the shards: ids are hashes, so any stretch of them is a fair one.
 // Of a sample that is not the whole store it takes the least valuable eighth at most. Which that
 // is says EvictionIndex, with the records of use of all daemons. A store of fewer than kSample
-// chunks is seen whole each time.
+// chunks is seen whole each time, if none of its shards has more than kPage of them.
 //
 // A chunk of which nothing is to be left goes only after those that follow it, which are looked up
 // and go first, from the end: nobody uses them who does not use it, and nobody finds them without
-// it. Pinned chunks, those that this daemon holds, and what they follow, stay. What loads of other
-// daemons hold stays readable for as long as retired data does.
+// it. Pinned chunks, those that this daemon holds or others have leased, and what they follow,
+// stay.
 //
 // Not thread-safe. Memory: some 600 bytes a chunk of the sample.
 class RadosEvictor {
  public:
   static constexpr size_t kSample = 4096;
+  // Of one shard at a time.
+  static constexpr size_t kPage = 512;
 
-  // Borrowed.
+  // Borrowed. `keeper` as in RadosRoom: what it removes it removes as the keeper of the room.
   RadosEvictor(const RadosPool* pool, RadosIndex* index, RadosUsage* usage, HoldTable* holds,
-               RadosIndex::Clock clock)
-      : pool_(pool), index_(index), usage_(usage), holds_(holds), clock_(std::move(clock)) {}
+               const RadosLeases* leases, uint64_t keeper, RadosIndex::Clock clock)
+      : pool_(pool),
+        index_(index),
+        usage_(usage),
+        holds_(holds),
+        leases_(leases),
+        keeper_(keeper),
+        clock_(std::move(clock)) {}
 
   // One sample's worth, up to about `bytes`; less, even nothing, if that is all there is to be had.
+  // ABORTED, and nothing more is removed, once another daemon keeps the room.
   absl::StatusOr<RadosEvicted> Evict(absl::string_view what, uint64_t bytes);
 
  private:
@@ -62,6 +72,7 @@ class RadosEvictor {
     bool whole_store = false;
   };
 
+  bool Held(const ChunkId& id) const { return holds_->held(id) || leases_->Leased(id); }
   absl::StatusOr<Sample> TakeSample(absl::string_view what);
   // Of these chunks, which are to go, and of all that follow them: in an order in which they can,
   // as many as make up the bytes.
@@ -74,6 +85,8 @@ class RadosEvictor {
   RadosIndex* const index_;
   RadosUsage* const usage_;
   HoldTable* const holds_;
+  const RadosLeases* const leases_;
+  const uint64_t keeper_;
   const RadosIndex::Clock clock_;
   size_t next_shard_ = 0;
   std::vector<std::string> after_;  // by shard: the key where the next sample goes on

@@ -24,6 +24,8 @@ constexpr uint8_t kDataVersion = 2;
 constexpr uint8_t kStateVersion = 2;
 constexpr size_t kDataHeaderBytes = 20;
 constexpr size_t kGarbageBytes = 17;
+constexpr uint8_t kLeaseVersion = 1;
+constexpr size_t kLeaseHeaderBytes = 13;
 constexpr uint64_t kSignBit = uint64_t{1} << 63;
 constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
 
@@ -100,11 +102,12 @@ absl::StatusOr<StoreHeader> DecodeHeader(absl::string_view bytes) {
         absl::StrCat("the pool holds a store of version ", header.version,
                      ", but this program reads up to ", kStoreVersion, ": use a newer one"));
   }
-  if (header.version == 1) {
-    return absl::FailedPreconditionError(
-        "the namespace holds a store of version 1, which this program reads no more: give the "
-        "daemons another one (--rados-namespace), put contexts there, and remove the objects of "
-        "the old one (rados purge, or rados rm of each)");
+  if (header.version == 1 || header.version == 2) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the namespace holds a store of version ", header.version,
+        ", which this program reads no more: give the daemons another one (--rados-namespace), "
+        "put contexts there, and remove the objects of the old one (rados purge, or rados rm of "
+        "each)"));
   }
   if (header.version == 0 || bytes.size() != kHeaderBytes - 8) {
     return Damaged("store header", "its version or size is wrong");
@@ -247,14 +250,19 @@ std::string EncodeGarbage(const GarbageRecord& record) {
   Append(static_cast<uint8_t>(record.state), 1, &bytes);
   Append(record.keep_bytes, 8, &bytes);
   Append(record.total_bytes, 8, &bytes);
+  if (record.parent.has_value()) bytes.append(record.parent->begin(), record.parent->end());
   return bytes;
 }
 
 absl::StatusOr<GarbageRecord> DecodeGarbage(absl::string_view bytes) {
   constexpr absl::string_view kWhat = "garbage record";
-  if (bytes.size() != kGarbageBytes) return Damaged(kWhat, "its size is wrong");
-  const auto state = Take(1, &bytes);
   GarbageRecord record;
+  if (bytes.size() == kGarbageBytes + sizeof(ChunkId)) {
+    std::copy_n(bytes.end() - sizeof(ChunkId), sizeof(ChunkId), record.parent.emplace().begin());
+  } else if (bytes.size() != kGarbageBytes) {
+    return Damaged(kWhat, "its size is wrong");
+  }
+  const auto state = Take(1, &bytes);
   if (state != static_cast<uint8_t>(GarbageState::kPending) &&
       state != static_cast<uint8_t>(GarbageState::kRetired)) {
     return Damaged(kWhat, "its state is unknown");
@@ -285,6 +293,40 @@ absl::StatusOr<GarbageKey> DecodeGarbageKey(absl::string_view key) {
   if (!good) return Damaged("garbage key", "it is not one");
   decoded.since = absl::FromUnixNanos(static_cast<int64_t>(nanos));
   return decoded;
+}
+
+uint64_t LeaseName(const ChunkId& id) {
+  absl::string_view bytes(reinterpret_cast<const char*>(id.data()), id.size());
+  return Take(8, &bytes);
+}
+
+std::string EncodeLease(const LeaseRecord& record) {
+  std::string bytes;
+  bytes.reserve(kLeaseHeaderBytes + 8 * record.chunks.size() + 8);
+  Append(kLeaseVersion, 1, &bytes);
+  Append(static_cast<uint64_t>(absl::ToUnixNanos(record.until)), 8, &bytes);
+  Append(record.chunks.size(), 4, &bytes);
+  for (uint64_t chunk : record.chunks) Append(chunk, 8, &bytes);
+  Append(HashBytes(bytes), 8, &bytes);
+  return bytes;
+}
+
+absl::StatusOr<LeaseRecord> DecodeLease(absl::string_view bytes) {
+  constexpr absl::string_view kWhat = "lease";
+  if (bytes.size() < kLeaseHeaderBytes + 8) return Damaged(kWhat, "it is too short");
+  absl::string_view hash = bytes.substr(bytes.size() - 8);
+  bytes.remove_suffix(8);
+  if (Take(8, &hash) != HashBytes(bytes)) return Damaged(kWhat, "its checksum does not match");
+  if (Take(1, &bytes) != kLeaseVersion) return Damaged(kWhat, "its version is wrong");
+  LeaseRecord record;
+  record.until = absl::FromUnixNanos(static_cast<int64_t>(Take(8, &bytes)));
+  const uint64_t chunks = Take(4, &bytes);
+  if (chunks > kMaxLeasedChunks || bytes.size() != 8 * chunks) {
+    return Damaged(kWhat, "its number of chunks is wrong");
+  }
+  record.chunks.reserve(chunks);
+  while (!bytes.empty()) record.chunks.push_back(Take(8, &bytes));
+  return record;
 }
 
 std::string EncodeTimeKey(absl::string_view prefix, const TimeKey& key) {
@@ -318,8 +360,24 @@ std::string OwnedPrefix(absl::string_view tenant) {
   return absl::StrCat(kOwnedPrefix, absl::BytesToHexString(tenant), ".");
 }
 
+std::string OwnedPinnedPrefix(absl::string_view tenant) {
+  return absl::StrCat(kOwnedPinnedPrefix, absl::BytesToHexString(tenant), ".");
+}
+
 std::string ChildrenPrefix(const ChunkId& parent) {
   return absl::StrCat(kChildPrefix, Hex(parent));
+}
+
+std::string ChildKey(const ChunkId& parent, const ChildName& name) {
+  return absl::StrCat(ChildrenPrefix(parent), Hex(name.id), Hex(name.generation));
+}
+
+absl::StatusOr<ChildName> DecodeChildKey(absl::string_view prefix, absl::string_view key) {
+  ChildName name;
+  const bool good = absl::ConsumePrefix(&key, prefix) && TakeHex(&key, &name.id) &&
+                    TakeHex(&key, &name.generation) && key.empty();
+  if (!good) return Damaged("index key", "it is not an id and a generation");
+  return name;
 }
 
 std::string TenantKey(absl::string_view tenant) {
@@ -333,6 +391,23 @@ absl::StatusOr<std::string> DecodeTenantKey(absl::string_view key) {
                     std::all_of(key.begin(), key.end(), absl::ascii_isxdigit);
   if (!good) return Damaged("index key", "it is not a tenant");
   return absl::HexStringToBytes(key);
+}
+
+std::string EncodeTenantUse(const TenantUse& use) {
+  std::string bytes;
+  for (uint64_t field : {use.chunks, use.payload_bytes, use.pins, use.pinned_bytes}) {
+    Append(field, 8, &bytes);
+  }
+  return bytes;
+}
+
+absl::StatusOr<TenantUse> DecodeTenantUse(absl::string_view bytes) {
+  if (bytes.size() != kTenantUseBytes) return Damaged("what a tenant has", "its size is wrong");
+  TenantUse use;
+  for (uint64_t* field : {&use.chunks, &use.payload_bytes, &use.pins, &use.pinned_bytes}) {
+    *field = Take(8, &bytes);
+  }
+  return use;
 }
 
 std::string DataKey(const ChunkId& id) { return IdKey(kDataPrefix, id); }

@@ -1,25 +1,32 @@
-// What the RADOS driver stores: names of objects, keys and records of format version 2, which
+// What the RADOS driver stores: names of objects, keys and records of format version 3, which
 // docs/storage.md specifies for people. All numbers are little-endian.
 //
 // Objects, all in one namespace of one replicated pool:
 //   kvstream             StoreHeader
 //   kvstream.sweep       empty; who holds one of its locks sweeps, expires, or keeps the room
 //   kvstream.capacity    omap: kClockKey, the clock of eviction
+//   kvstream.leases      omap: for each daemon whose loads hold chunks for long, a name that it
+//                        has drawn: LeaseRecord
 //   index.<shard>        omap, the keys below, of the chunks whose ids begin with the shard's bits
 //   index.profiles       the same for profiles
 //   data.<id>.<generation>.<part>   payload bytes: all segments of a chunk one after the other
 // Keys of an index object:
-//   n                    ShardState; every change of a record, or of what data there is, compares
-//   it c<id>                a stored chunk or profile: DataRecord d<time><id>          a stored
-//   chunk whose deletion was promised then: "1" e<time><id>          a stored chunk that may expire
-//   then (DueTime): "1" g<time><id><generation><keep bytes>   data that is not, or no longer,
-//   needed: GarbageRecord k<parent id><id>     a chunk, of any shard, that may be stored and names
-//   the parent: the
-//                        generation of its data. Lies in the shard of the parent
+//   n                    ShardState; every change of a record, or of what data there is,
+//                        compares it
+//   c<id>                a stored chunk or profile: DataRecord
+//   d<time><id>          a stored chunk whose deletion was promised then: "1"
+//   e<time><id>          a stored chunk that may expire then (DueTime): "1"
+//   g<time><id><generation><keep bytes>
+//                        data that is not, or no longer, needed: GarbageRecord
+//   k<parent><id><generation>
+//                        data of this generation, stored or not, is of a chunk, of any shard, that
+//                        names the parent: "1". Lies in the shard of the parent, and goes with the
+//                        data
 //   o<tenant>.<id>       a stored chunk of the tenant: "1"
 //   p<id>                a stored chunk that has pins: "1"
 //   q<time><id>          a stored chunk whose first pin ends then: "1"
-//   t<tenant>            Counters of the tenant's chunks (chunk_record_format.h), where it has any
+//   r<tenant>.<id>       a stored chunk of the tenant that has pins: "1"
+//   t<tenant>            TenantUse of the tenant's chunks, where it has any
 //   u<id>                a stored chunk's Usage (chunk_record_format.h), where it is known
 // Ids, generations, tenants and numbers in names are hexadecimal, all but tenants of fixed width,
 // so that names sort as they do.
@@ -35,16 +42,18 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "absl/types/optional.h"
 #include "storage/chunk_store.h"
 
 namespace kvstream::rados_format {
 
 // Of the store as a whole; a program refuses a newer one.
-// 1: the first, which could not be bounded and is read no more. 2: this.
-inline constexpr uint32_t kStoreVersion = 2;
+// 1 and 2 were never part of a release and are read no more. 3: this.
+inline constexpr uint32_t kStoreVersion = 3;
 inline constexpr char kHeaderObject[] = "kvstream";
 inline constexpr char kSweepObject[] = "kvstream.sweep";
 inline constexpr char kCapacityObject[] = "kvstream.capacity";
+inline constexpr char kLeasesObject[] = "kvstream.leases";
 inline constexpr char kClockKey[] = "clock";
 inline constexpr char kProfilesIndex[] = "index.profiles";
 inline constexpr char kStateKey[] = "n";
@@ -56,6 +65,7 @@ inline constexpr char kChildPrefix[] = "k";
 inline constexpr char kOwnedPrefix[] = "o";
 inline constexpr char kPinnedPrefix[] = "p";
 inline constexpr char kPinEndPrefix[] = "q";
+inline constexpr char kOwnedPinnedPrefix[] = "r";
 inline constexpr char kTenantPrefix[] = "t";
 inline constexpr char kUsagePrefix[] = "u";
 // Locks of kSweepObject.
@@ -77,7 +87,7 @@ struct StoreHeader {
 };
 inline constexpr uint32_t kMaxShards = 4096;
 std::string EncodeHeader(const StoreHeader& header);
-// DATA_LOSS for bytes that are none; FAILED_PRECONDITION for a newer version.
+// DATA_LOSS for bytes that are none; FAILED_PRECONDITION for another version.
 absl::StatusOr<StoreHeader> DecodeHeader(absl::string_view bytes);
 
 // What a shard has, and what it may have. 1 byte version, 2; then the fields, 8 bytes each.
@@ -142,7 +152,7 @@ absl::StatusOr<DataRecord> DecodeData(absl::string_view bytes);
 uint64_t HashBytes(absl::string_view bytes);
 
 // Data that goes, or is cut to `keep_bytes`, some time after the time in its key: 1 byte state,
-// 8 bytes keep_bytes, 8 bytes total_bytes.
+// 8 bytes keep_bytes, 8 bytes total_bytes, and 32 bytes parent where there is one.
 enum class GarbageState : uint8_t {
   kPending = 1,  // being written; of use as soon as the chunk's record names it
   kRetired = 2,  // no record names it any more, or only its first keep_bytes
@@ -151,6 +161,9 @@ struct GarbageRecord {
   GarbageState state = GarbageState::kPending;
   uint64_t keep_bytes = 0;
   uint64_t total_bytes = 0;
+  // Under which the data has a name that goes with it: none if the chunk had no parent, or goes on
+  // with what is kept.
+  absl::optional<ChunkId> parent = absl::nullopt;
 };
 std::string EncodeGarbage(const GarbageRecord& record);
 absl::StatusOr<GarbageRecord> DecodeGarbage(absl::string_view bytes);
@@ -164,6 +177,24 @@ struct GarbageKey {
 std::string EncodeGarbageKey(const GarbageKey& key);
 absl::StatusOr<GarbageKey> DecodeGarbageKey(absl::string_view key);
 
+// What the loads of a daemon still read, by LeaseName; data of these chunks stays until then:
+//   offset size
+//        0    1  version, 1
+//        1    8  until, nanoseconds after 1970
+//        9    4  n, number of chunks, at most kMaxLeasedChunks
+//       13  8*n  their names
+//        .    8  XXH3-64 of everything before
+struct LeaseRecord {
+  absl::Time until;  // whole nanoseconds
+  std::vector<uint64_t> chunks;
+};
+inline constexpr size_t kMaxLeasedChunks = 65536;
+// The first eight bytes of the id.
+uint64_t LeaseName(const ChunkId& id);
+std::string EncodeLease(const LeaseRecord& record);
+// DATA_LOSS unless the bytes are exactly one record.
+absl::StatusOr<LeaseRecord> DecodeLease(absl::string_view bytes);
+
 // Keys of a time and an id, of kDoomPrefix, kExpiryPrefix and kPinEndPrefix. Sorts by time, then
 // id. The time is whole nanoseconds of 64 bits.
 struct TimeKey {
@@ -174,13 +205,29 @@ std::string EncodeTimeKey(absl::string_view prefix, const TimeKey& key);
 absl::StatusOr<TimeKey> DecodeTimeKey(absl::string_view prefix, absl::string_view key);
 
 // Keys of an id: kDataPrefix, kPinnedPrefix, kUsagePrefix, and what ends with an id: OwnedPrefix,
-// ChildrenPrefix.
+// OwnedPinnedPrefix.
 std::string IdKey(absl::string_view prefix, const ChunkId& id);
 absl::StatusOr<ChunkId> DecodeIdKey(absl::string_view prefix, absl::string_view key);
 std::string OwnedPrefix(absl::string_view tenant);
-std::string ChildrenPrefix(const ChunkId& parent);
+std::string OwnedPinnedPrefix(absl::string_view tenant);
 std::string TenantKey(absl::string_view tenant);
 absl::StatusOr<std::string> DecodeTenantKey(absl::string_view key);
+
+// What a shard has of a tenant: chunks, payload_bytes, pins, pinned_bytes, 8 bytes each.
+inline constexpr size_t kTenantUseBytes = 32;
+std::string EncodeTenantUse(const TenantUse& use);
+// DATA_LOSS for another size.
+absl::StatusOr<TenantUse> DecodeTenantUse(absl::string_view bytes);
+
+// The data of a chunk that names a parent. Sorts by parent, then id.
+struct ChildName {
+  ChunkId id;
+  Generation generation;
+};
+std::string ChildrenPrefix(const ChunkId& parent);
+std::string ChildKey(const ChunkId& parent, const ChildName& name);
+// `prefix`: ChildrenPrefix of the parent.
+absl::StatusOr<ChildName> DecodeChildKey(absl::string_view prefix, absl::string_view key);
 
 std::string DataKey(const ChunkId& id);
 absl::StatusOr<ChunkId> DecodeDataKey(absl::string_view key);

@@ -94,7 +94,7 @@ TEST(RadosFormatTest, HeadersAreTheirGoldenBytes) {
   StoreHeader header;
   header.shards = 256;
   const std::string bytes = EncodeHeader(header);
-  EXPECT_EQ(absl::BytesToHexString(bytes), "4b5653520200000000010000");
+  EXPECT_EQ(absl::BytesToHexString(bytes), "4b5653520300000000010000");
   const auto decoded = DecodeHeader(bytes);
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   EXPECT_EQ(decoded->shards, 256);
@@ -104,12 +104,13 @@ TEST(RadosFormatTest, HeadersAreTheirGoldenBytes) {
     header.shards = shards;
     EXPECT_TRUE(absl::IsDataLoss(DecodeHeader(EncodeHeader(header)).status())) << shards;
   }
-  header = StoreHeader();
-  header.version = 1;
-  header.shards = 256;
-  const absl::Status old = DecodeHeader(EncodeHeader(header)).status();
-  EXPECT_TRUE(absl::IsFailedPrecondition(old)) << old;
-  EXPECT_TRUE(absl::StrContains(old.message(), "--rados-namespace")) << "says what to do: " << old;
+  for (uint32_t version : {1u, 2u}) {
+    header.version = version;
+    header.shards = 256;
+    const absl::Status old = DecodeHeader(EncodeHeader(header)).status();
+    EXPECT_TRUE(absl::IsFailedPrecondition(old)) << old;
+    EXPECT_TRUE(absl::StrContains(old.message(), "--rados-namespace")) << "what to do: " << old;
+  }
   header.version = kStoreVersion + 1;
   EXPECT_TRUE(absl::IsFailedPrecondition(DecodeHeader(EncodeHeader(header)).status()));
 }
@@ -136,14 +137,25 @@ TEST(RadosFormatTest, GarbageSortsByTimeAndComesBack) {
   key.since += absl::Nanoseconds(1);
   EXPECT_LT(text, EncodeGarbageKey(key));
 
-  const GarbageRecord record = {GarbageState::kRetired, 3, 10};
+  const GarbageRecord named = {GarbageState::kPending, 0, 10, TestId(2)};
+  const std::string named_bytes = EncodeGarbage(named);
+  EXPECT_EQ(absl::BytesToHexString(named_bytes.substr(0, 17)),
+            "0100000000000000000a00000000000000");
+  EXPECT_EQ(named_bytes.size(), 49);
+  EXPECT_EQ(DecodeGarbage(named_bytes)->parent, TestId(2));
+  for (size_t i = 0; i < named_bytes.size(); ++i) {
+    EXPECT_EQ(DecodeGarbage(named_bytes.substr(0, i)).ok(), i == 17) << i;
+  }
+
+  const GarbageRecord record = {GarbageState::kRetired, 3, 10, absl::nullopt};
   const std::string bytes = EncodeGarbage(record);
   EXPECT_EQ(absl::BytesToHexString(bytes), "0203000000000000000a00000000000000");
   EXPECT_EQ(DecodeGarbage(bytes)->keep_bytes, 3);
+  EXPECT_FALSE(DecodeGarbage(bytes)->parent.has_value());
   EXPECT_FALSE(DecodeGarbage(bytes.substr(1)).ok());
-  EXPECT_FALSE(DecodeGarbage(EncodeGarbage({GarbageState{7}, 3, 10})).ok());
-  EXPECT_FALSE(DecodeGarbage(EncodeGarbage({GarbageState::kRetired, 11, 10})).ok());
-  EXPECT_FALSE(DecodeGarbage(EncodeGarbage({GarbageState::kRetired, 0, ~uint64_t{0}})).ok());
+  EXPECT_FALSE(DecodeGarbage(EncodeGarbage({GarbageState{7}, 3, 10, {}})).ok());
+  EXPECT_FALSE(DecodeGarbage(EncodeGarbage({GarbageState::kRetired, 11, 10, {}})).ok());
+  EXPECT_FALSE(DecodeGarbage(EncodeGarbage({GarbageState::kRetired, 0, ~uint64_t{0}, {}})).ok());
 }
 
 TEST(RadosFormatTest, TimesSortAlsoBefore1970) {
@@ -250,6 +262,60 @@ TEST(RadosFormatTest, NamesOfTenantsAreKeptApart) {
   EXPECT_NE(OwnedPrefix("ab").substr(0, 4), OwnedPrefix("a"));
   EXPECT_EQ(*DecodeIdKey(OwnedPrefix("a"), IdKey(OwnedPrefix("a"), TestId(1))), TestId(1));
   EXPECT_FALSE(DecodeIdKey(OwnedPrefix("a"), IdKey(OwnedPrefix("ab"), TestId(1))).ok());
+  EXPECT_EQ(OwnedPinnedPrefix("a"), "r61.");
+
+  const std::string use = EncodeTenantUse({1, 2, 3, 4});
+  EXPECT_EQ(absl::BytesToHexString(use),
+            "0100000000000000020000000000000003000000000000000400000000000000");
+  EXPECT_EQ(DecodeTenantUse(use)->pins, 3);
+  EXPECT_EQ(DecodeTenantUse(use)->pinned_bytes, 4);
+  EXPECT_TRUE(absl::IsDataLoss(DecodeTenantUse(use.substr(1)).status()));
+  EXPECT_TRUE(absl::IsDataLoss(DecodeTenantUse(use + "x").status()));
+}
+
+TEST(RadosFormatTest, LeasesAreTheirGoldenBytes) {
+  LeaseRecord record;
+  record.until = absl::FromUnixNanos(7);
+  ChunkId id = {};
+  for (size_t i = 0; i < id.size(); ++i) id[i] = static_cast<uint8_t>(i + 1);
+  record.chunks = {LeaseName(id), 2};
+  const std::string bytes = EncodeLease(record);
+  EXPECT_EQ(absl::BytesToHexString(bytes.substr(0, bytes.size() - 8)),
+            "01070000000000000002000000"
+            "01020304050607080200000000000000");
+  const auto decoded = DecodeLease(bytes);
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  EXPECT_EQ(decoded->until, record.until);
+  EXPECT_EQ(decoded->chunks, record.chunks);
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    EXPECT_TRUE(absl::IsDataLoss(DecodeLease(bytes.substr(0, i)).status())) << i;
+    for (int bit = 0; bit < 8; ++bit) {
+      std::string damaged = bytes;
+      damaged[i] ^= 1 << bit;
+      EXPECT_TRUE(absl::IsDataLoss(DecodeLease(damaged).status())) << i;
+    }
+  }
+  record.chunks.assign(kMaxLeasedChunks + 1, 0);
+  EXPECT_TRUE(absl::IsDataLoss(DecodeLease(EncodeLease(record)).status())) << "too many";
+  record.chunks.pop_back();
+  EXPECT_EQ(DecodeLease(EncodeLease(record))->chunks.size(), kMaxLeasedChunks);
+}
+
+TEST(RadosFormatTest, NamesUnderAParentSortByIdAndComeBack) {
+  const ChunkId parent = TestId(1);
+  ChildName name = {TestId(2), {}};
+  name.generation.fill(7);
+  const std::string key = ChildKey(parent, name), prefix = ChildrenPrefix(parent);
+  EXPECT_EQ(key.size(), 1 + 64 + 64 + 32);
+  const auto decoded = DecodeChildKey(prefix, key);
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  EXPECT_EQ(decoded->id, name.id);
+  EXPECT_EQ(decoded->generation, name.generation);
+  for (size_t i = 0; i < key.size(); ++i) {
+    EXPECT_TRUE(absl::IsDataLoss(DecodeChildKey(prefix, key.substr(0, i)).status())) << i;
+  }
+  EXPECT_FALSE(DecodeChildKey(prefix, key + "0").ok());
+  EXPECT_FALSE(DecodeChildKey(ChildrenPrefix(TestId(3)), key).ok());
 }
 
 TEST(RadosFormatTest, ShardsAreInTheOrderOfIds) {

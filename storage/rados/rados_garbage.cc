@@ -15,9 +15,9 @@ using rados_format::GarbageRecord;
 using rados_format::GarbageState;
 using rados_format::ShardState;
 
-absl::StatusOr<std::vector<RadosIndex::Piece>> RadosIndex::ListGarbage(absl::string_view what,
-                                                                       absl::Time announced_before,
-                                                                       absl::Time retired_before) {
+absl::StatusOr<std::vector<RadosIndex::Piece>> RadosIndex::ListGarbage(
+    absl::string_view what, absl::Time announced_before, absl::Time retired_before,
+    absl::FunctionRef<bool(const ChunkId&)> held) {
   constexpr size_t kPage = 256;
   std::vector<Piece> pieces;
   absl::Status damage;
@@ -47,6 +47,7 @@ absl::StatusOr<std::vector<RadosIndex::Piece>> RadosIndex::ListGarbage(absl::str
         if (done && list.more) break;
         const bool pending = record->state == GarbageState::kPending;
         if (name->since >= (pending ? announced_before : retired_before)) continue;
+        if (!pending && name->since >= announced_before && held(name->id)) continue;
         pieces.push_back({list.object, key, value, *name, *record});
       }
       if (!done && pieces.size() == before) rest.push_back(std::move(list));
@@ -78,6 +79,24 @@ absl::Status RadosIndex::EndUploads(absl::string_view what, std::vector<Piece>* 
     if (writes[w].conflict) pieces->erase(pieces->begin() + static_cast<std::ptrdiff_t>(of[w]));
   }
   return absl::OkStatus();
+}
+
+absl::Status RadosIndex::Unname(absl::string_view what, const std::vector<Piece>& pieces) {
+  std::map<std::string, std::vector<std::string>> keys;  // by index object
+  for (const Piece& piece : pieces) {
+    const absl::optional<ChunkId>& parent = piece.record.parent;
+    if (!parent.has_value()) continue;
+    keys[ObjectOf(*parent)].push_back(
+        rados_format::ChildKey(*parent, {piece.name.id, piece.name.generation}));
+  }
+  std::vector<OmapWrite> writes;
+  for (auto& [object, in_shard] : keys) {
+    OmapWrite write;
+    write.object = object;
+    write.remove = std::move(in_shard);
+    writes.push_back(std::move(write));
+  }
+  return pool_->Write(what, &writes);
 }
 
 absl::StatusOr<size_t> RadosIndex::Forget(absl::string_view what,
@@ -130,10 +149,12 @@ absl::StatusOr<size_t> RadosIndex::Forget(absl::string_view what,
 
 absl::StatusOr<size_t> RadosIndex::CollectGarbage(absl::string_view what,
                                                   absl::Time announced_before,
-                                                  absl::Time retired_before) {
+                                                  absl::Time retired_before,
+                                                  absl::FunctionRef<bool(const ChunkId&)> held) {
   size_t removed = 0;
   for (;;) {
-    absl::StatusOr<std::vector<Piece>> pieces = ListGarbage(what, announced_before, retired_before);
+    absl::StatusOr<std::vector<Piece>> pieces =
+        ListGarbage(what, announced_before, retired_before, held);
     if (!pieces.ok()) return pieces.status();
     if (pieces->empty()) return removed;
     if (absl::Status status = EndUploads(what, &*pieces); !status.ok()) return status;
@@ -144,6 +165,7 @@ absl::StatusOr<size_t> RadosIndex::CollectGarbage(absl::string_view what,
                       piece.record.total_bytes});
     }
     if (absl::Status status = ShrinkRadosData(*pool_, what, cuts); !status.ok()) return status;
+    if (absl::Status status = Unname(what, *pieces); !status.ok()) return status;
     const absl::StatusOr<size_t> forgotten = Forget(what, *pieces);
     if (!forgotten.ok()) return forgotten.status();
     if (*forgotten == 0) return removed;  // somebody else is at it

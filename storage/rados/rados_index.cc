@@ -18,7 +18,6 @@ using rados_format::DataRecord;
 using rados_format::GarbageRecord;
 using rados_format::GarbageState;
 using rados_format::ShardState;
-using rocksdb_format::Counters;
 
 // Ids of one call that are worked on at a time: bounds what it holds in memory.
 constexpr size_t kIdsAtATime = 4096;
@@ -47,26 +46,31 @@ void Tally(const DataRecord& record, uint64_t sign, std::map<std::string, Tenant
   if (record.info.tenant.empty()) return;
   TenantChange& change = (*tenants)[record.info.tenant];
   change.chunks += sign;
-  change.payload_bytes += sign * PayloadBytes(record.info);
+  const uint64_t bytes = PayloadBytes(record.info);
+  change.payload_bytes += sign * bytes;
+  change.pins += sign * record.pins.size();
+  if (!record.pins.empty()) change.pinned_bytes += sign * bytes;
 }
 
 // The tenant's counters after a change, into the write that compares them with `before`.
 absl::Status AddTenant(const std::string& tenant, const TenantChange& change,
                        const std::string& before, OmapWrite* write) {
-  Counters counters;
+  TenantUse use;
   if (!before.empty()) {
-    const absl::StatusOr<Counters> decoded = rocksdb_format::DecodeCounters(before);
+    const absl::StatusOr<TenantUse> decoded = rados_format::DecodeTenantUse(before);
     if (!decoded.ok()) return decoded.status();
-    counters = *decoded;
+    use = *decoded;
   }
-  counters.chunks += change.chunks;
-  counters.payload_bytes += change.payload_bytes;
+  use.chunks += change.chunks;
+  use.payload_bytes += change.payload_bytes;
+  use.pins += change.pins;
+  use.pinned_bytes += change.pinned_bytes;
   std::string key = rados_format::TenantKey(tenant);
   write->expected.emplace_back(key, before);
-  if (counters.chunks == 0) {
+  if (use.chunks == 0) {
     if (!before.empty()) write->remove.push_back(std::move(key));
   } else {
-    write->set.emplace_back(std::move(key), rocksdb_format::EncodeCounters(counters));
+    write->set.emplace_back(std::move(key), rados_format::EncodeTenantUse(use));
   }
   return absl::OkStatus();
 }
@@ -82,8 +86,11 @@ std::map<std::string, std::string> KeysOf(const ChunkId& id, const DataRecord* r
   add_time(rados_format::kExpiryPrefix, rados_format::DueTime(*record));
   add_time(rados_format::kPinEndPrefix, rados_format::FirstPinEnd(*record));
   if (!record->pins.empty()) keys[rados_format::IdKey(rados_format::kPinnedPrefix, id)] = "1";
-  if (!record->info.tenant.empty()) {
-    keys[rados_format::IdKey(rados_format::OwnedPrefix(record->info.tenant), id)] = "1";
+  const std::string& tenant = record->info.tenant;
+  if (tenant.empty()) return keys;
+  keys[rados_format::IdKey(rados_format::OwnedPrefix(tenant), id)] = "1";
+  if (!record->pins.empty()) {
+    keys[rados_format::IdKey(rados_format::OwnedPinnedPrefix(tenant), id)] = "1";
   }
   return keys;
 }
@@ -104,12 +111,12 @@ void Reindex(const ChunkId& id, const DataRecord* before, const DataRecord* afte
   }
 }
 
-std::string ChildKey(const ChunkId& parent, const ChunkId& id) {
-  return rados_format::IdKey(rados_format::ChildrenPrefix(parent), id);
-}
-
-std::string BytesOf(const rados_format::Generation& generation) {
-  return std::string(generation.begin(), generation.end());
+// The announcement of an upload.
+GarbageRecord Pending(const DataRecord& record) {
+  GarbageRecord pending;
+  pending.total_bytes = PayloadBytes(record.info);
+  pending.parent = record.info.parent;
+  return pending;
 }
 
 }  // namespace
@@ -267,17 +274,8 @@ absl::StatusOr<RadosAnnounced> RadosIndex::Announce(absl::string_view what, cons
   if (fits) {
     state.data_bytes += bytes;
     if (state.wanted_bytes <= bytes) state.wanted_bytes = 0;
-    GarbageRecord pending;
-    pending.total_bytes = bytes;
     key = rados_format::EncodeGarbageKey({clock_(), id, record.generation, 0});
-    writes[0].set.emplace_back(key, rados_format::EncodeGarbage(pending));
-    if (record.info.parent.has_value()) {
-      // Before the chunk is there: what has children that are stored is never without their names.
-      OmapWrite name;
-      name.object = ObjectOf(*record.info.parent);
-      name.set = {{ChildKey(*record.info.parent, id), BytesOf(record.generation)}};
-      writes.push_back(std::move(name));
-    }
+    writes[0].set.emplace_back(key, rados_format::EncodeGarbage(Pending(record)));
   } else {
     if (state.wanted_bytes >= bytes) return RadosAnnounced::kNoRoom;
     state.wanted_bytes = bytes;
@@ -302,11 +300,9 @@ absl::StatusOr<bool> RadosIndex::Commit(absl::string_view what, const ChunkId& i
   OmapWrite& write = writes[0];
   write.object = ObjectOf(id);
   const std::string key = rados_format::DataKey(id);
-  GarbageRecord pending;
-  pending.total_bytes = PayloadBytes(record.info);
   write.expected = {{rados_format::kStateKey, seen.state_bytes},
                     {key, seen.bytes},
-                    {upload, rados_format::EncodeGarbage(pending)}};
+                    {upload, rados_format::EncodeGarbage(Pending(record))}};
   ShardState state = seen.state;
   std::map<std::string, TenantChange> tenants;
   Tally(record, 1, &state);
@@ -318,6 +314,7 @@ absl::StatusOr<bool> RadosIndex::Commit(absl::string_view what, const ChunkId& i
     GarbageRecord retired;
     retired.state = GarbageState::kRetired;
     retired.total_bytes = PayloadBytes(seen.record->info);
+    retired.parent = seen.record->info.parent;
     write.set.emplace_back(
         rados_format::EncodeGarbageKey({clock_(), id, seen.record->generation, 0}),
         rados_format::EncodeGarbage(retired));
@@ -342,65 +339,36 @@ absl::StatusOr<bool> RadosIndex::Commit(absl::string_view what, const ChunkId& i
   return !write.conflict;
 }
 
-void RadosIndex::Rename(absl::string_view what, absl::Span<const ChildName> names) {
-  const auto add = [](const ChildName& name, OmapWrite* write) {
-    const std::string key = ChildKey(name.parent, name.id);
-    write->expected.emplace_back(key, BytesOf(name.is));
-    if (name.becomes.has_value()) {
-      write->set.emplace_back(key, BytesOf(*name.becomes));
-    } else {
-      write->remove.push_back(key);
-    }
-  };
-  std::map<std::string, std::vector<const ChildName*>> by_object;
-  for (const ChildName& name : names) by_object[ObjectOf(name.parent)].push_back(&name);
-  std::vector<OmapWrite> writes;
-  for (const auto& [object, in_shard] : by_object) {
-    writes.emplace_back();
-    writes.back().object = object;
-    for (const ChildName* name : in_shard) add(*name, &writes.back());
-  }
-  pool_->Write(what, &writes).IgnoreError();
-  // One that is no longer so kept all of its shard.
-  std::vector<OmapWrite> single;
-  for (const OmapWrite& write : writes) {
-    if (!write.conflict || write.expected.size() == 1) continue;
-    for (const ChildName* name : by_object[write.object]) {
-      single.emplace_back();
-      single.back().object = write.object;
-      add(*name, &single.back());
-    }
-  }
-  pool_->Write(what, &single).IgnoreError();
+absl::optional<OmapWrite> RadosIndex::NameWrite(const ChunkId& id, const DataRecord& record) const {
+  if (!record.info.parent.has_value()) return absl::nullopt;
+  OmapWrite name;
+  name.object = ObjectOf(*record.info.parent);
+  name.set = {{rados_format::ChildKey(*record.info.parent, {id, record.generation}), "1"}};
+  return name;
 }
 
 absl::Status RadosIndex::Withdraw(absl::string_view what, const ChunkId& id,
-                                  const std::string& upload, const DataRecord& record,
-                                  const DataRecord* stored) {
-  if (record.info.parent.has_value()) {
-    ChildName name = {*record.info.parent, id, record.generation, absl::nullopt};
-    if (stored != nullptr && stored->info.parent == record.info.parent) {
-      name.becomes = stored->generation;
-    }
-    Rename(what, {name});
-  }
-  GarbageRecord pending;
-  pending.total_bytes = PayloadBytes(record.info);
+                                  const std::string& upload, const DataRecord& record) {
   Piece piece;
   piece.object = ObjectOf(id);
   piece.key = upload;
-  piece.value = rados_format::EncodeGarbage(pending);
-  piece.record = pending;
-  return Forget(what, {std::move(piece)}).status();
+  piece.record = Pending(record);
+  piece.value = rados_format::EncodeGarbage(piece.record);
+  piece.name = {absl::Time(), id, record.generation, 0};
+  if (absl::Status status = Unname(what, {piece}); !status.ok()) return status;
+  return Forget(what, {piece}).status();
 }
 
 absl::Status RadosIndex::PlanChange(
     absl::string_view what, const OmapRead& read, absl::Span<const ChunkId> in_shard,
     absl::FunctionRef<absl::optional<RadosIndexChange>(const ChunkId&, const DataRecord&)> change,
-    OmapWrite* write, size_t* changes, std::vector<ChildName>* removed,
+    uint64_t keeper, OmapWrite* write, size_t* changes,
     std::map<std::string, TenantChange>* tenants) {
   absl::StatusOr<ShardState> state = rados_format::DecodeState(read.values[0]);
   if (!state.ok()) return state.status();
+  if (keeper != 0 && state->keeper != keeper) {
+    return absl::AbortedError(absl::StrCat(what, ": another daemon keeps the room now"));
+  }
   write->object = read.object;
   write->expected = {{read.keys[0], read.values[0]}};
   *changes = 0;
@@ -409,7 +377,7 @@ absl::Status RadosIndex::PlanChange(
     const ChunkId& id = in_shard[k - 1];
     const absl::StatusOr<DataRecord> record = Decode(what, id, read.values[k]);
     if (!record.ok()) return record.status();
-    const absl::optional<RadosIndexChange> wanted = change(id, *record);
+    absl::optional<RadosIndexChange> wanted = change(id, *record);
     if (!wanted.has_value()) continue;
     ++*changes;
     write->expected.emplace_back(read.keys[k], read.values[k]);
@@ -421,9 +389,7 @@ absl::Status RadosIndex::PlanChange(
       write->set.emplace_back(read.keys[k], rados_format::EncodeData(*wanted->record));
     } else {
       write->remove.push_back(read.keys[k]);
-      if (record->info.parent.has_value()) {
-        removed->push_back({*record->info.parent, id, record->generation, absl::nullopt});
-      }
+      if (wanted->retired.has_value()) wanted->retired->parent = record->info.parent;
     }
     Reindex(id, &*record, wanted->record.has_value() ? &*wanted->record : nullptr, write);
     if (!wanted->retired.has_value()) continue;
@@ -435,7 +401,9 @@ absl::Status RadosIndex::PlanChange(
   // Most changes leave their tenant's counters as they are.
   for (auto tenant = tenants->begin(); tenant != tenants->end();) {
     const TenantChange& sum = tenant->second;
-    tenant = sum.chunks == 0 && sum.payload_bytes == 0 ? tenants->erase(tenant) : std::next(tenant);
+    const bool same =
+        sum.chunks == 0 && sum.payload_bytes == 0 && sum.pins == 0 && sum.pinned_bytes == 0;
+    tenant = same ? tenants->erase(tenant) : std::next(tenant);
   }
   if (tenants->empty()) return absl::OkStatus();
   std::vector<OmapRead> reads(1);
@@ -454,7 +422,8 @@ absl::Status RadosIndex::PlanChange(
 
 absl::StatusOr<size_t> RadosIndex::Change(
     absl::string_view what, absl::Span<const ChunkId> ids,
-    absl::FunctionRef<absl::optional<RadosIndexChange>(const ChunkId&, const DataRecord&)> change) {
+    absl::FunctionRef<absl::optional<RadosIndexChange>(const ChunkId&, const DataRecord&)> change,
+    uint64_t keeper) {
   size_t changed = 0;
   std::vector<ChunkId> sorted(ids.begin(), ids.end());
   std::sort(sorted.begin(), sorted.end());
@@ -463,7 +432,6 @@ absl::StatusOr<size_t> RadosIndex::Change(
     const auto batch = absl::MakeSpan(sorted).subspan(begin, kIdsAtATime);
     std::map<std::string, std::vector<ChunkId>> todo;  // index object -> ids
     for (const ChunkId& id : batch) todo[ObjectOf(id)].push_back(id);
-    std::vector<ChildName> gone;
     for (int attempt = 0; !todo.empty(); ++attempt) {
       if (attempt > 0 && !BackOff(attempt)) return TooContended(what);
       std::vector<OmapRead> reads;
@@ -478,7 +446,6 @@ absl::StatusOr<size_t> RadosIndex::Change(
       if (absl::Status status = pool_->Read(what, &reads, true); !status.ok()) return status;
       struct Plan {
         size_t changes = 0;
-        std::vector<ChildName> removed;
         std::map<std::string, TenantChange> tenants;
       };
       std::vector<OmapWrite> writes;
@@ -486,8 +453,8 @@ absl::StatusOr<size_t> RadosIndex::Change(
       for (const OmapRead& read : reads) {
         OmapWrite write;
         Plan plan;
-        absl::Status status = PlanChange(what, read, todo[read.object], change, &write,
-                                         &plan.changes, &plan.removed, &plan.tenants);
+        absl::Status status = PlanChange(what, read, todo[read.object], change, keeper, &write,
+                                         &plan.changes, &plan.tenants);
         if (!status.ok()) return status;
         if (plan.changes == 0) {
           todo.erase(read.object);
@@ -501,13 +468,11 @@ absl::StatusOr<size_t> RadosIndex::Change(
         for (const ChunkId& id : todo[writes[w].object]) cache_.Erase(id);
         if (writes[w].conflict) continue;
         changed += plans[w].changes;
-        gone.insert(gone.end(), plans[w].removed.begin(), plans[w].removed.end());
         if (status.ok() && tenants_ != nullptr) tenants_->Apply(plans[w].tenants, ticket);
         todo.erase(writes[w].object);
       }
       if (!status.ok()) return status;
     }
-    Rename(what, gone);
   }
   return changed;
 }
@@ -603,9 +568,11 @@ absl::StatusOr<std::vector<std::vector<ChunkId>>> RadosIndex::Children(
     for (size_t l = 0; l < lists.size(); ++l) {
       const OmapList& list = lists[l];
       for (const auto& [key, value] : list.entries) {
-        const absl::StatusOr<ChunkId> id = rados_format::DecodeIdKey(list.prefix, key);
-        if (!id.ok()) return id.status();
-        named.push_back(*id);
+        const auto name = rados_format::DecodeChildKey(list.prefix, key);
+        if (!name.ok()) return name.status();
+        // Several generations of one chunk follow each other.
+        if (!named.empty() && parent_of.back() == of[l] && named.back() == name->id) continue;
+        named.push_back(name->id);
         parent_of.push_back(of[l]);
       }
       after[of[l]] = list.more && !list.entries.empty() ? list.entries.back().first : "";
@@ -615,7 +582,8 @@ absl::StatusOr<std::vector<std::vector<ChunkId>>> RadosIndex::Children(
     for (size_t i = 0; i < named.size(); ++i) {
       const absl::optional<DataRecord>& record = (*records)[i];
       if (!record.has_value() || record->info.parent != parents[parent_of[i]]) continue;
-      children[parent_of[i]].push_back(named[i]);
+      std::vector<ChunkId>& found = children[parent_of[i]];
+      if (found.empty() || found.back() != named[i]) found.push_back(named[i]);
     }
   }
 }
@@ -682,11 +650,13 @@ absl::StatusOr<std::map<std::string, TenantUse>> RadosIndex::CountTenants(absl::
       for (const auto& [key, value] : list.entries) {
         const absl::StatusOr<std::string> tenant = rados_format::DecodeTenantKey(key);
         if (!tenant.ok()) return tenant.status();
-        const absl::StatusOr<Counters> counters = rocksdb_format::DecodeCounters(value);
-        if (!counters.ok()) return counters.status();
+        const absl::StatusOr<TenantUse> in_shard = rados_format::DecodeTenantUse(value);
+        if (!in_shard.ok()) return in_shard.status();
         TenantUse& use = uses[*tenant];
-        use.chunks += counters->chunks;
-        use.payload_bytes += counters->payload_bytes;
+        use.chunks += in_shard->chunks;
+        use.payload_bytes += in_shard->payload_bytes;
+        use.pins += in_shard->pins;
+        use.pinned_bytes += in_shard->pinned_bytes;
       }
       if (!list.more || list.entries.empty()) continue;
       list.after = list.entries.back().first;

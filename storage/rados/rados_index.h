@@ -69,9 +69,9 @@ class RadosIndex {
   // What this process read last, of any age; never waits.
   absl::optional<rados_format::DataRecord> TryFind(const ChunkId& id);
 
-  // Upload, in this order: Look, Announce, write the data, Commit, with Look again where another
-  // writer was first. An upload that stops anywhere leaves an announcement, by which its data is
-  // found and removed.
+  // Upload, in this order: Look, Announce, write the data and its name (NameWrite), Commit, with
+  // Look again where another writer was first. An upload that stops anywhere leaves an
+  // announcement, by which its data and its name are found and removed.
   //
   // `upload` may be empty; `tenant` is that of the chunk to be put.
   absl::StatusOr<RadosIndexEntry> Look(absl::string_view what, const ChunkId& id,
@@ -88,17 +88,22 @@ class RadosIndex {
                               const RadosIndexEntry& seen, const std::string& upload,
                               const rados_format::DataRecord& record,
                               const absl::optional<EvictionIndex::Usage>& usage);
-  // Once the data is gone. `stored`: the record that there is instead, or null.
+  // Once the data is gone.
   absl::Status Withdraw(absl::string_view what, const ChunkId& id, const std::string& upload,
-                        const rados_format::DataRecord& record,
-                        const rados_format::DataRecord* stored);
+                        const rados_format::DataRecord& record);
+  // Names the data under the chunk's parent, so that what has children that are stored is never
+  // without their names. Nothing for a chunk without a parent.
+  absl::optional<OmapWrite> NameWrite(const ChunkId& id,
+                                      const rados_format::DataRecord& record) const;
 
   // Asks for what becomes of those of `ids` that are stored (each once, maybe again if another
-  // writer was first), and does it; returns how many changed. Ids may repeat.
+  // writer was first), and does it; returns how many changed. Ids may repeat. Unless `keeper` is 0,
+  // changes nothing in a shard whose room another daemon keeps, and ends with ABORTED.
   absl::StatusOr<size_t> Change(absl::string_view what, absl::Span<const ChunkId> ids,
                                 absl::FunctionRef<absl::optional<RadosIndexChange>(
                                     const ChunkId&, const rados_format::DataRecord&)>
-                                    change);
+                                    change,
+                                uint64_t keeper = 0);
 
   // Up to `limit` ids, of a time at `now` or before, under keys of a time and an id; some of the
   // earliest.
@@ -122,9 +127,11 @@ class RadosIndex {
   absl::StatusOr<std::map<std::string, TenantUse>> CountTenants(absl::string_view what);
 
   // Removes data that was announced before `announced_before` and never committed, and what was
-  // retired before `retired_before`; returns how many pieces. May run anywhere, beside anything.
+  // retired before `retired_before`, but for chunks that are `held`, whose data stays until it was
+  // retired before `announced_before`; returns how many pieces. May run anywhere, beside anything.
   absl::StatusOr<size_t> CollectGarbage(absl::string_view what, absl::Time announced_before,
-                                        absl::Time retired_before);
+                                        absl::Time retired_before,
+                                        absl::FunctionRef<bool(const ChunkId&)> held);
 
   const std::vector<std::string>& objects() const { return objects_; }
   const std::string& ObjectOf(const ChunkId& id) const;
@@ -140,12 +147,6 @@ class RadosIndex {
     rados_format::GarbageKey name;
     rados_format::GarbageRecord record;
   };
-  // A name under a parent that is to be taken away or to be given another generation.
-  struct ChildName {
-    ChunkId parent, id;
-    rados_format::Generation is;
-    absl::optional<rados_format::Generation> becomes;
-  };
 
   // Fills in those of `found` that are known and not too old; tickets for putting the others there.
   void Cached(absl::Span<const ChunkId> ids, absl::Duration max_age,
@@ -155,24 +156,24 @@ class RadosIndex {
   absl::Status Walk(absl::string_view what, absl::string_view prefix,
                     const absl::optional<ChunkId>& after, size_t limit,
                     absl::FunctionRef<absl::Status(const ChunkId&, const std::string&)> see);
-  // Those that another put has named since stay. Failure does no harm: names are checked.
-  void Rename(absl::string_view what, absl::Span<const ChildName> names);
-  // One turn of Change on one shard: the records as read, and the write that follows. Adds to
-  // `removed` what of the names under parents follows from it.
+  // One turn of Change on one shard: the records as read, and the write that follows.
   absl::Status PlanChange(absl::string_view what, const OmapRead& read,
                           absl::Span<const ChunkId> in_shard,
                           absl::FunctionRef<absl::optional<RadosIndexChange>(
                               const ChunkId&, const rados_format::DataRecord&)>
                               change,
-                          OmapWrite* write, size_t* changes, std::vector<ChildName>* removed,
+                          uint64_t keeper, OmapWrite* write, size_t* changes,
                           std::map<std::string, TenantChange>* tenants);
   // Some of each shard's; the rest when these are gone. A damaged entry is an error only where
   // nothing else is left.
   absl::StatusOr<std::vector<Piece>> ListGarbage(absl::string_view what,
                                                  absl::Time announced_before,
-                                                 absl::Time retired_before);
+                                                 absl::Time retired_before,
+                                                 absl::FunctionRef<bool(const ChunkId&)> held);
   // Takes the announcements of uploads back; those that are left can be removed.
   absl::Status EndUploads(absl::string_view what, std::vector<Piece>* pieces);
+  // Takes away the names under parents of data that is gone.
+  absl::Status Unname(absl::string_view what, const std::vector<Piece>& pieces);
   // Takes the keys of what was removed away, and what it held off the shards'. Returns how many.
   absl::StatusOr<size_t> Forget(absl::string_view what, const std::vector<Piece>& pieces);
 

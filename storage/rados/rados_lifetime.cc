@@ -23,12 +23,6 @@ constexpr size_t kEndedAtOnce = 256;
 // How old what is told of tenants may be as far as other daemons go.
 constexpr absl::Duration kTenantsMaxAge = absl::Seconds(1);
 
-std::vector<ChunkPin> PinsOfRecord(const ChunkId& id, const DataRecord& record) {
-  std::vector<ChunkPin> pins;
-  for (const DataPin& pin : record.pins) pins.push_back({id, pin.owner, pin.until});
-  return pins;
-}
-
 }  // namespace
 
 absl::StatusOr<size_t> RadosChunkStore::RenewIn(RadosIndex* index, absl::string_view what,
@@ -194,37 +188,57 @@ absl::StatusOr<std::vector<ChunkPin>> RadosChunkStore::PinsOf(absl::Span<const C
   std::vector<ChunkId> once(ids.begin(), ids.end());
   std::sort(once.begin(), once.end());
   once.erase(std::unique(once.begin(), once.end()), once.end());
-  const auto records = chunks_->Find("PinsOf", once, absl::ZeroDuration());
+  return PinsOfSorted("PinsOf", once, nullptr);
+}
+
+absl::StatusOr<std::vector<ChunkPin>> RadosChunkStore::PinsOfSorted(absl::string_view what,
+                                                                    absl::Span<const ChunkId> ids,
+                                                                    const std::string* tenant) {
+  const auto records = chunks_->Find(what, ids, absl::ZeroDuration());
   if (!records.ok()) return records.status();
   std::vector<ChunkPin> pins;
-  for (size_t i = 0; i < once.size(); ++i) {
-    if (!(*records)[i].has_value()) continue;
-    for (ChunkPin& pin : PinsOfRecord(once[i], *(*records)[i])) pins.push_back(std::move(pin));
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const absl::optional<DataRecord>& record = (*records)[i];
+    if (!record.has_value() || (tenant != nullptr && record->info.tenant != *tenant)) continue;
+    for (const DataPin& pin : record->pins) pins.push_back({ids[i], pin.owner, pin.until});
   }
   return pins;
 }
 
 absl::StatusOr<std::vector<ChunkPin>> RadosChunkStore::ListPins(
     const absl::optional<ChunkPin>& after, size_t limit) {
-  constexpr absl::string_view kWhat = "ListPins";
+  return ListPinsUnder("ListPins", rados_format::kPinnedPrefix, nullptr, after, limit);
+}
+
+absl::StatusOr<std::vector<ChunkPin>> RadosChunkStore::ListTenantPins(
+    absl::string_view tenant, const absl::optional<ChunkPin>& after, size_t limit) {
+  // As everywhere: nobody has no pins of its own.
+  if (tenant.empty()) return std::vector<ChunkPin>();
+  const std::string name(tenant);
+  return ListPinsUnder("ListTenantPins", rados_format::OwnedPinnedPrefix(tenant), &name, after,
+                       limit);
+}
+
+absl::StatusOr<std::vector<ChunkPin>> RadosChunkStore::ListPinsUnder(
+    absl::string_view what, const std::string& prefix, const std::string* tenant,
+    const absl::optional<ChunkPin>& after, size_t limit) {
   constexpr size_t kPage = 512;
   std::vector<ChunkPin> listed;
   absl::optional<ChunkId> last;
   if (after.has_value()) {
     last = after->id;
-    const auto rest = PinsOf({after->id});
+    const auto rest = PinsOfSorted(what, {after->id}, tenant);
     if (!rest.ok()) return rest.status();
     for (const ChunkPin& pin : *rest) {
       if (pin.owner > after->owner && listed.size() < limit) listed.push_back(pin);
     }
   }
   while (listed.size() < limit) {
-    const auto ids = chunks_->ListIds(kWhat, rados_format::kPinnedPrefix, last,
-                                      std::min(kPage, limit - listed.size()));
+    const auto ids = chunks_->ListIds(what, prefix, last, std::min(kPage, limit - listed.size()));
     if (!ids.ok()) return ids.status();
     if (ids->empty()) break;
     last = ids->back();
-    const auto pins = PinsOf(*ids);
+    const auto pins = PinsOfSorted(what, *ids, tenant);
     if (!pins.ok()) return pins.status();
     for (const ChunkPin& pin : *pins) {
       if (listed.size() < limit) listed.push_back(pin);

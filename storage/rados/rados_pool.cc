@@ -218,47 +218,45 @@ absl::Status RadosPool::Read(absl::string_view what, std::vector<OmapRead>* read
   return status;
 }
 
+int RadosPool::StartWrite(const OmapWrite& write, rados_completion_t completion) const {
+  const WriteOp owned(rados_create_write_op());
+  void* const op = owned.get();
+  rados_write_op_assert_exists(op);
+  for (const auto& [key, value] : write.expected) {
+    rados_write_op_omap_cmp2(op, key.data(), LIBRADOS_CMPXATTR_OP_EQ, value.data(), key.size(),
+                             value.size(), nullptr);
+  }
+  std::vector<const char*> keys, values;
+  std::vector<size_t> key_sizes, value_sizes;
+  for (const std::string& key : write.remove) {
+    keys.push_back(key.data());
+    key_sizes.push_back(key.size());
+  }
+  if (!keys.empty()) {
+    rados_write_op_omap_rm_keys2(op, keys.data(), key_sizes.data(), keys.size());
+  }
+  keys.clear();
+  key_sizes.clear();
+  for (const auto& [key, value] : write.set) {
+    keys.push_back(key.data());
+    key_sizes.push_back(key.size());
+    values.push_back(value.data());
+    value_sizes.push_back(value.size());
+  }
+  if (!keys.empty()) {
+    rados_write_op_omap_set2(op, keys.data(), values.data(), key_sizes.data(), value_sizes.data(),
+                             keys.size());
+  }
+  return rados_aio_write_op_operate(op, io_, completion, write.object.c_str(), nullptr,
+                                    LIBRADOS_OPERATION_NOFLAG);
+}
+
 absl::Status RadosPool::Write(absl::string_view what, std::vector<OmapWrite>* writes) const {
-  std::vector<WriteOp> ops(writes->size());
   absl::Status status;
   RunAll(
       writes->size(),
-      [&](size_t i, rados_completion_t completion) {
-        OmapWrite& write = (*writes)[i];
-        write.conflict = false;
-        ops[i].reset(rados_create_write_op());
-        void* const op = ops[i].get();
-        rados_write_op_assert_exists(op);
-        for (const auto& [key, value] : write.expected) {
-          rados_write_op_omap_cmp2(op, key.data(), LIBRADOS_CMPXATTR_OP_EQ, value.data(),
-                                   key.size(), value.size(), nullptr);
-        }
-        std::vector<const char*> keys, values;
-        std::vector<size_t> key_sizes, value_sizes;
-        for (const std::string& key : write.remove) {
-          keys.push_back(key.data());
-          key_sizes.push_back(key.size());
-        }
-        if (!keys.empty()) {
-          rados_write_op_omap_rm_keys2(op, keys.data(), key_sizes.data(), keys.size());
-        }
-        keys.clear();
-        key_sizes.clear();
-        for (const auto& [key, value] : write.set) {
-          keys.push_back(key.data());
-          key_sizes.push_back(key.size());
-          values.push_back(value.data());
-          value_sizes.push_back(value.size());
-        }
-        if (!keys.empty()) {
-          rados_write_op_omap_set2(op, keys.data(), values.data(), key_sizes.data(),
-                                   value_sizes.data(), keys.size());
-        }
-        return rados_aio_write_op_operate(op, io_, completion, write.object.c_str(), nullptr,
-                                          LIBRADOS_OPERATION_NOFLAG);
-      },
+      [&](size_t i, rados_completion_t completion) { return StartWrite((*writes)[i], completion); },
       [&](size_t i, int rc) {
-        ops[i].reset();
         OmapWrite& write = (*writes)[i];
         write.conflict = rc == -ECANCELED;
         if (rc < 0 && !write.conflict) status.Update(IndexError(rc, what, write.object));

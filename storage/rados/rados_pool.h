@@ -96,6 +96,8 @@ class RadosPool {
   absl::Status Read(absl::string_view what, std::vector<OmapRead>* reads,
                     bool after_writes = false) const;
   absl::Status Write(absl::string_view what, std::vector<OmapWrite>* writes) const;
+  // Begins one, as RunAll asks for it; librados has taken what it needs on return.
+  int StartWrite(const OmapWrite& write, rados_completion_t completion) const;
   absl::Status List(absl::string_view what, std::vector<OmapList>* lists) const;
 
  private:

@@ -17,11 +17,12 @@ uint64_t Missing(uint64_t have, uint64_t want) { return want - std::min(have, wa
 }  // namespace
 
 RadosRoom::RadosRoom(const RadosPool* pool, std::vector<std::string> objects,
-                     uint64_t capacity_bytes, uint64_t keeper)
+                     uint64_t capacity_bytes, uint64_t keeper, std::function<void()> before_write)
     : pool_(pool),
       objects_(std::move(objects)),
       capacity_bytes_(capacity_bytes),
       keeper_(keeper),
+      before_write_(std::move(before_write)),
       shards_(objects_.size()) {}
 
 absl::Status RadosRoom::Read(absl::string_view what, std::vector<size_t> which) {
@@ -44,6 +45,7 @@ absl::Status RadosRoom::Read(absl::string_view what, std::vector<size_t> which) 
 absl::Status RadosRoom::Write(absl::string_view what, std::vector<size_t> which,
                               const std::function<bool(size_t, ShardState*)>& change,
                               bool takes_over) {
+  if (before_write_ != nullptr) before_write_();
   for (int attempt = 0; !which.empty(); ++attempt) {
     if (attempt > 0) {
       if (!RadosIndex::BackOff(attempt)) {

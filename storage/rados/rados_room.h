@@ -38,9 +38,11 @@ struct RadosRoomReport {
 // Not thread-safe; one for each daemon. `Balance` may only be called by who has the keeper's lock.
 class RadosRoom {
  public:
-  // The pool is borrowed. `keeper` is this daemon's number, not 0, and of no other.
+  // The pool is borrowed. `keeper` is this daemon's number, not 0, and of no other. A test may have
+  // `before_write` called between the reads of each of the three steps of a pass (taking over,
+  // taking, giving) and their writes.
   RadosRoom(const RadosPool* pool, std::vector<std::string> objects, uint64_t capacity_bytes,
-            uint64_t keeper);
+            uint64_t keeper, std::function<void()> before_write = nullptr);
 
   // One pass: becomes keeper where it is not, gives to those that want, shares the rest out evenly.
   // What was given for a want stays there until it is used, or kWantTime has passed. Costs a read
@@ -73,6 +75,7 @@ class RadosRoom {
   const std::vector<std::string> objects_;
   const uint64_t capacity_bytes_;
   const uint64_t keeper_;
+  const std::function<void()> before_write_;
   std::vector<Shard> shards_;
 };
 

@@ -1,6 +1,12 @@
 #include "storage/rados/rados_tenants.h"
 
 namespace kvstream {
+namespace {
+
+constexpr uint64_t TenantUse::*kFields[] = {&TenantUse::chunks, &TenantUse::payload_bytes,
+                                            &TenantUse::pins, &TenantUse::pinned_bytes};
+
+}  // namespace
 
 uint64_t RadosTenants::Ticket() const {
   absl::MutexLock lock(&mutex_);
@@ -11,18 +17,16 @@ void RadosTenants::Apply(const std::map<std::string, TenantChange>& changes, uin
   if (changes.empty()) return;
   absl::MutexLock lock(&mutex_);
   for (const auto& [tenant, change] : changes) {
-    const bool less =
-        static_cast<int64_t>(change.payload_bytes) < 0 || static_cast<int64_t>(change.chunks) < 0;
-    if (less && ticket != epoch_) continue;
     TenantUse& use = uses_[tenant];
-    use.chunks += change.chunks;
-    use.payload_bytes += change.payload_bytes;
-    // A change of something that another daemon put and that was not counted yet.
-    if (static_cast<int64_t>(use.chunks) < 0) use.chunks = 0;
-    if (static_cast<int64_t>(use.payload_bytes) < 0) use.payload_bytes = 0;
-    if (less || !refreshing_) continue;
-    added_[tenant].chunks += change.chunks;
-    added_[tenant].payload_bytes += change.payload_bytes;
+    for (uint64_t TenantUse::*field : kFields) {
+      const uint64_t added = change.*field;
+      const bool less = static_cast<int64_t>(added) < 0;
+      if (less && ticket != epoch_) continue;
+      use.*field += added;
+      // A change of something that another daemon put and that was not counted yet.
+      if (static_cast<int64_t>(use.*field) < 0) use.*field = 0;
+      if (!less && refreshing_) added_[tenant].*field += added;
+    }
   }
 }
 
@@ -41,8 +45,7 @@ void RadosTenants::EndRefresh(const std::map<std::string, TenantUse>* read) {
   uses_.clear();
   uses_.insert(read->begin(), read->end());
   for (const auto& [tenant, use] : added_) {
-    uses_[tenant].chunks += use.chunks;
-    uses_[tenant].payload_bytes += use.payload_bytes;
+    for (uint64_t TenantUse::*field : kFields) uses_[tenant].*field += use.*field;
   }
 }
 

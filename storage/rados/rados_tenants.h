@@ -15,10 +15,7 @@
 namespace kvstream {
 
 // What a write adds; negative numbers are two's complement.
-struct TenantChange {
-  uint64_t chunks = 0;
-  uint64_t payload_bytes = 0;
-};
+using TenantChange = TenantUse;
 
 // Thread-safe; never blocks for the pool. What this process changes is counted at once, what others
 // change with the next refresh. A change that is made while counters are read may be in them or

@@ -1,5 +1,5 @@
-// Learns from RocksDB that it has stopped taking writes, and keeps it from deciding on its own when
-// to go on.
+// Learns from RocksDB that it has stopped taking writes, decides from which errors it may go on,
+// and keeps it from deciding on its own when.
 #ifndef KVSTREAM_STORAGE_ROCKSDB_BACKGROUND_ERRORS_H_
 #define KVSTREAM_STORAGE_ROCKSDB_BACKGROUND_ERRORS_H_
 
@@ -7,12 +7,19 @@
 #include <rocksdb/status.h>
 
 #include <atomic>
+#include <memory>
+#include <utility>
+
+#include "storage/rocksdb/log_mender.h"
 
 namespace kvstream {
 
 // Thread-safe. RocksDB calls it from any of its threads and from writers' threads.
 class BackgroundErrors final : public rocksdb::EventListener {
  public:
+  // `logs`: through which RocksDB writes its files.
+  explicit BackgroundErrors(std::shared_ptr<const LogMender> logs) : logs_(std::move(logs)) {}
+
   // Whether a flush, compaction or write has failed since the last Clear.
   bool failed() const { return failed_.load(std::memory_order_acquire); }
   void Set() { failed_.store(true, std::memory_order_release); }
@@ -20,6 +27,18 @@ class BackgroundErrors final : public rocksdb::EventListener {
 
   void OnBackgroundError(rocksdb::BackgroundErrorReason reason, rocksdb::Status* error) override {
     Set();
+    using Severity = rocksdb::Status::Severity;
+    // RocksDB takes an I/O error other than a full disk for fatal, since it cannot tell what the
+    // log's file holds then. LogMender sees to that. What a failed flush, compaction or manifest
+    // was to write is written anew, to other files.
+    if (!error->IsIOError() || error->severity() >= Severity::kUnrecoverableError) return;
+    // A record that is whole and synced in a log of which nobody knows whether its name is durable
+    // was refused nevertheless: it could be replayed for some families only.
+    const bool named = reason != rocksdb::BackgroundErrorReason::kWriteCallback ||
+                       logs_->log_failed() || !logs_->directory_failed();
+    const Severity severity =
+        named && !logs_->lost() ? Severity::kHardError : Severity::kFatalError;
+    if (error->severity() >= Severity::kHardError) *error = rocksdb::Status(*error, severity);
   }
   // RocksDB's own recovery from a full disk polls in a thread of its own, and while it does
   // DB::Resume is refused. The store resumes when it is written to instead
@@ -30,6 +49,7 @@ class BackgroundErrors final : public rocksdb::EventListener {
   }
 
  private:
+  const std::shared_ptr<const LogMender> logs_;
   std::atomic<bool> failed_{false};
 };
 

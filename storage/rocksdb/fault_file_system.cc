@@ -24,10 +24,15 @@ class FaultFileSystem::File final : public rocksdb::FSWritableFileOwnerWrapper {
   IOStatus Append(const rocksdb::Slice& data, const IOOptions& options,
                   IODebugContext* debug) override {
     absl::MutexLock lock(&owner_->mutex_);
-    if (IOStatus status = owner_->Step(true, false); !status.ok()) return status;
-    IOStatus status = target()->Append(data, options, debug);
-    if (status.ok()) owner_->files_[path_].bytes += data.size();
-    return status;
+    const IOStatus failure = owner_->Step(true, false);
+    rocksdb::Slice written = data;
+    if (!failure.ok()) {
+      if (owner_->power_is_cut_ || data.empty()) return failure;
+      written = rocksdb::Slice(data.data(), owner_->random_() % data.size());
+    }
+    IOStatus status = target()->Append(written, options, debug);
+    if (status.ok()) owner_->files_[path_].bytes += written.size();
+    return failure.ok() ? status : failure;
   }
   IOStatus Append(const rocksdb::Slice& data, const IOOptions& options,
                   const rocksdb::DataVerificationInfo& verification,
@@ -46,15 +51,23 @@ class FaultFileSystem::File final : public rocksdb::FSWritableFileOwnerWrapper {
       FileState& state = owner_->files_[path_];
       state.bytes = size;
       state.synced_bytes = std::min(state.synced_bytes, size);
+      state.tried_bytes = std::min(state.tried_bytes, size);
+      while (!state.lost.empty() && state.lost.back().first >= size) state.lost.pop_back();
+      if (!state.lost.empty()) state.lost.back().second = std::min(state.lost.back().second, size);
     }
     return status;
   }
   IOStatus Sync(const IOOptions& options, IODebugContext* debug) override {
     absl::MutexLock lock(&owner_->mutex_);
-    if (IOStatus status = owner_->Step(true, true); !status.ok()) return status;
+    IOStatus status = owner_->Step(true, true);
     FileState& state = owner_->files_[path_];
-    state.synced_bytes = state.bytes;
-    return IOStatus::OK();
+    if (status.ok()) {
+      state.synced_bytes = state.bytes;
+    } else if (!owner_->power_is_cut_ && state.bytes > state.tried_bytes) {
+      state.lost.emplace_back(state.tried_bytes, state.bytes);
+    }
+    state.tried_bytes = state.bytes;
+    return status;
   }
   IOStatus Fsync(const IOOptions& options, IODebugContext* debug) override {
     return Sync(options, debug);
@@ -77,6 +90,7 @@ class FaultFileSystem::Directory final : public rocksdb::FSDirectory {
   IOStatus Fsync(const IOOptions& options, IODebugContext* debug) override {
     absl::MutexLock lock(&owner_->mutex_);
     if (IOStatus status = owner_->Step(true, true); !status.ok()) return status;
+    if (!owner_->directory_failure_.ok()) return owner_->directory_failure_;
     const auto parent = std::filesystem::path(path_ + "/").lexically_normal();
     for (auto& [path, state] : owner_->files_) {
       const auto of_file = std::filesystem::path(path).lexically_normal().parent_path() / "";
@@ -123,6 +137,11 @@ void FaultFileSystem::FailSyncs(const IOStatus& status) {
   sync_failure_ = status;
 }
 
+void FaultFileSystem::FailDirectorySyncs(const IOStatus& status) {
+  absl::MutexLock lock(&mutex_);
+  directory_failure_ = status;
+}
+
 void FaultFileSystem::Restart(bool keep_some) {
   constexpr uint64_t kPageBytes = 4096;
   absl::MutexLock lock(&mutex_);
@@ -136,18 +155,23 @@ void FaultFileSystem::Restart(bool keep_some) {
       continue;
     }
     const uint64_t unsynced_bytes = state.bytes - state.synced_bytes;
-    if (unsynced_bytes == 0) continue;
+    if (unsynced_bytes == 0 && state.lost.empty()) continue;
     const uint64_t kept_bytes = keep_some ? random_() % (unsynced_bytes + 1) : 0;
     std::filesystem::resize_file(path, state.synced_bytes + kept_bytes, ignored);
     // Pages reach the disk in any order; one that did not reads as zeros.
     std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    const auto zero = [&file](uint64_t begin, uint64_t end) {
+      file.seekp(static_cast<std::streamoff>(begin));
+      std::fill_n(std::ostreambuf_iterator<char>(file), end - begin, '\0');
+    };
+    for (const auto& [begin, end] : state.lost) {
+      const uint64_t kept_end = std::min(end, state.synced_bytes + kept_bytes);
+      if (begin < kept_end && (!keep_some || random_() % 2 == 0)) zero(begin, kept_end);
+    }
     for (uint64_t begin = state.synced_bytes; begin < state.synced_bytes + kept_bytes;) {
       const uint64_t next_page = (begin / kPageBytes + 1) * kPageBytes;
       const uint64_t end = std::min(next_page, state.synced_bytes + kept_bytes);
-      if (random_() % 4 == 0) {
-        file.seekp(static_cast<std::streamoff>(begin));
-        std::fill_n(std::ostreambuf_iterator<char>(file), end - begin, '\0');
-      }
+      if (random_() % 4 == 0) zero(begin, end);
       begin = end;
     }
   }
@@ -171,7 +195,14 @@ IOStatus FaultFileSystem::NewWritableFile(const std::string& path, const FileOpt
 IOStatus FaultFileSystem::ReopenWritableFile(const std::string& path, const FileOptions& options,
                                              std::unique_ptr<rocksdb::FSWritableFile>* file,
                                              IODebugContext* debug) {
-  return IOStatus::NotSupported("FaultFileSystem: ReopenWritableFile");
+  absl::MutexLock lock(&mutex_);
+  if (IOStatus status = Step(true, false); !status.ok()) return status;
+  // What it is at must be known: a file that was written through this file system.
+  if (files_.count(path) == 0) return IOStatus::NotSupported("FaultFileSystem: another's file");
+  std::unique_ptr<rocksdb::FSWritableFile> real;
+  IOStatus status = target()->ReopenWritableFile(path, options, &real, debug);
+  if (status.ok()) *file = std::make_unique<File>(this, path, std::move(real));
+  return status;
 }
 
 IOStatus FaultFileSystem::ReuseWritableFile(const std::string& path, const std::string& old_path,

@@ -9,6 +9,8 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -18,9 +20,10 @@ namespace kvstream {
 // Wraps the machine's file system and remembers for each file what was synced. At a power cut every
 // later write fails; once the store is closed, Restart() leaves on disk what a machine may find
 // after it: all that was synced, and of the rest a random beginning with random pages zeroed. Files
-// whose directory was not synced since their creation are gone. Renames and deletions count as
-// durable at once; nothing is really synced. Thread-safe; writes are serialised, which a test can
-// afford.
+// whose directory was not synced since their creation are gone. Renames, deletions and truncations
+// count as durable at once; nothing is really synced. As with Linux's page cache, what a failed
+// sync was to write is never written by a later one. Thread-safe; writes are serialised, which a
+// test can afford.
 class FaultFileSystem final : public rocksdb::FileSystemWrapper {
  public:
   explicit FaultFileSystem(uint64_t seed);
@@ -34,9 +37,11 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
   void Restart(bool keep_some);
 
   // Until the next call every write, sync and creation of a file fails with `status`; OK ends it.
+  // Of a failed write a random beginning is written.
   void FailWrites(const rocksdb::IOStatus& status);
-  // Likewise, but only syncs.
+  // Likewise, but only syncs of files, and of directories.
   void FailSyncs(const rocksdb::IOStatus& status);
+  void FailDirectorySyncs(const rocksdb::IOStatus& status);
 
   rocksdb::IOStatus NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
                                     std::unique_ptr<rocksdb::FSWritableFile>* file,
@@ -67,6 +72,8 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
   struct FileState {
     uint64_t bytes = 0;
     uint64_t synced_bytes = 0;
+    std::vector<std::pair<uint64_t, uint64_t>> lost;  // begin and end: what syncs failed to write
+    uint64_t tried_bytes = 0;                         // up to where syncs have tried
     bool in_synced_directory = false;
   };
 
@@ -80,6 +87,7 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
   uint64_t operations_left_ ABSL_GUARDED_BY(mutex_) = UINT64_MAX;
   rocksdb::IOStatus write_failure_ ABSL_GUARDED_BY(mutex_);
   rocksdb::IOStatus sync_failure_ ABSL_GUARDED_BY(mutex_);
+  rocksdb::IOStatus directory_failure_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, FileState> files_ ABSL_GUARDED_BY(mutex_);
 };
 

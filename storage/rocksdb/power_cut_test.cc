@@ -203,28 +203,6 @@ TEST_F(PowerCutTest, AFullDiskRefusesPutsKeepsReadsAndRecovers) {
   ExpectWhole(refused);
 }
 
-TEST_F(PowerCutTest, AFailedSyncIsNotAcknowledged) {
-  ASSERT_NO_FATAL_FAILURE(Open());
-  const TestChunk before = MakeTestChunk(1, 20000), failed = MakeTestChunk(2, 20000);
-  ASSERT_TRUE(store_->Put(before.id, before.info, before.views()).value_or(false));
-  fs_->FailSyncs(rocksdb::IOStatus::IOError("Input/output error"));
-  const auto put = store_->Put(failed.id, failed.info, failed.views());
-  EXPECT_TRUE(absl::IsUnavailable(put.status())) << put.status();
-  ExpectWhole(before);
-  fs_->FailSyncs(rocksdb::IOStatus::OK());
-  // What the log's file holds now is unknown, so RocksDB writes no more to it.
-  const auto later = store_->Put(failed.id, failed.info, failed.views());
-  EXPECT_TRUE(absl::IsUnavailable(later.status())) << later.status();
-  EXPECT_TRUE(absl::StrContains(later.status().message(), "until the process is restarted"))
-      << later.status();
-  store_.reset();
-  ASSERT_NO_FATAL_FAILURE(Open());
-  ExpectWhole(before);
-  store_.reset();
-  const auto audit = AuditStore(options_);
-  EXPECT_TRUE(audit.ok()) << audit.status();
-}
-
 TEST_F(PowerCutTest, TriesToResumeOncePerInterval) {
   absl::Time now = absl::UnixEpoch();
   options_.resume_interval = absl::Seconds(1);

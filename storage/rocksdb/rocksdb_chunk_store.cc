@@ -104,9 +104,11 @@ ABSL_ATTRIBUTE_NOINLINE rocksdb::Status WriteBatchTo(rocksdb::DB* db,
 RocksDbChunkStore::RocksDbChunkStore(const RocksDbChunkStoreOptions& options)
     : options_(options),
       infos_(options.info_cache_bytes),
+      logs_(std::make_shared<LogMender>(
+          (options.env != nullptr ? options.env : rocksdb::Env::Default())->GetFileSystem())),
       cache_(NewBlockCache(options)),
       pins_(PinBytesMax(options)),
-      errors_(std::make_shared<BackgroundErrors>()) {}
+      errors_(std::make_shared<BackgroundErrors>(logs_)) {}
 
 absl::StatusOr<std::unique_ptr<ChunkStore>> RocksDbChunkStore::Create(
     const RocksDbChunkStoreOptions& options) {
@@ -133,10 +135,13 @@ absl::Status RocksDbChunkStore::Open() {
   std::vector<rocksdb::ColumnFamilyDescriptor> families = TunedFamilies(options_, cache_);
   db_options.listeners.push_back(errors_);
   if (options_.capacity_bytes > 0) {
-    files_ =
-        std::make_shared<CountedFileSystem>(db_options.env->GetFileSystem(), options_.data_dir);
+    files_ = std::make_shared<CountedFileSystem>(logs_, options_.data_dir);
     env_ = rocksdb::NewCompositeEnv(files_);
-    db_options.env = env_.get();
+  } else {
+    env_ = rocksdb::NewCompositeEnv(logs_);
+  }
+  db_options.env = env_.get();
+  if (options_.capacity_bytes > 0) {
     compactions_ = std::make_shared<CompactionWatch>(files_);
     db_options.listeners.push_back(compactions_);
     db_options.sst_file_manager.reset(rocksdb::NewSstFileManager(env_.get()));
@@ -256,9 +261,28 @@ void RocksDbChunkStore::MaybeResume() {
     next_resume_ = now + options_.resume_interval;
   }
   // Whether it worked is what the write that follows finds out.
-  if (HasRoomToResume()) db_->Resume().PermitUncheckedError();
+  if (HasRoomToResume()) Resume();
   absl::MutexLock lock(&resume_mutex_);
   resuming_ = false;
+}
+
+void RocksDbChunkStore::Resume() {
+  // RocksDB begins a new log only if there is something to flush. If the failed log is the one to
+  // be written to still, a merge of nothing is buffered past it and flushed. Writes of others that
+  // come in between meet that log, and stop RocksDB again.
+  for (int tries = 0; tries < 3; ++tries) {
+    if (!db_->Resume().ok()) return;
+    logs_->ForgetDirectory();
+    if (!logs_->log_failed()) return;
+    rocksdb::WriteOptions past_the_log;
+    past_the_log.disableWAL = true;
+    rocksdb::WriteBatch nothing;
+    rocksdb::Status status = nothing.Merge(family(kMeta), rocksdb_format::kCountersKey,
+                                           rocksdb_format::EncodeCounters({}));
+    if (status.ok()) status = Commit(&nothing, past_the_log);
+    if (status.ok()) status = db_->Flush(rocksdb::FlushOptions(), families_);
+    if (status.ok()) return;
+  }
 }
 
 rocksdb::Status RocksDbChunkStore::Commit(rocksdb::WriteBatch* batch,
@@ -305,7 +329,7 @@ absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const StoreCha
   } else if (!status.IsIncomplete()) {
     errors_->Set();
   }
-  if (!status.ok() && status.severity() >= rocksdb::Status::kFatalError) {
+  if (!status.ok() && (status.severity() >= rocksdb::Status::kFatalError || logs_->lost())) {
     return Annotate(FromRocksDb(status, what),
                     "the store takes no writes until the process is restarted");
   }

@@ -38,6 +38,7 @@
 #include "storage/rocksdb/id_claims.h"
 #include "storage/rocksdb/info_cache.h"
 #include "storage/rocksdb/log_mark.h"
+#include "storage/rocksdb/log_mender.h"
 #include "storage/rocksdb/rocksdb_options.h"
 #include "storage/rocksdb/rocksdb_tuning.h"
 #include "storage/rocksdb/store_change.h"
@@ -49,9 +50,9 @@ namespace kvstream {
 // whole or not at all whatever crashes, and there for good once it returned. Concurrent writes of
 // different ids share a disk sync.
 //
-// After a failed write (a full disk) RocksDB refuses writes while reads go on. The next writes, at
-// most one an options.resume_interval, try to make it writable again; until that works they fail
-// with the medium's error.
+// After a failed write or sync (a full disk, an I/O error) RocksDB refuses writes while reads go
+// on. The next writes, at most one an options.resume_interval, try to make it writable again; until
+// that works they fail with the medium's error. A write that was refused is gone for good then.
 //
 // With options.capacity_bytes all files in the directory together stay below that at every moment
 // (capacity_plan.h says how); Create then reads all infos, some 150 bytes of memory a chunk.
@@ -173,6 +174,7 @@ class RocksDbChunkStore final : public ChunkStore {
   // fatal error.
   void MaybeResume();
   bool HasRoomToResume() const;
+  void Resume();
   // To be called after every write, whatever became of it.
   void ForgetInfosOf(const rocksdb::WriteBatch& batch);
   // Nothing: not without reading the disk, which `read` forbids.
@@ -256,10 +258,11 @@ class RocksDbChunkStore final : public ChunkStore {
 
   const RocksDbChunkStoreOptions options_;
   InfoCache infos_;
-  // With a capacity only. RocksDB uses the env until it is closed.
+  // RocksDB uses the env until it is closed. The first two with a capacity only.
   std::shared_ptr<CountedFileSystem> files_;
   std::shared_ptr<CompactionWatch> compactions_;
   const std::shared_ptr<TableCutter> cutter_ = std::make_shared<TableCutter>();
+  const std::shared_ptr<LogMender> logs_;
   std::unique_ptr<rocksdb::Env> env_;
   // Pins hold it too, since they give their blocks back to it.
   const std::shared_ptr<rocksdb::Cache> cache_;

@@ -1,5 +1,6 @@
 // Daemons over one real Ceph pool: what a client notices when an OSD or a daemon dies in the middle
 // of its load, which should be nothing.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #include <numeric>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -25,55 +27,41 @@
 namespace kvstream {
 namespace {
 
+std::string NewDirectory() {
+  const char* const base = getenv("TEST_TMPDIR");
+  std::string directory = absl::StrCat(base == nullptr ? "/tmp" : base, "/daemon.XXXXXX");
+  EXPECT_NE(mkdtemp(directory.data()), nullptr);
+  return directory;
+}
+
+std::string Contents(const std::string& path) {
+  std::ifstream file(path);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
 // A kvstreamd of the build, its store in the cluster.
 class Daemon {
  public:
   Daemon(const CephCluster& cluster, const std::string& name_space,
          const std::vector<std::string>& more) {
-    const char* const base = getenv("TEST_TMPDIR");
-    std::string directory = absl::StrCat(base == nullptr ? "/tmp" : base, "/daemon.XXXXXX");
-    EXPECT_NE(mkdtemp(directory.data()), nullptr);
-    const std::string ports = directory + "/ports.json";
-    std::vector<std::string> command = {
-        "server/kvstreamd", "--listen=127.0.0.1:0", "--http-listen=127.0.0.1:0",
-        "--ports-file=" + ports, "--log-level=warn",
-        // A few chunks are under way at a time, so that a load is in its middle when told so.
-        "--window-bytes-max=65536", "--window-bytes-min=16384", "--frame-bytes=4096",
-        "--rados-conf=" + cluster.conf_file(), "--rados-namespace=" + name_space,
-        "--rados-timeout=60s", "--data-dir=" + directory};
-    command.insert(command.end(), more.begin(), more.end());
-    std::vector<char*> arguments;
-    for (std::string& word : command) arguments.push_back(word.data());
-    arguments.push_back(nullptr);
-    pid_ = fork();
-    if (pid_ == 0) {
-      prctl(PR_SET_PDEATHSIG, SIGKILL);
-      execv(arguments[0], arguments.data());
-      _exit(127);
-    }
-    for (const absl::Time end = absl::Now() + absl::Minutes(2); absl::Now() < end;) {
-      std::ifstream file(ports);
-      std::ostringstream text;
-      text << file.rdbuf();
-      const size_t at = text.str().find("\"grpc\":");
-      int port = 0;
-      if (at != std::string::npos &&
-          absl::SimpleAtoi(text.str().substr(at + 7, text.str().find_first_of(",}", at) - at - 7),
-                           &port)) {
-        address_ = absl::StrCat("127.0.0.1:", port);
-        return;
-      }
-      int status = 0;
-      if (waitpid(pid_, &status, WNOHANG) == pid_) {
-        pid_ = 0;
-        ADD_FAILURE() << "kvstreamd ended with wait status " << status;
-        return;
-      }
-      absl::SleepFor(absl::Milliseconds(20));
-    }
-    ADD_FAILURE() << "kvstreamd did not come up";
+    Start(cluster, name_space, more);
+    AwaitPorts();
   }
   ~Daemon() { Kill(); }
+
+  // What one says that does not start.
+  static std::string Refusal(const CephCluster& cluster, const std::string& name_space,
+                             const std::vector<std::string>& more) {
+    Daemon daemon;
+    daemon.Start(cluster, name_space, more);
+    int status = 0;
+    EXPECT_EQ(waitpid(daemon.pid_, &status, 0), daemon.pid_);
+    daemon.pid_ = 0;
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) != 0) << status;
+    return Contents(daemon.directory_ + "/log");
+  }
 
   void Kill() {
     if (pid_ <= 0) return;
@@ -84,23 +72,86 @@ class Daemon {
   const std::string& address() const { return address_; }
 
  private:
+  Daemon() = default;
+
+  void Start(const CephCluster& cluster, const std::string& name_space,
+             const std::vector<std::string>& more) {
+    directory_ = NewDirectory();
+    const std::string log = directory_ + "/log";
+    std::vector<std::string> command = {
+        "server/kvstreamd", "--listen=127.0.0.1:0", "--http-listen=127.0.0.1:0",
+        "--ports-file=" + directory_ + "/ports.json", "--log-level=warn",
+        // A few chunks are under way at a time, so that a load is in its middle when told so.
+        "--window-bytes-max=65536", "--window-bytes-min=16384", "--frame-bytes=4096",
+        "--rados-conf=" + cluster.conf_file(), "--rados-namespace=" + name_space,
+        "--rados-timeout=60s", "--data-dir=" + directory_};
+    command.insert(command.end(), more.begin(), more.end());
+    std::vector<char*> arguments;
+    for (std::string& word : command) arguments.push_back(word.data());
+    arguments.push_back(nullptr);
+    pid_ = fork();
+    if (pid_ == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      const int out = open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
+      if (out >= 0) dup2(out, STDERR_FILENO);
+      execv(arguments[0], arguments.data());
+      _exit(127);
+    }
+  }
+
+  void AwaitPorts() {
+    for (const absl::Time end = absl::Now() + absl::Minutes(2); absl::Now() < end;) {
+      const std::string text = Contents(directory_ + "/ports.json");
+      const size_t at = text.find("\"grpc\":");
+      int port = 0;
+      if (at != std::string::npos &&
+          absl::SimpleAtoi(text.substr(at + 7, text.find_first_of(",}", at) - at - 7), &port)) {
+        address_ = absl::StrCat("127.0.0.1:", port);
+        return;
+      }
+      int status = 0;
+      if (waitpid(pid_, &status, WNOHANG) == pid_) {
+        pid_ = 0;
+        ADD_FAILURE() << "kvstreamd ended with wait status " << status << "\n"
+                      << Contents(directory_ + "/log");
+        return;
+      }
+      absl::SleepFor(absl::Milliseconds(20));
+    }
+    ADD_FAILURE() << "kvstreamd did not come up";
+  }
+
+  std::string directory_;
   pid_t pid_ = 0;
   std::string address_;
+};
+
+// Of all tests but those that break theirs.
+CephCluster* shared_ceph = nullptr;
+
+class Environment : public testing::Environment {
+ public:
+  void SetUp() override {
+    auto started = CephCluster::Start();
+    ASSERT_TRUE(started.ok()) << started.status();
+    ceph_ = *std::move(started);
+    shared_ceph = ceph_.get();
+  }
+  void TearDown() override { ceph_.reset(); }
+
+ private:
+  std::unique_ptr<CephCluster> ceph_;
 };
 
 class ClusterTest : public testing::Test {
  protected:
   ClusterTest() : context_(6000) {}
 
-  void SetUp() override {
-    auto started = CephCluster::Start();
-    ASSERT_TRUE(started.ok()) << started.status();
-    ceph_ = *std::move(started);
-  }
-
-  static std::unique_ptr<Client> Connect(const std::string& servers) {
+  static std::unique_ptr<Client> Connect(const std::string& servers,
+                                         const std::string& token = "") {
     Client::Options options;
     options.server = servers;
+    options.security.token = token;
     auto client = Client::Create(options);
     EXPECT_TRUE(client.ok()) << client.status();
     return *std::move(client);
@@ -139,16 +190,25 @@ class ClusterTest : public testing::Test {
   }
 
   SyntheticContext context_;
-  std::unique_ptr<CephCluster> ceph_;
 };
 
-TEST_F(ClusterTest, NoLoadFailsWhenAnOsdDies) {
+TEST_F(ClusterTest, NoLoadFailsWhenAnOsdAndADaemonDie) {
+  const auto started = CephCluster::Start();
+  ASSERT_TRUE(started.ok()) << started.status();
+  CephCluster& ceph = **started;
   // Asks Ceph for everything: nothing may come from memory.
-  Daemon daemon(*ceph_, "kv", {"--store=rados", "--rados-staleness=0s"});
-  const auto client = Connect(daemon.address());
+  Daemon first(ceph, "kv", {"--store=rados", "--rados-staleness=0s"});
+  Daemon second(ceph, "kv", {"--store=tiered", "--rados-staleness=0s", "--capacity-bytes=64MiB"});
+  const std::string both = absl::StrCat(first.address(), ",", second.address());
+  const auto client = Connect(both);
   Put(*client);
-  Load(*client, 100, [&] { ceph_->KillOsd(0); });
-  // With one replica left everything goes on, puts too.
+  // Both die at about the same time, amid the loads of both daemons.
+  std::vector<std::thread> loads;
+  loads.emplace_back([&] { Load(*client, 100, [&] { ceph.KillOsd(0); }); });
+  loads.emplace_back([&] { Load(*Connect(both), 100, [&] { first.Kill(); }); });
+  loads.emplace_back([&] { Load(*Connect(second.address()), 1, [] {}); });
+  for (std::thread& load : loads) load.join();
+  // With one replica and one daemon left everything goes on, puts too.
   Load(*client, 1, [] {});
   SyntheticContext other(500, /*seed=*/2);
   const auto put = client->Put(other.profile, other.identity, other.tokens, other.kv.view());
@@ -156,8 +216,8 @@ TEST_F(ClusterTest, NoLoadFailsWhenAnOsdDies) {
 }
 
 TEST_F(ClusterTest, ALoadMovesToAnotherDaemonAndKeepsItsChunks) {
-  Daemon first(*ceph_, "kv", {"--store=rados"});
-  Daemon second(*ceph_, "kv", {"--store=tiered", "--capacity-bytes=64MiB"});
+  Daemon first(*shared_ceph, "moves", {"--store=rados"});
+  Daemon second(*shared_ceph, "moves", {"--store=tiered", "--capacity-bytes=64MiB"});
   const auto client = Connect(absl::StrCat(first.address(), ",", second.address()));
   Put(*client);
   constexpr uint32_t kReady = 150;
@@ -177,7 +237,8 @@ TEST_F(ClusterTest, ALoadMovesToAnotherDaemonAndKeepsItsChunks) {
 }
 
 TEST_F(ClusterTest, AllDaemonsGoneIsUnavailable) {
-  Daemon first(*ceph_, "kv", {"--store=rados"}), second(*ceph_, "kv", {"--store=rados"});
+  Daemon first(*shared_ceph, "gone", {"--store=rados"});
+  Daemon second(*shared_ceph, "gone", {"--store=rados"});
   const auto client = Connect(absl::StrCat(first.address(), ",", second.address()));
   Put(*client);
   first.Kill();
@@ -187,8 +248,32 @@ TEST_F(ClusterTest, AllDaemonsGoneIsUnavailable) {
       client->Load(context_.profile, context_.identity, context_.tokens, {}, out.mutable_view());
   EXPECT_TRUE(absl::IsUnavailable(load.status())) << load.status();
   // The chunks are the pool's, not a daemon's.
-  Daemon third(*ceph_, "kv", {"--store=rados"});
+  Daemon third(*shared_ceph, "gone", {"--store=rados"});
   Load(*Connect(third.address()), 1, [] {});
+}
+
+TEST_F(ClusterTest, ChunksOfTenantsNeedADaemonThatKnowsThem) {
+  const std::string tenants = NewDirectory() + "/tenants.yaml";
+  // The hash of "test".
+  std::ofstream(tenants)
+      << "tenants:\n  - name: team\n    token-sha256: 9f86d081884c7d659a2feaa0c55a"
+      << "d015a3bf4f1b2b0b822cd15d6c15b0f00a08\n";
+  const std::string with = "--tenants-file=" + tenants;
+  {
+    // What is nobody's needs none.
+    Daemon plain(*shared_ceph, "tenants", {"--store=rados"});
+    Daemon daemon(*shared_ceph, "tenants", {"--store=rados", with});
+    const auto client = Connect(daemon.address(), "test");
+    Put(*client);
+  }
+  for (const char* store : {"--store=rados", "--store=tiered"}) {
+    const std::string refusal =
+        Daemon::Refusal(*shared_ceph, "tenants", {store, "--capacity-bytes=64MiB"});
+    EXPECT_NE(refusal.find("chunks of tenants"), std::string::npos) << refusal;
+    EXPECT_NE(refusal.find("--tenants-file"), std::string::npos) << refusal;
+  }
+  Daemon daemon(*shared_ceph, "tenants", {"--store=rados", with});
+  Load(*Connect(daemon.address(), "test"), 1, [] {});
 }
 
 }  // namespace
@@ -196,5 +281,6 @@ TEST_F(ClusterTest, AllDaemonsGoneIsUnavailable) {
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
+  testing::AddGlobalTestEnvironment(new kvstream::Environment);
   return RUN_ALL_TESTS();
 }

@@ -102,6 +102,8 @@ class Testbed:
         run("ip", "-n", client, "route", "add", SERVER + "/32", "dev", "dc", "src", CLIENT)
         # The congestion control of a route needs no privilege over the whole system, unlike the sysctl.
         run("ip", "-n", server, "route", "replace", "10.77.0.0/30", "dev", "ks", "src", SERVER, "congctl", args.congestion)
+        if args.keep_window:
+            run(*inside(server, "sh", "-c", "echo 0 > /proc/sys/net/ipv4/tcp_slow_start_after_idle"))
         self.link = Worker(*inside(server, sys.executable, "-u", HERE + "/packets_link.py", "ks", CLIENT, SERVER))
         self.link.ask({"do": "rate", "bytes_per_second": 125e6})
         self.daemon()
@@ -352,6 +354,7 @@ def main():
     parser.add_argument("--per-family", type=int, default=2, help="traces of each family")
     parser.add_argument("--families", default=",".join(FAMILIES))
     parser.add_argument("--congestion", default="cubic", choices=("cubic", "bbr", "reno"))
+    parser.add_argument("--keep-window", action="store_true", help="the server keeps its congestion window over idle times (net.ipv4.tcp_slow_start_after_idle=0)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stretch", type=float, default=1, help="how much slower the links are yet, so that the context takes the link's time of so many of it")
     parser.add_argument("--json", help="also write all answers there")

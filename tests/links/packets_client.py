@@ -41,6 +41,10 @@ POISON = 0x7fc1  # a NaN that no codec and no model writes
 WARM_BYTES = 64 << 10
 
 
+class Stopped(Exception):
+    """The bytes of the chunk that is being recomputed have come."""
+
+
 class Node:
     def __init__(self, work, synthetic):
         saved = np.load(os.path.join(work, "context.npz"))
@@ -48,6 +52,9 @@ class Node:
         self.original = [(saved[f"key{i}"], saved[f"value{i}"]) for i in range(len(saved.files) // 2)]
         self.memory = [(np.empty_like(k), np.empty_like(v)) for k, v in self.original]
         self.lm = None if synthetic else R.load(REFERENCE)
+        if self.lm is not None:
+            self.lm._attend = self.between_layers(self.lm._attend)
+        self.superseded = lambda: False
         self.calls = []
         self.clear()
 
@@ -57,20 +64,36 @@ class Node:
             for tensor in pair:
                 tensor[:] = POISON
 
-    def prefill(self, first, count):
-        self.calls.append((first, count))
+    def between_layers(self, attend):
+        """`attend`, which the model calls once a layer, as the place where a prefill can stop."""
+        def checked(*args):
+            if self.superseded():
+                raise Stopped
+            return attend(*args)
+        return checked
+
+    def prefill(self, first, count, superseded=lambda: False):
+        """False, with nothing written, if it stopped because `superseded()` became true."""
         span = slice(first, first + count)
+        self.superseded = superseded
         if self.lm is None:
             end = time.monotonic() + count * SYNTHETIC_SECONDS_PER_TOKEN
-            for (key, value), (k, v) in zip(self.memory, self.original):
-                key[span], value[span] = k[span], v[span]
-            time.sleep(max(0.0, end - time.monotonic()))
-            return
-        past = [(R.bf16_bits_to_float(k[:first]), R.bf16_bits_to_float(v[:first])) for k, v in self.memory] if first else None
-        _, fresh = self.lm.prefill(self.tokens[span].tolist(), past, last_logits_only=True)
+            while time.monotonic() < end:
+                if superseded():
+                    return False
+                time.sleep(min(0.001, max(0.0, end - time.monotonic())))
+            fresh = [(k[span], v[span]) for k, v in self.original]
+        else:
+            past = [(R.bf16_bits_to_float(k[:first]), R.bf16_bits_to_float(v[:first])) for k, v in self.memory] if first else None
+            try:
+                _, floats = self.lm.prefill(self.tokens[span].tolist(), past, last_logits_only=True)
+            except Stopped:
+                return False
+            fresh = [(R.float_to_bf16_bits(key), R.float_to_bf16_bits(value)) for key, value in floats]
         for (keys, values), (key, value) in zip(self.memory, fresh):
-            keys[span] = R.float_to_bf16_bits(key)
-            values[span] = R.float_to_bf16_bits(value)
+            keys[span], values[span] = key, value
+        self.calls.append((first, count))
+        return True
 
     def snapshot(self):
         return [(k.copy(), v.copy()) for k, v in self.memory]
@@ -154,7 +177,7 @@ class Loads:
         if wanted.get("deadline_ms"):
             options["deadline_ms"] = wanted["deadline_ms"]
         if wanted.get("ability", "none") != "none":
-            options.update(ability=wanted["ability"], recompute=self.node.prefill, prefill_seconds_per_token=self.a, prefill_seconds_per_token_pair=self.b)
+            options.update(ability=wanted["ability"], recompute=self.node.prefill, recompute_can_stop=True, prefill_seconds_per_token=self.a, prefill_seconds_per_token_pair=self.b)
         _, loaded = self.client.load(self.profile, self.node.tokens, model=MODEL_NAME, out=self.node.memory, **options)
         with open(story_file) as f:
             in_place = self.in_place(json.load(f), wanted.get("deadline_ms"))

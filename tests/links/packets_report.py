@@ -105,7 +105,7 @@ def processor():
 def report(runs, checks):
     rows, facts, args = runs.rows, runs.facts, runs.args
     families = sorted({row["family"] for row in rows})
-    text = (f"{processor()}, {os.cpu_count()} cores, load average {os.getloadavg()[1]:.1f} at the end, `-c opt`, {args.congestion}, seed {args.seed}: "
+    text = (f"{processor()}, {os.cpu_count()} cores, load average {os.getloadavg()[1]:.1f} at the end, `-c opt`, {args.congestion}{', window kept over idle times' if args.keep_window else ''}, seed {args.seed}: "
             f"{facts['tokens']} tokens of {runs.values_per_token:.0f} values, so the traces' rates are divided by {1 / runs.scale:.1f}, as for {facts['tokens'] * args.stretch:.0f} tokens of Llama-3.1-8B; "
             f"prefill {1e6 * min(r['cost']['seconds_per_token'] for r in rows):.0f} to {1e6 * max(r['cost']['seconds_per_token'] for r in rows):.0f} us a token (measured before each "
             f"trace, the best of three), decode {1e6 * runs.decode_s_per_token:.1f} us (the best of 30); bits per value "

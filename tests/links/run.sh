@@ -4,6 +4,7 @@
 #
 # usage: tests/links/run.sh [--quick] [--dry] [--per-family N] [--families constant,steps,...] [--congestion cubic|bbr|reno] [--seed N] [--json FILE]
 #                           [--stretch N]   links N times slower yet: the context stands for one that is N times longer
+#                           [--keep-window] the server's net.ipv4.tcp_slow_start_after_idle is 0
 #   --quick   a short run that asserts and reports nothing else, for CI
 #   --dry     print the tables; without it docs/links.md and its pictures are rewritten
 #
@@ -14,7 +15,7 @@ cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../.."
 
 for argument in "$@"; do
   if [[ $argument == --help || $argument == -h ]]; then
-    sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit 0
   fi
 done

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
@@ -24,6 +25,22 @@ std::string Entry(const std::string& name, const std::string& token, const std::
 void WriteTenants(const std::string& entries) {
   TestFile(kTenantsFile, absl::StrCat("tenants:\n", entries));
 }
+
+// An upload that stays unfinished; cancelled on destruction.
+class UnfinishedUpload {
+ public:
+  explicit UnfinishedUpload(v1::KVStream::Stub& stub) : stream_(stub.Put(&call_, &response_)) {}
+  ~UnfinishedUpload() {
+    call_.TryCancel();
+    stream_->Finish().ok();
+  }
+  bool Write(const v1::PutRequest& message) { return stream_->Write(message); }
+
+ private:
+  grpc::ClientContext call_;
+  v1::PutResponse response_;
+  const std::unique_ptr<grpc::ClientWriter<v1::PutRequest>> stream_;
+};
 
 class ReloadTest : public testing::Test {
  protected:
@@ -149,6 +166,57 @@ TEST_F(ReloadTest, LoadsOfATenantThatIsGoneEndByThemselves) {
   WriteTenants(absl::StrCat(Entry("a", "token-a2"), Entry("b", "token-b")));
   ASSERT_TRUE(server_->server().Reload().ok());
   EXPECT_EQ(As("token-a2").Load(context_).bytes, context_.bytes_at(2));
+}
+
+TEST_F(ReloadTest, OneTenantsUploadsLeaveOthersTheirs) {
+  options_.max_chunk_bytes = 0;
+  for (const uint64_t bytes : context_.segment_bytes) options_.max_chunk_bytes += bytes;
+  options_.max_puts_per_tenant = 2;
+  const std::string little = absl::StrCat("    put-buffer-bytes: ", options_.max_chunk_bytes, "\n");
+  StartWith(absl::StrCat(Entry("a", "token-a"), Entry("b", "token-b", "    max-puts: 1\n"),
+                         Entry("c", "token-c", little)));
+  Caller a = As("token-a"), b = As("token-b"), c = As("token-c");
+  const std::vector<v1::PutRequest> messages = TestServer::PutMessages(context_);
+  // Each has the profile, and its first chunk's bytes are reserved.
+  const auto begin = [&](Caller& caller) {
+    auto upload = std::make_unique<UnfinishedUpload>(caller.stub());
+    for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(upload->Write(messages[i]));
+    return upload;
+  };
+  for (Caller* caller : {&a, &b, &c}) ASSERT_TRUE(caller->PutProfile(context_).ok());
+  std::vector<std::unique_ptr<UnfinishedUpload>> uploads;
+  for (Caller* caller : {&a, &a, &b, &c}) uploads.push_back(begin(*caller));
+  const auto reserved = [&](const std::string& tenant) {
+    return Metric(absl::StrCat("kvstream_tenant_put_buffer_bytes{tenant=\"", tenant, "\"}"));
+  };
+  ASSERT_TRUE(Eventually([&] {
+    return reserved("a") == 2 * reserved("b") && reserved("b") > 0 && reserved("c") > 0;
+  }));
+  EXPECT_EQ(Metric("kvstream_tenant_puts_in_flight{tenant=\"a\"}"), 2);
+  EXPECT_EQ(Metric("kvstream_tenant_puts_in_flight{tenant=\"b\"}"), 1);
+  for (Caller* caller : {&a, &b}) {
+    const grpc::Status refused = caller->Put(context_);
+    EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+    EXPECT_TRUE(absl::StrContains(refused.error_message(), "max-puts")) << refused.error_message();
+  }
+  // Bytes are c's limit, not their number; it is refused the chunks, while the others go on.
+  const grpc::Status refused = c.Put(context_);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_TRUE(absl::StrContains(refused.error_message(), "put-buffer-bytes"))
+      << refused.error_message();
+  uploads.clear();
+  ASSERT_TRUE(Eventually([&] { return server_->server().environment().puts->in_flight() == 0; }));
+  for (const char* tenant : {"a", "b", "c"}) EXPECT_EQ(reserved(tenant), 0) << tenant;
+  for (Caller* caller : {&a, &b, &c}) EXPECT_TRUE(caller->Put(context_).ok());
+  // The limits of the file come at once.
+  WriteTenants(absl::StrCat(Entry("a", "token-a", "    put-buffer-bytes: 1\n")));
+  EXPECT_TRUE(absl::IsInvalidArgument(server_->server().Reload())) << "no chunk would fit";
+  WriteTenants(absl::StrCat(Entry("a", "token-a", "    max-puts: 1\n"), Entry("b", "token-b")));
+  ASSERT_TRUE(server_->server().Reload().ok());
+  const auto only = begin(a);
+  ASSERT_TRUE(
+      Eventually([&] { return Metric("kvstream_tenant_puts_in_flight{tenant=\"a\"}") == 1; }));
+  EXPECT_EQ(a.Put(context_).error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
 }
 
 TEST_F(ReloadTest, OneTenantsLoadsAndPinsLeaveOthersTheirs) {

@@ -10,12 +10,15 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "storage/conformance/test_chunks.h"
 #include "storage/rados/rados_chunk_store.h"
+#include "storage/rados/rados_format.h"
+#include "storage/rados/rados_pool.h"
 #include "storage/rados/testing/ceph_cluster.h"
 
 namespace kvstream {
@@ -52,6 +55,7 @@ class RadosStoreTest : public testing::Test {
     options_.shards = 8;
     options_.sweep_interval = absl::InfiniteDuration();
     options_.keeper_interval = absl::InfiniteDuration();
+    options_.lease_interval = absl::InfiniteDuration();
     options_.clock = [this] { return absl::FromUnixNanos(nanos_.load()); };
     auto pool = RadosPool::Connect(options_.pool);
     ASSERT_TRUE(pool.ok()) << pool.status();
@@ -80,6 +84,21 @@ class RadosStoreTest : public testing::Test {
   static std::string Read(ChunkStore& store, const ChunkId& id, uint32_t level) {
     const auto read = store.ReadSegment(id, level);
     return read.ok() ? std::string(read->bytes()) : std::string(read.status().ToString());
+  }
+
+  // Keys of all index objects that begin with this.
+  std::vector<std::string> Keys(const std::string& prefix) {
+    std::vector<OmapList> lists;
+    for (uint32_t i = 0; i < options_.shards; ++i) {
+      lists.push_back({rados_format::IndexObject(i), prefix, prefix, 1000, {}, false});
+    }
+    EXPECT_TRUE(pool_->List("test", &lists).ok());
+    std::vector<std::string> keys;
+    for (const OmapList& list : lists) {
+      EXPECT_FALSE(list.more);
+      for (const auto& [key, value] : list.entries) keys.push_back(key);
+    }
+    return keys;
   }
 
   // Objects of the namespace that hold payload, with their sizes.

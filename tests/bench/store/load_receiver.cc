@@ -19,7 +19,9 @@ absl::Status LoadReceiver::Run(Pass* pass) {
   grpc::ByteBuffer message;
   absl::Status failure;
   while (!transport_.over()) {
-    const LoadTransport::Event event = transport_.Next(absl::InfiniteDuration(), &message);
+    const bool may_report = failure.ok() && transport_.can_write();
+    const absl::Duration wait = may_report ? pace_.Wait(MonotonicNow()) : absl::InfiniteDuration();
+    const LoadTransport::Event event = transport_.Next(wait, &message);
     if (event == LoadTransport::Event::kStarted) SendStart();
     if (event == LoadTransport::Event::kMessage && failure.ok()) {
       failure = OnMessage(message, pass);
@@ -54,13 +56,14 @@ void LoadReceiver::SendProgress() {
     transport_.WritesDone();
     return;
   }
-  if (!progress_due_) return;
+  const absl::Duration now = MonotonicNow();
+  if (!pace_.MaySend(now)) return;
   v1::LoadRequest request;
   v1::LoadProgress* progress = request.mutable_progress();
   progress->set_bytes_received(bytes_);
   progress->set_clock_ns(static_cast<uint64_t>(absl::ToInt64Nanoseconds(newest_bytes_ - began_)));
   progress->set_chunks_ready(chunks_ready_);
-  progress_due_ = false;
+  pace_.Sent(now);
   transport_.Write(request);
 }
 
@@ -92,7 +95,7 @@ absl::Status LoadReceiver::OnData(Pass* pass) {
   }
   bytes_ += frame_.size;
   ++pass->frames;
-  progress_due_ = true;
+  pace_.Due();
   if (filled_ == value_.size()) {
     if (!values_.Matches(static_cast<int>(chunks_ready_), value_)) {
       return absl::DataLossError(
@@ -100,6 +103,7 @@ absl::Status LoadReceiver::OnData(Pass* pass) {
     }
     filled_ = 0;
     ++chunks_ready_;
+    if (chunks_ready_ == values_.ids().size()) pace_.DueAtOnce();
   }
   newest_bytes_ = MonotonicNow();
   if (filled_ == 0) {

@@ -11,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "client/load_transport.h"
+#include "client/progress_pace.h"
 #include "client/segment_frame.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/support/byte_buffer.h"
@@ -48,7 +49,7 @@ class LoadReceiver {
   uint64_t filled_ = 0;
   uint32_t chunks_ready_ = 0;
   uint64_t bytes_ = 0;
-  bool progress_due_ = false;
+  ProgressPace pace_;
   bool has_summary_ = false;
   SegmentFrame frame_;
   std::vector<grpc::Slice> slices_;
