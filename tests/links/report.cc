@@ -333,6 +333,32 @@ absl::StatusOr<std::string> Worst(const std::vector<Case>& cases, const Ladder& 
   return text;
 }
 
+namespace {
+
+// One context a trace, with the scheduler and without.
+absl::StatusOr<std::string> GatedTable(const std::vector<NamedTrace>& traces, SweepOptions options,
+                                       int64_t* loads) {
+  options.contexts_per_trace = 1;
+  std::string text = Head({"scheduler", "`NONE`", "`SUFFIX`", "`ANY`", "`FRONT`"});
+  for (const bool gated : {false, true}) {
+    options.gated = gated;
+    const std::vector<Case> cases = MakeCases(traces, options);
+    std::vector<std::string> cells = {gated ? "with" : "without"};
+    for (RecomputeAbility ability : kAbilities) {
+      Score score;
+      const absl::Status status =
+          AddScore(cases, Ladders()[0], ability, Prior::kRecord, options.session, &score);
+      if (!status.ok()) return status;
+      *loads += score.loads + score.deadlines;
+      cells.push_back(Cell(score));
+    }
+    absl::StrAppend(&text, Row(cells));
+  }
+  return text;
+}
+
+}  // namespace
+
 absl::StatusOr<std::string> Report(const std::vector<NamedTrace>& traces,
                                    const SweepOptions& options, int64_t* loads) {
   const std::vector<Case> cases = MakeCases(traces, options);
@@ -383,6 +409,8 @@ absl::StatusOr<std::string> Report(const std::vector<NamedTrace>& traces,
   if (!policies.ok()) return policies.status();
   const absl::StatusOr<std::string> three = ThreeGigabit(options, loads);
   if (!three.ok()) return three.status();
+  const absl::StatusOr<std::string> gated = GatedTable(traces, options, loads);
+  if (!gated.ok()) return gated.status();
 
   return absl::StrCat(
       "### Against the clairvoyant\n\nEach cell: mean ratio of load delays (`fastest`, level ",
@@ -395,8 +423,10 @@ absl::StatusOr<std::string> Report(const std::vector<NamedTrace>& traces,
       Head({"levels", "mean ratio of load delays", "ratio of mean load delays",
             "clairvoyant, same level", "bytes at that level / CacheGen's",
             "clairvoyant, levels mixed to the same KL"}),
-      cachegen_text, "\n### Policies under the same deadlines (", Ladders()[0].name, ")\n\n",
-      *policies, "\n### At 3 Gbit/s, 10 ms round trip, level ", kFastestFloor, "\n\n", *three);
+      cachegen_text, "\n### Behind the server's link scheduler, alone on the link (",
+      Ladders()[0].name, ", prior: record, one context a trace)\n\n", *gated,
+      "\n### Policies under the same deadlines (", Ladders()[0].name, ")\n\n", *policies,
+      "\n### At 3 Gbit/s, 10 ms round trip, level ", kFastestFloor, "\n\n", *three);
 }
 
 absl::StatusOr<std::string> DelayCurve(const SweepOptions& options) {
