@@ -29,9 +29,15 @@ class BackgroundErrors final : public rocksdb::EventListener {
     Set();
     using Severity = rocksdb::Status::Severity;
     // RocksDB takes an I/O error other than a full disk for fatal, since it cannot tell what the
-    // log's file holds then. LogMender sees to that. What a failed flush, compaction or manifest
-    // was to write is written anew, to other files.
+    // log's file holds then. LogMender sees to that. What a failed flush or compaction was to write
+    // is written anew, to other files.
     if (!error->IsIOError() || error->severity() >= Severity::kUnrecoverableError) return;
+    // A manifest stays RocksDB's own decision: where a resume fails after it could not be written,
+    // the next one ends the process (an assertion in ResumeImpl of 7.8).
+    if (reason == rocksdb::BackgroundErrorReason::kManifestWrite ||
+        reason == rocksdb::BackgroundErrorReason::kManifestWriteNoWAL) {
+      return;
+    }
     // A record that is whole and synced in a log of which nobody knows whether its name is durable
     // was refused nevertheless: it could be replayed for some families only.
     const bool named = reason != rocksdb::BackgroundErrorReason::kWriteCallback ||
