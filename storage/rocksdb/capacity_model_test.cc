@@ -583,9 +583,9 @@ TEST(CapacityModelTest, WhateverTheOrder) {
   }
 }
 
-// Time in milliseconds: compactions write 120 MB/s each, and 240 together with flushes. Some 29
+// Time in milliseconds: compactions write 120 MB/s each, and 240 together with flushes. Some 26
 // MB/s of Puts are as many as fit beside them.
-TEST(CapacityModelTest, NoPutWaitsAtTwoThirdsOfTheFullRate) {
+TEST(CapacityModelTest, NoPutWaitsAtThreeQuartersOfTheFullRate) {
   constexpr uint64_t kPutBytes = 448 << 10;
   constexpr uint64_t kFillMs = 40000, kEndMs = 120000;
   constexpr double kBytesPerMs = 20e3;
