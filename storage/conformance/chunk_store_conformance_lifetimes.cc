@@ -150,6 +150,25 @@ TEST_P(ChunkStoreLifetimes, HeldChunksExpireOnceTheyAreLetGo) {
   ExpectAbsent(chunk);
 }
 
+// What Expire puts off until the end of a pin may be forgotten there when the chunk is renewed.
+TEST_P(ChunkStoreLifetimes, HeldChunksStayAfterAPinAndARenewal) {
+  const TestChunk chunk = Expiring(1, In(10));
+  EXPECT_TRUE(Put(chunk));
+  EXPECT_EQ(Pin({chunk.id}, "job", In(20)), 1);
+  EXPECT_EQ(Expire(In(15)), 0);
+  EXPECT_EQ(store().Unpin({chunk.id}, std::string("job")).value_or(99), 1);
+  EXPECT_EQ(store().Renew({chunk.id}, In(30)).value_or(99), 1);
+  ChunkHold hold = store().Hold({chunk.id});
+  EXPECT_EQ(Expire(In(40)), 0);
+  EXPECT_EQ(Expire(In(41)), 0);
+  const auto infos = store().GetInfos({chunk.id});
+  ASSERT_TRUE(infos.ok()) << infos.status();
+  EXPECT_TRUE(infos->front().has_value());
+  hold = ChunkHold();
+  EXPECT_EQ(Expire(In(42)), 1);
+  ExpectAbsent(chunk);
+}
+
 TEST_P(ChunkStoreLifetimes, PinnedChunksStay) {
   TestChunk chunk = Expiring(1, In(10));
   chunk.segments = {"base", "finer"};

@@ -427,6 +427,12 @@ absl::StatusOr<size_t> RocksDbChunkStore::ExpireBatch(absl::Span<const Due> due,
       }
       continue;
     }
+    if (open.count(entry.id) == 0) {
+      // Held, and this entry is one that a pin and then a renewal have left behind.
+      status = batch.Put(family(kExpiry), ExpiryKey(info->second.expires, entry.id), "");
+      SweepFrom(info->second.expires);
+      continue;
+    }
     status = BatchRemoval(entry.id, info->second, &batch);
     change.Add(info->second, uint64_t{0} - 1, uint64_t{0} - PayloadBytes(info->second));
     removed.push_back(entry.id);
