@@ -161,6 +161,12 @@ TEST_F(CapacityTest, NeverExceedsItWhileFiveTimesAsMuchIsPut) {
   EXPECT_GE(stats->payload_bytes, options_.capacity_bytes / 4) << "it need not be this empty";
   RecordProperty("payload_bytes", static_cast<int>(stats->payload_bytes));
 
+  // Eviction may go on for a while after the last Put; not of what somebody holds.
+  std::vector<ChunkId> all;
+  for (uint64_t context = 0; context < next_context; ++context) {
+    for (uint64_t i = 0; i < kChunks; ++i) all.push_back(TestId((context << 20) + i));
+  }
+  ChunkHold hold = store_->Hold(all);
   // What is left is whole, of every context the beginning, and the base outlives the refinements.
   size_t levels_of_hot = 0, chunks = 0, degraded = 0;
   for (uint64_t context = 0; context < next_context; ++context) {
@@ -180,11 +186,13 @@ TEST_F(CapacityTest, NeverExceedsItWhileFiveTimesAsMuchIsPut) {
   const uint64_t peak = watch.Stop();
   EXPECT_GT(peak, options_.capacity_bytes / 3);
   EXPECT_LE(peak, options_.capacity_bytes);
+  hold = ChunkHold();
   store_.reset();
   EXPECT_LE(DirectoryBytes(options_.data_dir), options_.capacity_bytes);
   const auto audit = AuditStore(options_);
   ASSERT_TRUE(audit.ok()) << audit.status();
-  EXPECT_EQ(audit->size(), chunks);
+  EXPECT_LE(audit->size(), chunks);
+  EXPECT_GT(audit->size(), chunks / 2);
 }
 
 TEST_F(CapacityTest, DeletingFreesTheDisk) {
