@@ -12,6 +12,7 @@ namespace {
 // How often the threads look when something is to be done, and when nothing is.
 constexpr absl::Duration kBusy = absl::Milliseconds(5);
 constexpr absl::Duration kIdle = absl::Milliseconds(500);
+constexpr int kLastTries = 400;  // of writing records of use, kBusy apart
 // Of one write batch: bounds how long a Hold of a victim waits.
 constexpr size_t kVictims = 64;
 constexpr uint64_t kVictimBytes = uint64_t{64} << 20;
@@ -201,13 +202,12 @@ void CapacityKeeper::ApplyTouches() {
   }
 }
 
-void CapacityKeeper::WriteUsage() {
+bool CapacityKeeper::WriteUsage() {
   const std::vector<ChunkId> used(used_.begin(), used_.end());
   used_.clear();
   std::vector<std::pair<ChunkId, EvictionIndex::Usage>> batch;
   for (absl::Span<const ChunkId> left = used; !left.empty();) {
     const absl::Span<const ChunkId> part = left.subspan(0, 256);
-    left.remove_prefix(part.size());
     double clock = 0;
     batch.clear();
     {
@@ -218,9 +218,13 @@ void CapacityKeeper::WriteUsage() {
         if (usage.has_value()) batch.emplace_back(id, *usage);
       }
     }
-    // What cannot be written is not worth an error: the chunk only seems less used.
-    if (!hooks_.write_usage(batch, clock).ok()) return;
+    if (!hooks_.write_usage(batch, clock).ok()) {
+      used_.insert(left.begin(), left.end());
+      return false;
+    }
+    left.remove_prefix(part.size());
   }
+  return true;
 }
 
 bool CapacityKeeper::EvictSome() {
@@ -270,7 +274,9 @@ void CapacityKeeper::EvictLoop() {
     room_.SignalAll();
   }
   ApplyTouches();
-  WriteUsage();
+  // RocksDB refuses it where a Put would have to wait for a flush, which may take a moment. What
+  // cannot be written at all is not worth an error: the chunk only seems less used.
+  for (int i = 0; i < kLastTries && !WriteUsage(); ++i) absl::SleepFor(kBusy);
 }
 
 void CapacityKeeper::CompactLoop() {

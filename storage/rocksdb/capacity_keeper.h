@@ -137,7 +137,8 @@ class CapacityKeeper {
   // One batch; false if there was nothing to evict.
   bool EvictSome();
   void ApplyTouches();
-  void WriteUsage();
+  // False if the store took no write; what is left is written the next time.
+  bool WriteUsage();
   bool Stopped() const {
     absl::MutexLock lock(&mutex_);
     return stopped_;
