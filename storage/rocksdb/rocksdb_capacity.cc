@@ -162,8 +162,12 @@ absl::StatusOr<bool> RocksDbChunkStore::CompactSome() {
   how.output_file_size_limit = keeper_->plan().target_file_bytes;
   const TableCutter::Scope cut(cutter_.get(), pick->entries_per_table);
   compactions_->BeginOwn(pick->bytes);
-  const rocksdb::Status status =
-      db_->CompactFiles(how, family(kSegments), pick->files, pick->output_level);
+  rocksdb::Status status;
+  {
+    // Its failure would end a resume that goes on meanwhile.
+    absl::ReaderMutexLock lock(&log_mutex_);
+    status = db_->CompactFiles(how, family(kSegments), pick->files, pick->output_level);
+  }
   compactions_->EndOwn();
   if (!status.ok()) return FromRocksDb(status, "compacting");
   return true;

@@ -108,7 +108,8 @@ RocksDbChunkStore::RocksDbChunkStore(const RocksDbChunkStoreOptions& options)
           (options.env != nullptr ? options.env : rocksdb::Env::Default())->GetFileSystem())),
       cache_(NewBlockCache(options)),
       pins_(PinBytesMax(options)),
-      errors_(std::make_shared<BackgroundErrors>(logs_)) {}
+      errors_(std::make_shared<BackgroundErrors>(logs_)),
+      gate_(std::make_shared<FlushGate>()) {}
 
 absl::StatusOr<std::unique_ptr<ChunkStore>> RocksDbChunkStore::Create(
     const RocksDbChunkStoreOptions& options) {
@@ -120,6 +121,12 @@ absl::StatusOr<std::unique_ptr<ChunkStore>> RocksDbChunkStore::Create(
 
 RocksDbChunkStore::~RocksDbChunkStore() {
   if (db_ == nullptr) return;
+  // No resume begins any more, and no thread of the keeper waits for a flush that is held back.
+  {
+    absl::MutexLock lock(&resume_mutex_);
+    closing_ = true;
+  }
+  gate_->OpenForEver();
   if (keeper_ != nullptr) keeper_->Stop();
   rocksdb::CancelAllBackgroundWork(db_.get(), /*wait=*/true);
   // Neither can fail in a way that matters: every acknowledged write is in the synced log.
@@ -134,12 +141,13 @@ absl::Status RocksDbChunkStore::Open() {
   rocksdb::DBOptions db_options = TunedDbOptions(options_);
   std::vector<rocksdb::ColumnFamilyDescriptor> families = TunedFamilies(options_, cache_);
   db_options.listeners.push_back(errors_);
+  db_options.listeners.push_back(gate_);  // after errors_, which says how severe an error is
   if (options_.capacity_bytes > 0) {
     files_ = std::make_shared<CountedFileSystem>(logs_, options_.data_dir);
-    env_ = rocksdb::NewCompositeEnv(files_);
-  } else {
-    env_ = rocksdb::NewCompositeEnv(logs_);
   }
+  ungated_env_ =
+      files_ != nullptr ? rocksdb::NewCompositeEnv(files_) : rocksdb::NewCompositeEnv(logs_);
+  env_ = gate_->Wrap(ungated_env_.get());
   db_options.env = env_.get();
   if (options_.capacity_bytes > 0) {
     compactions_ = std::make_shared<CompactionWatch>(files_);
@@ -256,7 +264,7 @@ void RocksDbChunkStore::MaybeResume() {
   const absl::Time now = options_.now();
   {
     absl::MutexLock lock(&resume_mutex_);
-    if (resuming_ || now < next_resume_) return;
+    if (closing_ || resuming_ || now < next_resume_) return;
     resuming_ = true;
     next_resume_ = now + options_.resume_interval;
   }
@@ -268,10 +276,20 @@ void RocksDbChunkStore::MaybeResume() {
 
 void RocksDbChunkStore::Resume() {
   // RocksDB begins a new log only if there is something to flush. If the failed log is the one to
-  // be written to still, a merge of nothing is buffered past it and flushed. Writes of others that
-  // come in between meet that log, and stop RocksDB again.
+  // be written to still, a merge of nothing is buffered past it and flushed. A write of another
+  // thread in between would meet that log, and then RocksDB's assertions end the process.
+  absl::WriterMutexLock lock(&log_mutex_);
+  rocksdb::FlushOptions flush;
+  flush.allow_write_stall = true;  // writes wait for the lock anyway
   for (int tries = 0; tries < 3; ++tries) {
-    if (!db_->Resume().ok()) return;
+    // After a manifest that could not be written RocksDB asserts that no file is deleted, which it
+    // sees to for its own work, but not for CompactFiles. A resume that succeeds ends this.
+    const bool kept = db_->DisableFileDeletions().ok();
+    const rocksdb::Status resumed = gate_->Resume(db_.get());
+    if (!resumed.ok()) {
+      if (kept) db_->EnableFileDeletions(/*force=*/false).PermitUncheckedError();
+      return;
+    }
     logs_->ForgetDirectory();
     if (!logs_->log_failed()) return;
     rocksdb::WriteOptions past_the_log;
@@ -280,7 +298,7 @@ void RocksDbChunkStore::Resume() {
     rocksdb::Status status = nothing.Merge(family(kMeta), rocksdb_format::kCountersKey,
                                            rocksdb_format::EncodeCounters({}));
     if (status.ok()) status = Commit(&nothing, past_the_log);
-    if (status.ok()) status = db_->Flush(rocksdb::FlushOptions(), families_);
+    if (status.ok()) status = db_->Flush(flush, families_);
     if (status.ok()) return;
   }
 }
@@ -317,7 +335,11 @@ absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const StoreCha
   rocksdb::WriteOptions options;
   options.sync = options_.sync_writes;
   options = how.value_or(options);
-  const rocksdb::Status status = Commit(batch, options);
+  rocksdb::Status status;
+  {
+    absl::ReaderMutexLock lock(&log_mutex_);
+    status = Commit(batch, options);
+  }
   ForgetInfosOf(*batch);
   if (status.ok()) {
     errors_->Clear();

@@ -35,6 +35,7 @@
 #include "storage/rocksdb/chunk_record_format.h"
 #include "storage/rocksdb/compaction_watch.h"
 #include "storage/rocksdb/counted_file_system.h"
+#include "storage/rocksdb/flush_gate.h"
 #include "storage/rocksdb/id_claims.h"
 #include "storage/rocksdb/info_cache.h"
 #include "storage/rocksdb/log_mark.h"
@@ -172,13 +173,14 @@ class RocksDbChunkStore final : public ChunkStore {
   // batches of several threads to the one that writes them all; its suppressions name this
   // function, so that they hide nothing else.
   ABSL_ATTRIBUTE_NOINLINE rocksdb::Status Commit(rocksdb::WriteBatch* batch,
-                                                 const rocksdb::WriteOptions& how);
+                                                 const rocksdb::WriteOptions& how)
+      ABSL_SHARED_LOCKS_REQUIRED(log_mutex_);
   // After an error: at most one attempt at a time and an interval to leave the read-only state, and
   // only with room on the disk, since RocksDB takes a disk that is full while it resumes for a
   // fatal error.
   void MaybeResume();
   bool HasRoomToResume() const;
-  void Resume();
+  void Resume() ABSL_LOCKS_EXCLUDED(log_mutex_);
   // To be called after every write, whatever became of it.
   void ForgetInfosOf(const rocksdb::WriteBatch& batch);
   // Nothing: not without reading the disk, which `read` forbids.
@@ -267,6 +269,7 @@ class RocksDbChunkStore final : public ChunkStore {
   std::shared_ptr<CompactionWatch> compactions_;
   const std::shared_ptr<TableCutter> cutter_ = std::make_shared<TableCutter>();
   const std::shared_ptr<LogMender> logs_;
+  std::unique_ptr<rocksdb::Env> ungated_env_;
   std::unique_ptr<rocksdb::Env> env_;
   // Pins hold it too, since they give their blocks back to it.
   const std::shared_ptr<rocksdb::Cache> cache_;
@@ -282,8 +285,12 @@ class RocksDbChunkStore final : public ChunkStore {
 
   // Shared with RocksDB, which calls it until it is closed.
   const std::shared_ptr<BackgroundErrors> errors_;
+  const std::shared_ptr<FlushGate> gate_;
+  // Held shared by every write, and alone while the log to be written to is put in order.
+  absl::Mutex log_mutex_;
   absl::Mutex resume_mutex_;
   bool resuming_ ABSL_GUARDED_BY(resume_mutex_) = false;
+  bool closing_ ABSL_GUARDED_BY(resume_mutex_) = false;
   absl::Time next_resume_ ABSL_GUARDED_BY(resume_mutex_) = absl::InfinitePast();
 
   // Sequence numbers: what was there when the store was opened, and what is known to be synced.
