@@ -50,6 +50,9 @@ absl::Status LoadAssembler::OnMessage(const v1::LoadResponse& message) {
       return OnPlan(message.plan());
     case v1::LoadResponse::kData: {
       const v1::SegmentData& data = message.data();
+      if (data.has_plan()) {
+        if (absl::Status plan = OnPlanWithData(data.plan(), data.chunk()); !plan.ok()) return plan;
+      }
       SegmentFrame frame;
       frame.chunk = data.chunk();
       frame.level = data.level();
@@ -174,7 +177,17 @@ absl::Status LoadAssembler::OnOrder(const v1::RecomputeOrder& order) {
   return absl::OkStatus();
 }
 
+absl::Status LoadAssembler::OnPlanWithData(const v1::ChunkPlan& plan, uint32_t chunk) {
+  if (plan.chunk() == chunk) return OnPlan(plan);
+  return Violation(absl::StrCat("a plan for chunk ", plan.chunk(), " with data of ", chunk));
+}
+
 absl::Status LoadAssembler::OnData(const SegmentFrame& frame) {
+  if (!frame.plan.empty()) {
+    v1::ChunkPlan plan;
+    if (!plan.ParseFromString(frame.plan)) return Violation("not a LoadResponse");
+    if (absl::Status status = OnPlanWithData(plan, frame.chunk); !status.ok()) return status;
+  }
   if (has_summary_) return Violation("data after the summary");
   if (frame.chunk >= chunks()) {
     return Violation(absl::StrCat("data of chunk ", frame.chunk, " of ", chunks()));

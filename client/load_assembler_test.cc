@@ -80,6 +80,23 @@ class Load {
     frame.payload = {bytes.substr(0, bytes.size() / 2), bytes.substr(bytes.size() / 2)};
     return assembler.OnData(frame);
   }
+  // As one message with its plan, as the parser of frames hands it on or as protobuf does.
+  absl::Status DataWithPlan(const v1::ChunkPlan& plan, uint32_t chunk, absl::string_view bytes,
+                            bool as_frame) {
+    if (as_frame) {
+      SegmentFrame frame;
+      frame.chunk = chunk;
+      frame.size = bytes.size();
+      frame.plan = plan.SerializeAsString();
+      frame.payload = {bytes};
+      return assembler.OnData(frame);
+    }
+    v1::LoadResponse message;
+    message.mutable_data()->set_chunk(chunk);
+    *message.mutable_data()->mutable_plan() = plan;
+    message.mutable_data()->set_data(std::string(bytes));
+    return assembler.OnMessage(message);
+  }
   // All bytes of a segment, in two messages.
   absl::Status Segment(uint32_t chunk, int level) {
     const std::string bytes(kSegmentBytes[level], static_cast<char>('a' + level));
@@ -548,6 +565,29 @@ TEST(LoadAssemblerTest, RefusesPlansOutOfRange) {
   plan.mutable_recompute();
   ExpectViolation(plan_error(plan), "which the client said it cannot");
   ExpectViolation(Load(Shape(1)).assembler.OnMessage({}), "neither plan, data, order nor summary");
+}
+
+TEST(LoadAssemblerTest, APlanThatComesWithDataIsAsOneBeforeThem) {
+  for (const bool as_frame : {false, true}) {
+    v1::ChunkPlan plan = Load::Sized(0, kChunkTokens - 1);
+    plan.set_level(0);
+    Load load(Shape(1));
+    ASSERT_TRUE(load.DataWithPlan(plan, 0, "0123456789", as_frame).ok());
+    ASSERT_TRUE(load.Decode().ok());
+    ASSERT_TRUE(load.Summary({0}).ok());
+    EXPECT_TRUE(load.assembler.finished());
+
+    Load other(Shape(2));
+    plan.set_tokens(kChunkTokens);
+    ExpectViolation(other.DataWithPlan(plan, 1, "0123456789", as_frame),
+                    "a plan for chunk 0 with data of 1");
+    plan.clear_decision();
+    ExpectViolation(other.DataWithPlan(plan, 0, "0123456789", as_frame), "without a decision");
+  }
+  Load load(Shape(1));
+  SegmentFrame frame;
+  frame.plan = "no plan";
+  ExpectViolation(load.assembler.OnData(frame), "not a LoadResponse");
 }
 
 // A first plan that was lowered: what came is what the chunk has, not something to recompute.

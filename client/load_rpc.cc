@@ -146,6 +146,8 @@ class LoadRpc {
   absl::Status OnMessage(const grpc::ByteBuffer& message);
   absl::Status OnLateMessage(const grpc::ByteBuffer& message);
   void Tell(LoadEvent event) const;
+  void TellPlan(const v1::ChunkPlan& plan) const;
+  void TellFrame(const SegmentFrame& frame) const;
   void TellMessage(const v1::LoadResponse& response) const;
   void TakeLocalResults();
   void GiveOutWork();
@@ -309,6 +311,7 @@ void LoadRpc::SendStart() {
   start->set_prefill_seconds_per_token(options_.prefill_seconds_per_token);
   start->set_prefill_seconds_per_token_pair(options_.prefill_seconds_per_token_pair);
   start->set_decode_seconds_per_token(decoders_->seconds_per_token());
+  start->set_takes_plan_with_data(true);
   start->set_recompute_can_stop(options_.recompute_watch != nullptr);
   start->set_bandwidth_hint_bytes_per_second(options_.bandwidth_hint_bytes_per_second);
   if (options_.observer != nullptr) start->set_story_samples_max(kStorySamplesMax);
@@ -325,15 +328,37 @@ void LoadRpc::Tell(LoadEvent event) const {
   options_.observer->OnEvent(event);
 }
 
-// Of messages that the assembler has found good.
+void LoadRpc::TellPlan(const v1::ChunkPlan& plan) const {
+  LoadEvent event;
+  event.kind = LoadEvent::Kind::kPlan;
+  event.chunk = plan.chunk();
+  if (plan.has_level()) event.level = static_cast<int>(plan.level());
+  Tell(event);
+}
+
+// Of frames and messages that the assembler has found good.
+void LoadRpc::TellFrame(const SegmentFrame& frame) const {
+  if (options_.observer == nullptr) return;
+  v1::ChunkPlan plan;
+  if (!frame.plan.empty() && plan.ParseFromString(frame.plan)) TellPlan(plan);
+  LoadEvent event;
+  event.kind = LoadEvent::Kind::kData;
+  event.chunk = frame.chunk;
+  event.level = static_cast<int>(frame.level);
+  event.offset = frame.offset;
+  event.bytes = frame.size;
+  Tell(event);
+}
+
 void LoadRpc::TellMessage(const v1::LoadResponse& response) const {
   if (options_.observer == nullptr) return;
   LoadEvent event;
   if (response.has_plan()) {
-    event.kind = LoadEvent::Kind::kPlan;
-    event.chunk = response.plan().chunk();
-    if (response.plan().has_level()) event.level = static_cast<int>(response.plan().level());
-  } else if (response.has_order()) {
+    TellPlan(response.plan());
+    return;
+  }
+  if (response.data().has_plan()) TellPlan(response.data().plan());
+  if (response.has_order()) {
     event.kind = LoadEvent::Kind::kOrder;
     event.chunk = response.order().first();
     event.chunks = response.order().end() - response.order().first();
@@ -376,15 +401,7 @@ absl::Status LoadRpc::OnMessage(const grpc::ByteBuffer& message) {
   absl::Status status;
   if (ParseSegmentFrame(pieces_, &frame_)) {
     status = assembler_.OnData(frame_);
-    if (status.ok()) {
-      LoadEvent event;
-      event.kind = LoadEvent::Kind::kData;
-      event.chunk = frame_.chunk;
-      event.level = static_cast<int>(frame_.level);
-      event.offset = frame_.offset;
-      event.bytes = frame_.size;
-      Tell(event);
-    }
+    if (status.ok()) TellFrame(frame_);
   } else {
     std::string joined;
     joined.reserve(message.Length());

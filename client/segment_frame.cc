@@ -12,6 +12,7 @@ constexpr uint64_t kResponseData = 2 << 3 | 2;
 constexpr uint64_t kChunk = 1 << 3;
 constexpr uint64_t kLevel = 2 << 3;
 constexpr uint64_t kOffset = 3 << 3;
+constexpr uint64_t kPlan = 4 << 3 | 2;
 constexpr uint64_t kData = 15 << 3 | 2;
 
 // As protobuf's own parser: it reads no length of more bytes.
@@ -39,6 +40,23 @@ class PieceReader {
       if (byte < 0x80) return true;
     }
     return false;
+  }
+
+  // False if there are not so many.
+  bool ReadBytes(uint64_t count, std::string* out) {
+    if (count > left_) return false;
+    out->clear();
+    while (out->size() < count) {
+      const absl::string_view rest = pieces_[piece_].substr(position_, count - out->size());
+      out->append(rest.data(), rest.size());
+      position_ += rest.size();
+      left_ -= rest.size();
+      if (out->size() < count) {
+        ++piece_;
+        position_ = 0;
+      }
+    }
+    return true;
   }
 
   // The rest, in pieces.
@@ -72,6 +90,7 @@ class PieceReader {
 bool ParseSegmentFrame(absl::Span<const absl::string_view> message, SegmentFrame* frame) {
   frame->chunk = frame->level = 0;
   frame->offset = frame->size = 0;
+  frame->plan.clear();
   frame->payload.clear();
   PieceReader reader(message);
   uint64_t tag, size;
@@ -82,12 +101,20 @@ bool ParseSegmentFrame(absl::Span<const absl::string_view> message, SegmentFrame
     uint64_t value;
     if (!reader.ReadVarint(1, &tag) || tag <= last_tag) return false;
     last_tag = tag;
-    if (!reader.ReadVarint(tag == kData ? kSizeBytesMax : kVarintBytesMax, &value)) return false;
+    const bool is_size = tag == kData || tag == kPlan;
+    if (!reader.ReadVarint(is_size ? kSizeBytesMax : kVarintBytesMax, &value)) return false;
     if (tag == kData) {
       if (value != reader.left()) return false;
       frame->size = value;
       reader.TakeAll(&frame->payload);
       return true;
+    }
+    if (tag == kPlan) {
+      // An empty one has no decision: for protobuf's reader to refuse.
+      if (value == 0 || value > kPlanBytesMax || !reader.ReadBytes(value, &frame->plan)) {
+        return false;
+      }
+      continue;
     }
     if (tag == kOffset) {
       frame->offset = value;

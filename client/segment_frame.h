@@ -3,7 +3,9 @@
 #ifndef KVSTREAM_CLIENT_SEGMENT_FRAME_H_
 #define KVSTREAM_CLIENT_SEGMENT_FRAME_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/strings/string_view.h"
@@ -17,15 +19,20 @@ struct SegmentFrame {
   uint32_t level = 0;
   uint64_t offset = 0;
   uint64_t size = 0;                       // of the payload
+  std::string plan;                        // a serialised ChunkPlan, not looked into; empty: none
   std::vector<absl::string_view> payload;  // its pieces, in order, none of them empty
 };
+
+// More than a plan of 256 levels takes.
+constexpr size_t kPlanBytesMax = 4096;
 
 // `message` is one serialised LoadResponse in pieces, as it came from the network: a field may
 // straddle pieces. True, with *frame borrowing from `message`, if it is a `data` message as every
 // protobuf serialiser writes it: nothing else in it, fields at most once and in order, `data`
-// present and last. False for all other bytes, legal or not: the caller parses those with protobuf.
-// Where it returns true, protobuf would read the same values. Never reads outside of the pieces.
-// Cost: O(pieces).
+// present and last, `plan` of kPlanBytesMax at most. False for all other bytes, legal or not: the
+// caller parses those with protobuf. Where it returns true, protobuf would read the same values,
+// provided that `plan`, which is copied, is a ChunkPlan. Never reads outside of the pieces.
+// Cost: O(pieces + bytes of the plan).
 bool ParseSegmentFrame(absl::Span<const absl::string_view> message, SegmentFrame* frame);
 
 }  // namespace kvstream

@@ -60,6 +60,47 @@ TEST(SegmentFrameTest, ReadsAFrameWhoseHeaderStraddlesPiecesAtEveryPlace) {
   ExpectParsed(bytes, 300, 2, 1 << 20, data);
 }
 
+v1::LoadResponse MessageWithPlan(int levels) {
+  v1::LoadResponse response;
+  v1::ChunkPlan* plan = response.mutable_data()->mutable_plan();
+  plan->set_chunk(300);
+  plan->set_level(2);
+  for (int level = 0; level < levels; ++level) plan->add_segment_bytes(uint64_t{1} << 29);
+  response.mutable_data()->set_chunk(300);
+  response.mutable_data()->set_offset(7);
+  response.mutable_data()->set_data("payload");
+  return response;
+}
+
+TEST(SegmentFrameTest, TakesThePlanOutOfAFrameCutAtEveryPlace) {
+  const v1::LoadResponse response = MessageWithPlan(40);
+  const std::string message = response.SerializeAsString();
+  SegmentFrame frame;
+  for (size_t cut = 0; cut <= message.size(); ++cut) {
+    const absl::string_view view = message;
+    ASSERT_TRUE(ParseSegmentFrame({view.substr(0, cut), "", view.substr(cut)}, &frame)) << cut;
+    EXPECT_EQ(frame.plan, response.data().plan().SerializeAsString());
+    EXPECT_EQ(frame.chunk, 300u);
+    EXPECT_EQ(frame.offset, 7u);
+    EXPECT_EQ(absl::StrJoin(frame.payload, ""), "payload");
+  }
+  for (size_t size = 0; size < message.size(); ++size) {
+    EXPECT_FALSE(ParseSegmentFrame({absl::string_view(message).substr(0, size)}, &frame)) << size;
+  }
+  ASSERT_TRUE(ParseSegmentFrame({MessageWithPlan(256).SerializeAsString()}, &frame));
+  const std::string without = DataMessage(1, 2, 3, "d");
+  ASSERT_TRUE(ParseSegmentFrame({without}, &frame));
+  EXPECT_EQ(frame.plan, "") << "of the frame before";
+}
+
+TEST(SegmentFrameTest, LeavesPlansThatNoServerSendsToProtobuf) {
+  SegmentFrame frame;
+  EXPECT_FALSE(ParseSegmentFrame({MessageWithPlan(5000).SerializeAsString()}, &frame));
+  v1::LoadResponse empty = MessageWithPlan(1);
+  empty.mutable_data()->mutable_plan()->Clear();
+  EXPECT_FALSE(ParseSegmentFrame({empty.SerializeAsString()}, &frame));
+}
+
 TEST(SegmentFrameTest, LeavesOtherMessagesToProtobuf) {
   SegmentFrame frame;
   v1::LoadResponse plan;

@@ -71,6 +71,12 @@ class NearlyHonestServer {
       done_ = true;
     } else if (part.level < 0 || part.complete()) {
       Plan(input, chunk, message.mutable_plan());
+      if (!part.recompute && input->Byte() % 4 == 0) {
+        kvstream::v1::SegmentData data;
+        data.mutable_plan()->Swap(message.mutable_plan());
+        Data(input, chunk, &data);
+        message.mutable_data()->Swap(&data);
+      }
     } else {
       Data(input, chunk, message.mutable_data());
     }
@@ -149,9 +155,16 @@ absl::Status Deliver(LoadAssembler* assembler, const std::string& bytes, size_t 
   kvstream::v1::LoadResponse message;
   const bool parsed = message.ParseFromString(bytes);
   if (kvstream::ParseSegmentFrame({view.substr(0, cut), view.substr(cut)}, &frame)) {
+    // A frame's plan is not looked into before the assembler does.
+    kvstream::v1::ChunkPlan plan;
+    if (!plan.ParseFromString(frame.plan)) {
+      Check(!parsed);
+      return assembler->OnData(frame);
+    }
     Check(parsed && message.has_data());
     Check(frame.chunk == message.data().chunk() && frame.level == message.data().level());
     Check(frame.offset == message.data().offset() && frame.size == message.data().data().size());
+    Check(plan.SerializeAsString() == message.data().plan().SerializeAsString());
     std::string joined;
     for (absl::string_view piece : frame.payload) joined.append(piece.data(), piece.size());
     Check(joined == message.data().data());

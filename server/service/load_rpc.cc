@@ -191,6 +191,7 @@ void LoadRpc::HandleStart(const v1::LoadStart& start, absl::Duration now) {
                                         const std::shared_ptr<LoadRpc> load = weak.lock();
                                         if (load != nullptr) load->strand_.Resume();
                                       });
+  plan_with_data_ = start.takes_plan_with_data();
   strand_.StepsDoNotBlock();
   story_ = LoadStory(start.story_samples_max());
   last_progress_ = now;
@@ -259,38 +260,59 @@ void LoadRpc::Pump(absl::Duration now) {
     environment_->metrics->ObserveLoadStart(view.loads, view.slack);
   }
   while (session_ != nullptr && !write_outstanding_ && !summary_written_ && !ending_) {
-    if (unsent_.has_value()) {
-      if (!SendDataMessage(*unsent_, now)) return;
-      unsent_.reset();
-      continue;
-    }
-    const LoadAction action = session_->Next(now);
-    if (const auto* plan = absl::get_if<SendPlan>(&action)) {
-      SendPlanMessage(*plan);
-    } else if (const auto* order = absl::get_if<SendOrder>(&action)) {
-      SendOrderMessage(*order);
-    } else if (const auto* data = absl::get_if<SendData>(&action)) {
-      if (SendDataMessage(*data, now)) continue;
-      unsent_ = *data;
-      return;
-    } else if (const auto* wait = absl::get_if<Wait>(&action)) {
-      wait_until_ = wait->until;
-      if (reads_closed_) {
-        End(LoadOutcome::kProtocol,
-            absl::InvalidArgumentError("the stream was half-closed before its summary, while "
-                                       "the server waits for progress"));
-      }
-      return;
-    } else if (const auto* finish = absl::get_if<kvstream::Finish>(&action)) {
-      SendSummary(*finish, now);
-    } else {
-      const absl::Status& status = absl::get<Fail>(action).status;
-      End(OutcomeOfFailure(status.code()), status);
-    }
+    const LoadAction action =
+        unsent_.has_value() ? *std::exchange(unsent_, absl::nullopt) : session_->Next(now);
+    if (!Carry(action, now)) return;
   }
 }
 
-void LoadRpc::SendPlanMessage(const SendPlan& plan) {
+bool LoadRpc::Carry(const LoadAction& action, absl::Duration now) {
+  const auto* const data = absl::get_if<SendData>(&action);
+  if (data != nullptr && (!held_plan_.has_value() || held_plan_->chunk() == data->chunk) &&
+      SendDataMessage(*data, now)) {
+    return true;
+  }
+  if (held_plan_.has_value()) {
+    v1::LoadResponse response;
+    *response.mutable_plan() = *std::exchange(held_plan_, absl::nullopt);
+    WriteProto(response);
+    // A Wait may be over by the time that the plan is written: the session is asked again.
+    if (!absl::holds_alternative<Wait>(action)) unsent_ = action;
+    return true;
+  }
+  if (data != nullptr) {
+    unsent_ = action;
+    return false;
+  }
+  if (const auto* plan = absl::get_if<SendPlan>(&action)) {
+    v1::ChunkPlan message = NotePlan(*plan);
+    if (plan_with_data_ && plan->decision.level.has_value()) {
+      held_plan_ = std::move(message);
+    } else {
+      v1::LoadResponse response;
+      *response.mutable_plan() = std::move(message);
+      WriteProto(response);
+    }
+  } else if (const auto* order = absl::get_if<SendOrder>(&action)) {
+    SendOrderMessage(*order);
+  } else if (const auto* wait = absl::get_if<Wait>(&action)) {
+    wait_until_ = wait->until;
+    if (reads_closed_) {
+      End(LoadOutcome::kProtocol,
+          absl::InvalidArgumentError("the stream was half-closed before its summary, while "
+                                     "the server waits for progress"));
+    }
+    return false;
+  } else if (const auto* finish = absl::get_if<kvstream::Finish>(&action)) {
+    SendSummary(*finish, now);
+  } else {
+    const absl::Status& status = absl::get<Fail>(action).status;
+    End(OutcomeOfFailure(status.code()), status);
+  }
+  return true;
+}
+
+v1::ChunkPlan LoadRpc::NotePlan(const SendPlan& plan) {
   if (!plan.decision.level.has_value()) {
     ++record_.stages.recompute_told;
   } else if (!plan.first_plan_of_chunk) {
@@ -299,18 +321,16 @@ void LoadRpc::SendPlanMessage(const SendPlan& plan) {
     if (refinements.size() <= level) refinements.resize(level + 1);
     ++refinements[level];
   }
-  v1::LoadResponse response;
-  *response.mutable_plan() = ToChunkPlan(plan.chunk, plan.decision);
+  v1::ChunkPlan message = ToChunkPlan(plan.chunk, plan.decision);
   if (plan.decision.level.has_value()) {
     target_level_ = static_cast<uint32_t>(*plan.decision.level);
   }
   if (plan.first_plan_of_chunk) {
     const StoredChunkSizes& chunk = load_.spec.chunks[plan.chunk];
-    response.mutable_plan()->set_tokens(chunk.tokens);
-    for (const uint64_t bytes : chunk.segment_bytes)
-      response.mutable_plan()->add_segment_bytes(bytes);
+    message.set_tokens(chunk.tokens);
+    for (const uint64_t bytes : chunk.segment_bytes) message.add_segment_bytes(bytes);
   }
-  WriteProto(response);
+  return message;
 }
 
 void LoadRpc::SendOrderMessage(const SendOrder& order) {
@@ -343,7 +363,9 @@ bool LoadRpc::SendDataMessage(const SendData& data, absl::Duration now) {
   }
   if (record_.bytes_by_level.size() <= data.level) record_.bytes_by_level.resize(data.level + 1);
   record_.bytes_by_level[data.level] += data.size;
-  Write(SegmentMessage(data.chunk, data.level, data.offset, data.size, **segment));
+  std::string plan;
+  if (held_plan_.has_value()) plan = std::exchange(held_plan_, absl::nullopt)->SerializeAsString();
+  Write(SegmentMessage(data.chunk, data.level, data.offset, data.size, **segment, plan));
   return true;
 }
 

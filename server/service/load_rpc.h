@@ -58,7 +58,11 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   void HandleProgress(const v1::LoadProgress& progress, absl::Duration now);
   // Asks the session until a write is outstanding or there is nothing to do.
   void Pump(absl::Duration now);
-  void SendPlanMessage(const SendPlan& plan);
+  // One of the session's actions. False if it has to wait: for the disk, or for what it says
+  // itself.
+  bool Carry(const LoadAction& action, absl::Duration now);
+  // Counts the plan and makes it the newest.
+  v1::ChunkPlan NotePlan(const SendPlan& plan);
   void SendOrderMessage(const SendOrder& order);
   // False if the store has yet to read the segment; a step follows once it has.
   bool SendDataMessage(const SendData& data, absl::Duration now);
@@ -101,8 +105,11 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
 
   std::unique_ptr<SegmentSource> segments_;  // reads load_'s chunks; null before the start
   uint32_t target_level_ = 0;                // of the newest plan
-  // What the session has sent and the store is still reading.
-  absl::optional<SendData> unsent_;
+  // What the session has sent and the store is still reading, or what a plan goes before.
+  absl::optional<LoadAction> unsent_;
+  bool plan_with_data_ = false;  // the client takes it so
+  // Not sent yet: goes with the data that follow, else before whatever follows.
+  absl::optional<v1::ChunkPlan> held_plan_;
 
   LoadStory story_{0};
   absl::optional<absl::Duration> first_sent_;

@@ -54,6 +54,48 @@ TEST(LoadRpcTest, AnHonestClientGetsTheStoredBytesInTheOrderPromised) {
   }
 }
 
+TEST(LoadRpcTest, PlansTravelWithTheirDataToWhoTakesThemSo) {
+  TestServer server;
+  const TestContext context;
+  ASSERT_TRUE(server.PutContext(context).ok());
+  for (const v1::Policy policy : {v1::POLICY_DEADLINE, v1::POLICY_FASTEST, v1::POLICY_FIXED}) {
+    for (const bool takes : {false, true}) {
+      v1::LoadStart start = StartOf(context);
+      start.set_policy(policy);
+      start.mutable_deadline()->set_seconds(5);
+      start.set_takes_plan_with_data(takes);
+      const TestLoad load = RunLoad(server.stub(), start);
+      ASSERT_TRUE(load.status.ok()) << policy << load.status.error_message();
+      EXPECT_EQ(load.violation, "") << policy;
+      for (int i = 0; i < context.chunks; ++i) {
+        std::string expected;
+        for (int level = 0; level <= load.levels[i]; ++level) expected += context.segment(i, level);
+        EXPECT_EQ(load.chunks[i], expected) << policy;
+      }
+      // The first chunk's data follow at once, whatever the link.
+      EXPECT_EQ(load.plans_with_data > 0, takes) << policy;
+    }
+  }
+}
+
+TEST(LoadRpcTest, APlanWhoseDataCannotBeReadStillComes) {
+  TestServer server;
+  const TestContext context;
+  ASSERT_TRUE(server.PutContext(context).ok());
+  server.faults().OnRead([&context](const ChunkId& id, uint32_t) {
+    return id == context.id(1) ? absl::DataLossError("rotten") : absl::OkStatus();
+  });
+  v1::LoadStart start = StartOf(context);
+  start.set_policy(v1::POLICY_FIXED);
+  start.set_level(1);
+  start.set_recompute_ability(v1::RECOMPUTE_ABILITY_ANY);
+  start.set_takes_plan_with_data(true);
+  const TestLoad load = RunLoad(server.stub(), start);
+  ASSERT_TRUE(load.status.ok()) << load.status.error_message();
+  EXPECT_EQ(load.violation, "");
+  EXPECT_EQ(load.levels, (std::vector<int>{1, -1, 1, 1}));
+}
+
 TEST(LoadRpcTest, TellsTheStoryToWhoAskedForItOnly) {
   TestServer server;
   TestContext context;

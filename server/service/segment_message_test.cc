@@ -55,6 +55,28 @@ TEST(SegmentMessageTest, IsByteForByteWhatProtobufWrites) {
   }
 }
 
+TEST(SegmentMessageTest, CarriesAPlanAsProtobufWouldWriteIt) {
+  const std::string payload(5000, 'p');
+  const auto pinned = Pin(payload);
+  for (const int levels : {1, 9, 256}) {
+    for (const uint64_t size : {uint64_t{0}, uint64_t{4096}}) {
+      v1::LoadResponse expected;
+      v1::ChunkPlan* plan = expected.mutable_data()->mutable_plan();
+      plan->set_chunk(70000);
+      plan->set_level(3);
+      plan->set_tokens(256);
+      for (int level = 0; level < levels; ++level) plan->add_segment_bytes(1 << (level % 30));
+      expected.mutable_data()->set_chunk(70000);
+      expected.mutable_data()->set_level(2);
+      expected.mutable_data()->set_offset(100);
+      expected.mutable_data()->set_data(payload.substr(100, size));
+      EXPECT_EQ(Flatten(SegmentMessage(70000, 2, 100, size, pinned, plan->SerializeAsString())),
+                expected.SerializeAsString())
+          << levels << " " << size;
+    }
+  }
+}
+
 TEST(SegmentMessageTest, BorrowsThePayloadInsteadOfCopyingIt) {
   const std::string payload(100000, 'p');
   std::vector<grpc::Slice> slices;

@@ -87,6 +87,11 @@ class LoadReader {
   }
 
   void OnData(const v1::SegmentData& data) {
+    if (data.has_plan()) {
+      if (data.plan().chunk() != data.chunk()) Violation("data with another chunk's plan");
+      ++load_.plans_with_data;
+      OnPlan(data.plan());
+    }
     load_.bytes += data.data().size();
     if (data.chunk() >= received_.size() || load_.levels[data.chunk()] < 0) {
       return Violation("data before its plan");

@@ -54,9 +54,20 @@ bool SetSizes(absl::string_view text, BenchOptions& options) {
   return true;
 }
 
+bool SetConnections(absl::string_view text, BenchOptions& options) {
+  options.connections.clear();
+  for (absl::string_view word : absl::StrSplit(text, ',')) {
+    int connections;
+    if (!absl::SimpleAtoi(word, &connections) || connections < 1 || connections > 64) return false;
+    options.connections.push_back(connections);
+  }
+  return true;
+}
+
 bool SetQuick(absl::string_view text, BenchOptions& options) {
   if (!text.empty()) return false;
   options.value_kib = {256, 1024};
+  options.connections = {1, 2};
   options.dataset_mib = options.cold_dataset_mib = 8;
   options.rounds = 1;
   options.depth_max = 2;
@@ -73,6 +84,7 @@ const std::map<std::string, Setter>& Setters() {
       {"dir", Text(&BenchOptions::dir)},
       {"congestion-control", Text(&BenchOptions::congestion_control)},
       {"value-kib", SetSizes},
+      {"connections", SetConnections},
       {"dataset-mib", Number(&BenchOptions::dataset_mib)},
       {"cold-dataset-mib", Number(&BenchOptions::cold_dataset_mib)},
       {"rounds", Number(&BenchOptions::rounds)},

@@ -18,7 +18,8 @@ struct BenchOptions {
   std::string dir;  // for data and logs; empty: a temporary one, removed at the end
   std::string congestion_control = "cubic";
   std::vector<uint64_t> value_kib = {256, 1024, 4096};
-  int dataset_mib = 256;  // values of one size
+  std::vector<int> connections = {1};  // at once, of warm reads
+  int dataset_mib = 256;               // values of one size
   int cold_dataset_mib = 1024;
   int rounds = 7;
   int depth_max = 32;  // of Redis's pipeline

@@ -13,6 +13,7 @@
 #include "absl/time/clock.h"
 #include "client/monotonic_clock.h"
 #include "tests/bench/store/load_receiver.h"
+#include "tests/bench/store/together.h"
 
 namespace kvstream::bench {
 namespace {
@@ -25,6 +26,26 @@ absl::Status FromGrpc(const grpc::Status& status, absl::string_view what) {
   if (status.ok()) return absl::OkStatus();
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
                       absl::StrCat(what, ": ", status.error_message()));
+}
+
+// A connection of its own.
+std::shared_ptr<grpc::Channel> Connect(int port) {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetInt("grpc.enable_http_proxy", 0);
+  return grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", port),
+                                   grpc::InsecureChannelCredentials(), arguments);
+}
+
+absl::StatusOr<Pass> LoadAll(const std::shared_ptr<grpc::Channel>& channel,
+                             const ValueSet& values) {
+  Pass pass;
+  const absl::Duration began = MonotonicNow();
+  LoadReceiver receiver(channel, &values);
+  if (absl::Status status = receiver.Run(&pass); !status.ok()) return status;
+  pass.ended_at = receiver.last_value_at();
+  pass.seconds = absl::ToDoubleSeconds(pass.ended_at - began);
+  return pass;
 }
 
 // 0: not written yet.
@@ -59,13 +80,9 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Start(const DaemonOptions& optio
   return absl::UnavailableError(absl::StrCat("kvstreamd did not come up, see ", log));
 }
 
-Daemon::Daemon(std::unique_ptr<ChildProcess> process, int port) : process_(std::move(process)) {
-  grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  arguments.SetInt("grpc.enable_http_proxy", 0);
-  channel_ = grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", port),
-                                       grpc::InsecureChannelCredentials(), arguments);
-  stub_ = v1::KVStream::NewStub(channel_);
+Daemon::Daemon(std::unique_ptr<ChildProcess> process, int port)
+    : process_(std::move(process)), port_(port), channels_({Connect(port)}) {
+  stub_ = v1::KVStream::NewStub(channels_.front());
 }
 
 absl::Status Daemon::PutProfile(const Profile& profile) {
@@ -107,16 +124,16 @@ absl::Status Daemon::Put(const ValueSet& values) {
   return FromGrpc(writer->Finish(), "Put");
 }
 
-absl::StatusOr<Pass> Daemon::Load(const ValueSet& values) {
-  Pass pass;
+absl::StatusOr<Pass> Daemon::Load(const ValueSet& values, int connections) {
+  while (channels_.size() < static_cast<size_t>(connections)) channels_.push_back(Connect(port_));
   const double server_cpu = process_->CpuSeconds();
   const double client_cpu = OwnCpuSeconds();
-  const absl::Duration began = MonotonicNow();
-  LoadReceiver receiver(channel_, &values);
-  if (absl::Status status = receiver.Run(&pass); !status.ok()) return status;
-  pass.seconds = absl::ToDoubleSeconds(receiver.last_value_at() - began);
-  pass.client_cpu_seconds = OwnCpuSeconds() - client_cpu;
-  pass.server_cpu_seconds = process_->CpuSeconds() - server_cpu;
+  absl::StatusOr<Pass> pass = RunTogether(connections, [&](int connection) {
+    return LoadAll(channels_[static_cast<size_t>(connection)], values);
+  });
+  if (!pass.ok()) return pass;
+  pass->client_cpu_seconds = OwnCpuSeconds() - client_cpu;
+  pass->server_cpu_seconds = process_->CpuSeconds() - server_cpu;
   return pass;
 }
 

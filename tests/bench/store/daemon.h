@@ -23,7 +23,7 @@ struct DaemonOptions {
   std::vector<std::string> flags;
 };
 
-// Not thread-safe. One connection.
+// Not thread-safe. One connection, but for Load.
 class Daemon {
  public:
   // UNAVAILABLE: it did not come up.
@@ -33,10 +33,10 @@ class Daemon {
   absl::Status PutProfile(const Profile& profile);
   // One upload for all chunks. The profile must be there.
   absl::Status Put(const ValueSet& values);
-  // One Load of all values at a fixed level, received as the client library does but not decoded:
-  // every value is put together in one piece of memory and hashed. DATA_LOSS: a value is not what
-  // was stored.
-  absl::StatusOr<Pass> Load(const ValueSet& values);
+  // One Load of all values at a fixed level over each of so many connections at once, received as
+  // the client library does but not decoded: every value is put together in one piece of memory and
+  // hashed. DATA_LOSS: a value is not what was stored.
+  absl::StatusOr<Pass> Load(const ValueSet& values, int connections = 1);
   // Chunks of the longest prefix.
   absl::StatusOr<uint32_t> Lookup(const Profile& profile, const std::vector<ChunkId>& ids);
   double CpuSeconds() const { return process_->CpuSeconds(); }
@@ -45,7 +45,8 @@ class Daemon {
   Daemon(std::unique_ptr<ChildProcess> process, int port);
 
   const std::unique_ptr<ChildProcess> process_;
-  std::shared_ptr<grpc::Channel> channel_;
+  const int port_;
+  std::vector<std::shared_ptr<grpc::Channel>> channels_;  // at least one
   std::unique_ptr<v1::KVStream::Stub> stub_;
 };
 

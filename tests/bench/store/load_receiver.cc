@@ -47,6 +47,7 @@ void LoadReceiver::SendStart() {
   start->set_profile_id(std::string(profile_id.begin(), profile_id.end()));
   for (const ChunkId& id : values_.ids()) start->add_chunk_ids(id.data(), id.size());
   start->set_policy(v1::POLICY_FIXED);
+  start->set_takes_plan_with_data(true);
   transport_.Write(request);
 }
 

@@ -5,12 +5,15 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/time/time.h"
+
 namespace kvstream::bench {
 
 struct Pass {
   uint64_t bytes = 0;
   uint64_t frames = 0;  // messages that carried them; 0: not counted
   double seconds = 0;
+  absl::Duration ended_at;  // by the monotonic clock
   double server_cpu_seconds = 0;
   double client_cpu_seconds = 0;
   // From one whole value to the next, in the order of arrival; the first from the request.

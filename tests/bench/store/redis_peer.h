@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -23,15 +24,19 @@ class RedisPeer {
   ~RedisPeer();
 
   absl::Status Store(const ValueSet& values);
-  // GETs all values with `depth` requests in flight. DATA_LOSS: a value is not what was stored.
-  absl::StatusOr<Pass> Get(const ValueSet& values, int depth);
+  // GETs all values over each of so many connections at once, with `depth` requests in flight on
+  // each. DATA_LOSS: a value is not what was stored.
+  absl::StatusOr<Pass> Get(const ValueSet& values, int depth, int connections = 1);
 
  private:
-  RedisPeer(std::unique_ptr<ChildProcess> process, redisContext* connection)
-      : process_(std::move(process)), connection_(connection) {}
+  RedisPeer(std::unique_ptr<ChildProcess> process, int port)
+      : process_(std::move(process)), port_(port) {}
+
+  absl::Status Connect();
 
   const std::unique_ptr<ChildProcess> process_;
-  redisContext* const connection_;
+  const int port_;
+  std::vector<redisContext*> connections_;
 };
 
 }  // namespace kvstream::bench

@@ -38,11 +38,11 @@ struct Side {
   }
 };
 
-void PrintSide(const char* name, uint64_t kib, const Side& side, int depth) {
-  std::printf("%6llu  %-10s %5.2f %5.2f %5.2f   %6.3f  %6.3f   %7.3f %7.3f",
-              (unsigned long long)kib, name, side.Speed(0), side.Speed(0.5), side.Speed(1),
-              side.PerGb(&Pass::server_cpu_seconds), side.PerGb(&Pass::client_cpu_seconds),
-              side.ValueMs(0.5), side.ValueMs(0.99));
+void PrintSide(const char* name, uint64_t kib, int connections, const Side& side, int depth) {
+  std::printf("%6llu %2d  %-10s %5.2f %5.2f %5.2f   %6.3f  %6.3f   %7.3f %7.3f",
+              (unsigned long long)kib, connections, name, side.Speed(0), side.Speed(0.5),
+              side.Speed(1), side.PerGb(&Pass::server_cpu_seconds),
+              side.PerGb(&Pass::client_cpu_seconds), side.ValueMs(0.5), side.ValueMs(0.99));
   if (depth > 0) {
     std::printf("   depth %d", depth);
   } else if (side.passes.front().frames > 0) {
@@ -53,12 +53,13 @@ void PrintSide(const char* name, uint64_t kib, const Side& side, int depth) {
 }
 
 // The depth with the fastest of two passes.
-absl::StatusOr<int> BestDepth(RedisPeer& redis, const ValueSet& values, int depth_max) {
+absl::StatusOr<int> BestDepth(RedisPeer& redis, const ValueSet& values, int connections,
+                              int depth_max) {
   int best = 1;
   double best_speed = 0;
   for (int depth = 1; depth <= depth_max; depth *= 2) {
     for (int repeat = 0; repeat < 2; ++repeat) {
-      const absl::StatusOr<Pass> pass = redis.Get(values, depth);
+      const absl::StatusOr<Pass> pass = redis.Get(values, depth, connections);
       if (!pass.ok()) return pass.status();
       if (pass->gb_per_second() <= best_speed) continue;
       best_speed = pass->gb_per_second();
@@ -68,28 +69,29 @@ absl::StatusOr<int> BestDepth(RedisPeer& redis, const ValueSet& values, int dept
   return best;
 }
 
-absl::Status Compare(RedisPeer& redis, Daemon& daemon, const ValueSet& values,
+absl::Status Compare(RedisPeer& redis, Daemon& daemon, const ValueSet& values, int connections,
                      const BenchOptions& options) {
-  const absl::StatusOr<int> depth = BestDepth(redis, values, options.depth_max);
+  const absl::StatusOr<int> depth = BestDepth(redis, values, connections, options.depth_max);
   if (!depth.ok()) return depth.status();
   // The first load brings the values into the block cache.
-  if (const absl::StatusOr<Pass> pass = daemon.Load(values); !pass.ok()) return pass.status();
+  if (const absl::StatusOr<Pass> pass = daemon.Load(values, connections); !pass.ok())
+    return pass.status();
   Side theirs, ours;
   std::vector<double> ratios;
   for (int round = 0; round < options.rounds; ++round) {
-    absl::StatusOr<Pass> get = redis.Get(values, *depth);
+    absl::StatusOr<Pass> get = redis.Get(values, *depth, connections);
     if (!get.ok()) return get.status();
-    absl::StatusOr<Pass> load = daemon.Load(values);
+    absl::StatusOr<Pass> load = daemon.Load(values, connections);
     if (!load.ok()) return load.status();
     ratios.push_back(load->gb_per_second() / get->gb_per_second());
     theirs.passes.push_back(*std::move(get));
     ours.passes.push_back(*std::move(load));
   }
   const uint64_t kib = values.value_bytes() >> 10;
-  PrintSide("redis", kib, theirs, *depth);
-  PrintSide("kvstreamd", kib, ours, 0);
-  std::printf("%6llu  ratio      %5.2f %5.2f %5.2f   %6.3f  %6.3f   of rounds; CPU of sums\n",
-              (unsigned long long)kib, Quantile(ratios, 0), Quantile(ratios, 0.5),
+  PrintSide("redis", kib, connections, theirs, *depth);
+  PrintSide("kvstreamd", kib, connections, ours, 0);
+  std::printf("%6llu %2d  ratio      %5.2f %5.2f %5.2f   %6.3f  %6.3f   of rounds; CPU of sums\n",
+              (unsigned long long)kib, connections, Quantile(ratios, 0), Quantile(ratios, 0.5),
               Quantile(ratios, 1),
               ours.PerGb(&Pass::server_cpu_seconds) / theirs.PerGb(&Pass::server_cpu_seconds),
               ours.PerGb(&Pass::client_cpu_seconds) / theirs.PerGb(&Pass::client_cpu_seconds));
@@ -127,15 +129,17 @@ absl::Status RunWarm(const BenchOptions& options, const std::string& dir) {
   if (!daemon.ok()) return daemon.status();
 
   std::printf(
-      "\nWarm: %d MiB of values of a size, one connection, %d rounds in turns, block cache "
+      "\nWarm: %d MiB of values of a size, read whole over each of n connections, %d rounds in "
+      "turns, block cache "
       "%llu MiB\n",
       options.dataset_mib, options.rounds, (unsigned long long)options.block_cache_mib);
   std::printf(
-      "   KiB  server     GB/s min median max   CPU-s/GB server client  ms a value p50 p99\n");
+      "   KiB  n  server     GB/s min median max   CPU-s/GB server client  ms a value p50 p99\n");
   std::fflush(stdout);
   for (const auto& set : sets) {
-    if (absl::Status status = Compare(**redis, **daemon, *set, options); !status.ok()) {
-      return status;
+    for (const int connections : options.connections) {
+      const absl::Status status = Compare(**redis, **daemon, *set, connections, options);
+      if (!status.ok()) return status;
     }
   }
   return (*daemon)->Stop();
