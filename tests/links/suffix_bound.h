@@ -17,7 +17,10 @@ namespace links {
 //   ours, our cut   the session; and the best that refinement could make of its cut
 //   then            the rules of online_cut.h, their futures drawn from the tuning traces of the
 //                   same family, or of all where it has none
-//   careful         CarefulClairvoyant with the planner's margins: a bound
+//   in hand         the last rule with what the planner keeps in hand: its margin before the
+//                   deadline, and 3 % of the recompute where that is the last resort or 15 % where
+//                   it is promised
+//   clairvoyant     CarefulClairvoyant with the same: a bound
 absl::StatusOr<std::string> SuffixBound(const std::vector<NamedTrace>& traces,
                                         const std::vector<Case>& cases, const Ladder& ladder,
                                         Prior prior, const LoadSessionOptions& options);
