@@ -71,6 +71,8 @@ double QueueSecondsFor(const LoadSpec& spec) {
 
 }  // namespace
 
+// Callers hold this as a function that takes the specification over.
+// NOLINTNEXTLINE(performance-unnecessary-value-param)
 absl::StatusOr<std::unique_ptr<LoadSession>> LoadSession::Create(LoadSpec spec,
                                                                  const LoadSessionOptions& options,
                                                                  absl::Duration now) {
