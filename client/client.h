@@ -66,7 +66,7 @@ class RecomputeWatch {
 struct LoadOptions {
   ClientPolicy policy = ClientPolicy::kDefault;  // kDeadline with a deadline, else kFastest
   absl::optional<absl::Duration> deadline;       // wanted load delay, counted from the call
-  int level = 0;                                 // kFixed
+  int level = 0;                                 // kFixed; less for a chunk that has lost it
   int floor_level = 0;
   ClientRecomputeAbility ability = ClientRecomputeAbility::kNone;
   RecomputeFn recompute;  // required unless ability is kNone

@@ -269,7 +269,7 @@ absl::Status LoadAssembler::OnSummary(const v1::LoadSummary& summary) {
       return ChunkViolation(chunk, "the summary came before all of its data");
     }
     if (state.planned_level < shape_.floor_level ||
-        (shape_.fixed_level.has_value() && state.planned_level != *shape_.fixed_level)) {
+        (shape_.fixed_level.has_value() && state.planned_level != FixedLevelOf(state))) {
       return ChunkViolation(chunk, absl::StrCat("delivered at level ", state.planned_level,
                                                 ", which the client did not allow"));
     }
@@ -494,6 +494,11 @@ absl::Status LoadAssembler::Verdict() const {
   return Violation("the load ended while work was under way");
 }
 
+int LoadAssembler::FixedLevelOf(const ChunkState& state) const {
+  const int levels = static_cast<int>(state.segment_bytes.size());
+  return std::min(shape_.fixed_level.value_or(0), std::max(levels - 1, 0));
+}
+
 std::vector<LoadedChunk> LoadAssembler::Result() const {
   std::vector<LoadedChunk> result(chunks());
   for (uint32_t chunk = 0; chunk < chunks(); ++chunk) {
@@ -506,12 +511,12 @@ std::vector<LoadedChunk> LoadAssembler::Result() const {
 }
 
 std::vector<absl::optional<LoadedChunk>> LoadAssembler::Kept() const {
-  const int needed = std::max(shape_.floor_level, shape_.fixed_level.value_or(0));
   const std::vector<LoadedChunk> result = Result();
   std::vector<absl::optional<LoadedChunk>> kept(result.size());
   for (size_t chunk = 0; chunk < result.size(); ++chunk) {
     const ChunkState& state = states_[chunk];
     // A decode that found damage may have written something all the same.
+    const int needed = std::max(shape_.floor_level, FixedLevelOf(state));
     const bool decoded = !state.damaged && state.decoded_level >= needed;
     if (state.recomputed || decoded) kept[chunk] = result[chunk];
   }

@@ -28,7 +28,7 @@ struct LoadShape {
   int levels = 0;                // of the profile
   int64_t values_per_token = 0;  // of the geometry
   int floor_level = 0;
-  absl::optional<int> fixed_level;
+  absl::optional<int> fixed_level;  // a chunk that lacks it comes at its own finest
   ClientRecomputeAbility ability = ClientRecomputeAbility::kNone;
   // Neighbours that are recomputed in one call of the callback, where the server has planned them
   // all.
@@ -170,6 +170,8 @@ class LoadAssembler {
   bool Ordered(uint32_t chunk, absl::Duration clock) const;
   bool InOrder(uint32_t chunk, absl::Duration clock) const;
   void BeginOrdered(uint32_t begin, uint32_t end);
+  // shape_.fixed_level, or the chunk's finest where it lost that; 0 where none is asked for.
+  int FixedLevelOf(const ChunkState& state) const;
   absl::Status CheckSizes(uint32_t chunk, const v1::ChunkPlan& plan);
   absl::Status Violation(absl::string_view what) const;
   absl::Status ChunkViolation(uint32_t chunk, absl::string_view what) const;

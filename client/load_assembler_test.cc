@@ -693,6 +693,30 @@ TEST(LoadAssemblerTest, RefusesASummaryThatIsNotWhatWasDelivered) {
   ExpectViolation(partial.Data(0, 1, 0, "x"), "after the summary");
 }
 
+TEST(LoadAssemblerTest, AChunkThatLostTheFixedLevelComesAtItsFinest) {
+  LoadShape shape = Shape(3);
+  shape.fixed_level = 2;
+  Load load(shape);
+  ASSERT_TRUE(load.Send(0, 0, 2).ok());
+  v1::ChunkPlan plan = Load::Sized(1, kChunkTokens);
+  plan.mutable_segment_bytes()->Truncate(2);
+  plan.set_level(1);
+  ASSERT_TRUE(load.assembler.OnMessage(Load::Wrap(plan)).ok());
+  ASSERT_TRUE(load.Segment(1, 0).ok());
+  ASSERT_TRUE(load.Segment(1, 1).ok());
+  // One that has the level has to come at it.
+  ASSERT_TRUE(load.Send(2, 0, 1).ok());
+  ExpectViolation(load.Summary({2, 1, 1}), "chunk 2 of 3: delivered at level 1");
+  ASSERT_TRUE(load.Send(2, 2, 2).ok());
+  ASSERT_TRUE(load.Summary({2, 1, 2}).ok());
+  while (load.Decode().ok()) {
+  }
+  ASSERT_TRUE(load.assembler.Verdict().ok()) << load.assembler.Verdict();
+  const std::vector<absl::optional<LoadedChunk>> kept = load.assembler.Kept();
+  ASSERT_TRUE(kept[1].has_value());
+  EXPECT_EQ(kept[1]->level, 1);
+}
+
 TEST(LoadAssemblerTest, AStreamThatEndsEarlyIsNotALoad) {
   Load load(Shape(1));
   ExpectViolation(load.assembler.Verdict(), "without a summary");

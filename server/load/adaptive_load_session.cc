@@ -43,6 +43,11 @@ std::vector<int> StopsFor(const LoadSpec& spec, const ChunkTable& chunks,
   for (int level = 0; level < chunks.levels(); ++level) {
     level_bytes[level] = chunks.bytes(0, chunks.size(), level);
     if (level > 0) level_bytes[level] -= chunks.bytes(0, chunks.size(), level - 1);
+    // What it would be if all had it: weights are of a level, not of how many have it.
+    const uint32_t count = chunks.with_level(0, chunks.size(), level);
+    if (count == chunks.size()) continue;
+    const double mean = static_cast<double>(level_bytes[level]) / count;
+    level_bytes[level] = static_cast<uint64_t>(mean * chunks.size());
   }
   std::vector<double> weights = options.level_weights;
   for (double weight = 1; static_cast<int>(weights.size()) < chunks.levels();) {
@@ -66,6 +71,8 @@ double QueueSecondsFor(const LoadSpec& spec) {
 
 }  // namespace
 
+// Callers hold this as a function that takes the specification over.
+// NOLINTNEXTLINE(performance-unnecessary-value-param)
 absl::StatusOr<std::unique_ptr<LoadSession>> LoadSession::Create(LoadSpec spec,
                                                                  const LoadSessionOptions& options,
                                                                  absl::Duration now) {
@@ -74,7 +81,7 @@ absl::StatusOr<std::unique_ptr<LoadSession>> LoadSession::Create(LoadSpec spec,
   status = options.Validate();
   if (!status.ok()) return status;
   if (!options.level_weights.empty() &&
-      options.level_weights.size() != spec.chunks[0].segment_bytes.size()) {
+      options.level_weights.size() != static_cast<size_t>(LevelsOf(spec.chunks))) {
     return absl::InvalidArgumentError("level_weights must have one value per level");
   }
   return std::unique_ptr<LoadSession>(new AdaptiveLoadSession(spec, options, now));
@@ -250,7 +257,7 @@ SendDemand AdaptiveLoadSession::Demand() const {
   if (work_.has_value()) {
     // It has begun, so it will be finished.
     const uint32_t chunk = work_->chunk;
-    const bool open = work_->kind == Kind::kBase && delivery_.complete(chunk) <= base_level_;
+    const bool open = work_->kind == Kind::kBase && delivery_.complete(chunk) <= BaseOf(chunk);
     demand.bytes =
         chunks_.bytes(chunk, chunk + 1, work_->target) -
         (open ? chunks_.bytes(chunk, chunk + 1, base_level_) : delivery_.sent_bytes(chunk));

@@ -2,6 +2,7 @@
 #ifndef KVSTREAM_SERVER_LOAD_ADAPTIVE_LOAD_SESSION_H_
 #define KVSTREAM_SERVER_LOAD_ADAPTIVE_LOAD_SESSION_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -78,6 +79,8 @@ class AdaptiveLoadSession final : public LoadSession {
   }
   bool forward() const { return delivery_.order() == BaseOrder::kForward; }
   uint32_t size() const { return chunks_.size(); }
+  // The level at which the chunk is usable, or which it is to have: its finest where it lacks that.
+  int BaseOf(uint32_t chunk) const { return std::min(base_level_, chunks_.finest(chunk)); }
   // What is sent now, if it is no refinement, has to be sent whatever the link does: nothing is
   // gained by keeping it back.
   bool base_is_certain() const {
@@ -104,8 +107,8 @@ class AdaptiveLoadSession final : public LoadSession {
   // Seconds until the client has recomputed all that has not arrived, if it begins now, its work
   // taken as `safety` times as long.
   double InsuranceSeconds(const SplitInput& input, double safety, absl::Duration now) const;
-  // Work at a higher level than that goes on only as far as it has come.
-  void LowerWork(int level);
+  // A base that goes deeper than it has to goes on only as far as it has come.
+  void LowerWorkToBase();
   // The orders that follow from a division, see docs/streaming.md.
   void OrderFront(const SplitInput& input, const Split& split, absl::Duration now);
   void OrderSuffix(const SplitInput& input, const Split& split, absl::Duration now);

@@ -15,7 +15,8 @@ absl::Status AdaptiveLoadSession::CheckOrderProgress(const OrderProgress& progre
                                                    ", before which not all was sent"));
   }
   if (progress.newest == OrderProgress::State::kGivenUp &&
-      delivery_.complete(progress.up_to - 1) <= base_level_ && !Lost(progress.up_to - 1)) {
+      delivery_.complete(progress.up_to - 1) <= BaseOf(progress.up_to - 1) &&
+      !Lost(progress.up_to - 1)) {
     return absl::InvalidArgumentError(absl::StrCat("progress gives up chunk ", progress.up_to - 1,
                                                    ", of which not enough was sent"));
   }
@@ -37,7 +38,7 @@ absl::Status AdaptiveLoadSession::CheckTaken(const ClientProgress& progress) con
     const bool begun = chunk >= order.first && chunk < order.up_to;
     const bool possible = level_count == 0
                               ? begun || delivery_.recompute(chunk)
-                              : level_count > static_cast<uint32_t>(base_level_) &&
+                              : level_count > static_cast<uint32_t>(BaseOf(chunk)) &&
                                     level_count <= static_cast<uint32_t>(delivery_.complete(chunk));
     if (!possible) {
       return absl::InvalidArgumentError(
@@ -162,7 +163,7 @@ void AdaptiveLoadSession::PopArrived() {
   while (!in_flight_.empty() && in_flight_.front().end_offset <= estimator_.acked_bytes()) {
     const uint32_t chunk = in_flight_.front().chunk;
     in_flight_.pop_front();
-    if (delivery_.complete(chunk) <= base_level_) continue;
+    if (delivery_.complete(chunk) <= BaseOf(chunk)) continue;
     if (forward()) {
       arrived_ = std::max(arrived_, chunk + 1);
     } else {

@@ -83,7 +83,7 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
   boundary_ = split.boundary;
   const bool was = insured_;
   insured_ = split.insured;
-  if (!insured_ && was) LowerWork(base_level_);
+  if (!insured_ && was) LowerWorkToBase();
   if (delivery_.all_decided()) return;
   if (forward()) {
     OrderSuffix(input, split, now);
@@ -112,9 +112,11 @@ double AdaptiveLoadSession::InsuranceSeconds(const SplitInput& input, double saf
          safety * input.prefill.seconds(chunks_, begin, end);
 }
 
-void AdaptiveLoadSession::LowerWork(int level) {
-  if (!work_.has_value() || work_->kind != Kind::kBase || work_->target <= level) return;
-  work_->target = std::max(level, delivery_.complete(work_->chunk) - 1);
+void AdaptiveLoadSession::LowerWorkToBase() {
+  if (!work_.has_value() || work_->kind != Kind::kBase) return;
+  const int base = BaseOf(work_->chunk);
+  if (work_->target <= base) return;
+  work_->target = std::max(base, delivery_.complete(work_->chunk) - 1);
   if (delivery_.complete(work_->chunk) > work_->target) FinishWork();
 }
 
@@ -215,11 +217,11 @@ bool AdaptiveLoadSession::PickWork(absl::Duration now) {
       GiveToRecompute(chunk, suffix ? size() : chunk + 1, RecomputeReason::kFaster, now);
       return true;
     }
-    work_ = Work{chunk, *level, Kind::kBase};
+    work_ = Work{chunk, std::min(*level, chunks_.finest(chunk)), Kind::kBase};
     return true;
   }
   if (!StreamsFrontier()) return PickRefinement(now);
-  work_ = Work{chunk, insured_ ? chunks_.levels() - 1 : base_level_, Kind::kBase};
+  work_ = Work{chunk, insured_ ? chunks_.finest(chunk) : BaseOf(chunk), Kind::kBase};
   return true;
 }
 
@@ -243,11 +245,11 @@ bool AdaptiveLoadSession::RaceIsWon(uint32_t chunk, absl::Duration now) {
 bool AdaptiveLoadSession::PickRace(absl::Duration now) {
   const absl::optional<uint32_t> newest = orders_.newest_begun();
   if (!can_stop_ || race_failed_ || forward() || !newest ||
-      delivery_.complete(*newest) > base_level_ || Lost(*newest) ||
+      delivery_.complete(*newest) > BaseOf(*newest) || Lost(*newest) ||
       policy_ == LoadPolicy::kRecompute || !ledger_.model().known() || !RaceIsWon(*newest, now)) {
     return false;
   }
-  work_ = Work{*newest, base_level_, Kind::kRace};
+  work_ = Work{*newest, BaseOf(*newest), Kind::kRace};
   return true;
 }
 
@@ -279,7 +281,7 @@ void AdaptiveLoadSession::DeepenRefinement(const PlannerView& view, double decod
   const double link_s = std::max(view.time_left_s - view.latency_s, 0.0);
   const BandwidthEstimate estimate = Estimate(now);
   const double bytes = std::min(estimate.Forecast(link_s), estimate.rate) * link_s;
-  while (next->target + 1 < chunks_.levels()) {
+  while (next->target < chunks_.finest(next->chunk)) {
     const uint64_t deeper = next->bytes + chunks_.segment_bytes(next->chunk, next->target + 1);
     if (kDeepDoubt * count * static_cast<double>(deeper) > bytes) break;
     next->bytes = deeper;

@@ -4,19 +4,39 @@
 
 namespace kvstream {
 
+int LevelsOf(absl::Span<const StoredChunkSizes> chunks) {
+  size_t levels = 0;
+  for (const StoredChunkSizes& chunk : chunks)
+    levels = std::max(levels, chunk.segment_bytes.size());
+  return static_cast<int>(levels);
+}
+
 ChunkTable::ChunkTable(absl::Span<const StoredChunkSizes> chunks)
     : size_(static_cast<uint32_t>(chunks.size())),
-      levels_(chunks.empty() ? 0 : static_cast<int>(chunks[0].segment_bytes.size())),
+      levels_(LevelsOf(chunks)),
       byte_sums_((chunks.size() + 1) * levels_, 0),
       token_sums_(chunks.size() + 1, 0),
       pair_sums_(chunks.size() + 1, 0) {
+  const bool unequal = std::any_of(chunks.begin(), chunks.end(), [this](const auto& chunk) {
+    return static_cast<int>(chunk.segment_bytes.size()) < levels_;
+  });
+  if (unequal) {
+    finest_.reserve(chunks.size());
+    level_counts_.resize((chunks.size() + 1) * levels_, 0);
+  }
   for (size_t i = 0; i < chunks.size(); ++i) {
     const StoredChunkSizes& chunk = chunks[i];
     uint64_t upto = 0;
     for (int level = 0; level < levels_; ++level) {
-      upto += chunk.segment_bytes[level];
+      const bool has = level < static_cast<int>(chunk.segment_bytes.size());
+      if (has) upto += chunk.segment_bytes[level];
+      if (unequal) {
+        level_counts_[(i + 1) * levels_ + level] =
+            level_counts_[i * levels_ + level] + (has ? 1 : 0);
+      }
       byte_sums_[(i + 1) * levels_ + level] = byte_sums_[i * levels_ + level] + upto;
     }
+    if (unequal) finest_.push_back(static_cast<uint8_t>(chunk.segment_bytes.size() - 1));
     const double n = chunk.tokens;
     token_sums_[i + 1] = token_sums_[i] + chunk.tokens;
     pair_sums_[i + 1] = pair_sums_[i] + n * (static_cast<double>(chunk.first_token) + n / 2);

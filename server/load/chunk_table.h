@@ -12,14 +12,23 @@
 namespace kvstream {
 
 // Immutable and thread-safe after construction. Holds only running sums, from which a single value
-// is a difference: 8 * (levels + 2) bytes a chunk. The sums cannot overflow for a LoadSpec that
-// passed Validate().
+// is a difference: 8 * (levels + 2) bytes a chunk, and 4 * levels + 1 more where chunks have
+// unequal levels. A level that a chunk lacks counts as a segment of no bytes there. The sums cannot
+// overflow for a LoadSpec that passed Validate().
 class ChunkTable {
  public:
   explicit ChunkTable(absl::Span<const StoredChunkSizes> chunks);
 
   uint32_t size() const { return size_; }
-  int levels() const { return levels_; }
+  int levels() const { return levels_; }  // of the chunk that has most
+  // The chunk's own finest level.
+  int finest(uint32_t chunk) const { return finest_.empty() ? levels_ - 1 : finest_[chunk]; }
+  // Chunks of [begin, end) that have the level.
+  uint32_t with_level(uint32_t begin, uint32_t end, int level) const {
+    if (finest_.empty()) return end - begin;
+    const uint32_t* counts = level_counts_.data() + level;
+    return counts[size_t{end} * levels_] - counts[size_t{begin} * levels_];
+  }
 
   uint64_t segment_bytes(uint32_t chunk, int level) const {
     const uint64_t upto = bytes(chunk, chunk + 1, level);
@@ -51,8 +60,11 @@ class ChunkTable {
   int levels_;
   // [chunk][level], of all chunks before and all levels up to it, size_ + 1 rows.
   std::vector<uint64_t> byte_sums_;
-  std::vector<uint64_t> token_sums_;  // [chunk], size_ + 1
-  std::vector<double> pair_sums_;     // [chunk], size_ + 1
+  // Empty where all chunks have all levels.
+  std::vector<uint8_t> finest_;         // [chunk]
+  std::vector<uint32_t> level_counts_;  // [chunk][level], of all chunks before; size_ + 1 rows
+  std::vector<uint64_t> token_sums_;    // [chunk], size_ + 1
+  std::vector<double> pair_sums_;       // [chunk], size_ + 1
 };
 
 }  // namespace kvstream

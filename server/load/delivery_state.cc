@@ -84,7 +84,7 @@ void DeliveryState::RefineAgain(uint32_t chunk) {
 
 uint64_t DeliveryState::BytesAbove(uint32_t chunk, int complete) const {
   uint64_t bytes = 0;
-  for (int level = complete; level < chunks_->levels(); ++level) {
+  for (int level = complete; level <= chunks_->finest(chunk); ++level) {
     bytes += chunks_->segment_bytes(chunk, level);
   }
   return bytes;
@@ -120,12 +120,11 @@ absl::optional<DeliveryState::Refinement> DeliveryState::NextRefinement() {
     for (; cursor_ > 0; --cursor_) {
       const uint32_t chunk = Mirrored(cursor_ - 1);
       const Chunk& state = state_[chunk];
-      if ((state.flags & kRecompute) || !(state.flags & kBase) || state.complete > stops_[stop_]) {
-        continue;
-      }
+      const int target = std::min(stops_[stop_], chunks_->finest(chunk));
+      if ((state.flags & kRecompute) || !(state.flags & kBase) || state.complete > target) continue;
       Refinement next;
       next.chunk = chunk;
-      next.target = stops_[stop_];
+      next.target = target;
       next.left = cursor_;
       for (int level = state.complete; level <= next.target; ++level) {
         next.bytes += chunks_->segment_bytes(chunk, level);

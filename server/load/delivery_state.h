@@ -17,7 +17,7 @@ namespace kvstream {
 // calls O(1), amortised, where nothing else is said.
 class DeliveryState {
  public:
-  // A refinement of a chunk that has its base: its next segments up to `target`.
+  // A refinement of a chunk that has its base: its next segments up to `target`, which it has.
   struct Refinement {
     uint32_t chunk = 0;
     int target = 0;
@@ -71,7 +71,7 @@ class DeliveryState {
   // likely not decoded yet and so is decoded only once. O(1), amortised over
   // the load; a chunk that comes to its base late costs a scan.
   absl::optional<Refinement> NextRefinement();
-  // Bytes that would bring all chunks outside the open range to the finest level.
+  // Bytes that would bring all chunks outside the open range to the finest level that they have.
   uint64_t refinement_bytes() const { return refinement_bytes_; }
 
   // Chunks that the client can have ready: a segment sent whole, or recompute.

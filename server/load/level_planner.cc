@@ -130,13 +130,12 @@ uint32_t FirstThat(uint32_t low, uint32_t high, Predicate holds) {
 // `decodes` of them a second time and the link carries `bytes` until then.
 double RefinedLevels(const SplitInput& in, uint32_t cut, double decodes, double bytes) {
   const ChunkTable& chunks = *in.chunks;
-  const double n = chunks.size();
   double levels = 0;
   double below = static_cast<double>(chunks.bytes(0, chunks.size(), in.base_level));
-  const double count = std::min(static_cast<double>(cut), decodes);
   for (int level = in.base_level + 1; level < chunks.levels() && bytes > 0; ++level) {
     const double upto = static_cast<double>(chunks.bytes(0, chunks.size(), level));
-    const double segment = (upto - below) / n;
+    const double segment = (upto - below) / chunks.with_level(0, chunks.size(), level);
+    const double count = std::min(static_cast<double>(chunks.with_level(0, cut, level)), decodes);
     const double bought = std::min(count, bytes / segment);
     levels += bought;
     bytes -= bought * segment;

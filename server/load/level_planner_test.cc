@@ -194,6 +194,57 @@ TEST_F(LevelPlannerTest, AgreesWithTryingEverySplit) {
   }
 }
 
+// The best cut where chunks have lost levels, against a sum over the chunks one by one. The
+// client's decoder is not in the way.
+TEST_F(LevelPlannerTest, TheCutCountsOnlyTheLevelsThatAreThere) {
+  const uint32_t seed = std::random_device{}();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937_64 random(seed);
+  auto uniform = [&](double low, double high) {
+    return std::uniform_real_distribution<double>(low, high)(random);
+  };
+  int compared = 0;
+  for (int round = 0; round < 500; ++round) {
+    const uint32_t n = 1 + random() % 40;
+    const std::vector<uint64_t> sizes = {1000, 1000 + random() % 1000, 2000 + random() % 3000};
+    LoadSpec spec = UniformSpec(n, sizes);
+    for (StoredChunkSizes& chunk : spec.chunks) chunk.segment_bytes.resize(1 + random() % 3);
+    const ChunkTable table(spec.chunks);
+    SplitInput in;
+    in.chunks = &table;
+    in.open = {0, n, 0};
+    in.view.rate = in.view.rate_low = in.view.rate_hoped = std::pow(10, uniform(5, 7));
+    in.may_recompute = true;
+    in.prefill = PrefillModel(std::pow(10, uniform(-4, -2)), 0);
+    const double stream_s = table.bytes(0, n, table.levels() - 1) / in.view.rate;
+    in.view.time_left_s = stream_s * uniform(0.2, 0.99);
+    const auto value = [&](uint32_t cut) {
+      const double recompute_s = in.prefill.safety() * in.prefill.seconds(table, cut, n);
+      double left_s = in.view.time_left_s - recompute_s - table.bytes(0, cut, 0) / in.view.rate;
+      if (left_s < 0) return -1.0;
+      double bytes = in.view.rate * (recompute_s + left_s);
+      double levels = (table.levels() - 1.0) * (n - cut);
+      for (int level = 1; level < table.levels() && bytes > 0; ++level) {
+        double have = 0;
+        for (uint32_t chunk = 0; chunk < cut; ++chunk) {
+          have += level < static_cast<int>(spec.chunks[chunk].segment_bytes.size()) ? 1 : 0;
+        }
+        const double bought = std::min(have, bytes / (sizes[level] * kTestChunkTokens));
+        levels += bought;
+        bytes -= bought * sizes[level] * kTestChunkTokens;
+      }
+      return levels;
+    };
+    double best = -1;
+    for (uint32_t cut = 0; cut <= n; ++cut) best = std::max(best, value(cut));
+    const Split split = SplitForQuality(in);
+    if (best < 0 || !split.in_time) continue;
+    ++compared;
+    EXPECT_NEAR(value(split.boundary), best, 1e-6) << "round " << round;
+  }
+  EXPECT_GT(compared, 50);
+}
+
 TEST(FitsInTimeTest, CountsFlightTransferDecoderAndDecode) {
   PlannerView view;
   view.rate = 2000;

@@ -25,17 +25,19 @@ enum class RecomputeReason { kFaster, kDataLoss, kPolicy };
 struct StoredChunkSizes {
   uint32_t tokens = 0;
   uint64_t first_token = 0;
-  std::vector<uint64_t> segment_bytes;  // level 0 first
+  std::vector<uint64_t> segment_bytes;  // level 0 first; fewer than others where it lost levels
 };
+// Levels of the chunk that has most.
+int LevelsOf(absl::Span<const StoredChunkSizes> chunks);
 
 // The client's words, validated and with defaults applied. Units as in proto LoadStart.
 struct LoadSpec {
-  std::vector<StoredChunkSizes>
-      chunks;  // context order, at least one, all with the same number of levels
+  // Context order, at least one. A chunk that has fewer levels than others goes as deep as it can.
+  std::vector<StoredChunkSizes> chunks;
   LoadPolicy policy = LoadPolicy::kFastest;
   absl::optional<absl::Duration> deadline;  // from the moment the session is created
-  int level = 0;                            // kFixed
-  int floor_level = 0;
+  int level = 0;        // kFixed; a chunk that lacks it is sent at its own finest
+  int floor_level = 0;  // every chunk has it
   RecomputeAbility ability = RecomputeAbility::kNone;
   double prefill_seconds_per_token = 0;
   double prefill_seconds_per_token_pair = 0;
@@ -45,9 +47,9 @@ struct LoadSpec {
   bool recompute_can_stop = false;
 
   // INVALID_ARGUMENT naming the first field that is out of range: a number that is not finite or
-  // negative, a level that does not exist, a chunk without tokens, a segment without bytes, chunks
-  // with unequal levels, a deadline that is not positive, a policy that lacks its deadline or
-  // ability. What passes cannot overflow the planner's sums. O(chunks * levels).
+  // negative, a level that no chunk has or a floor that one lacks, a chunk without tokens or
+  // levels, a segment without bytes, a deadline that is not positive, a policy that lacks its
+  // deadline or ability. What passes cannot overflow the planner's sums. O(chunks * levels).
   absl::Status Validate() const;
 };
 
@@ -145,8 +147,8 @@ struct LoadSessionOptions {
   // session.
   SendGate* gate = nullptr;
 
-  // INVALID_ARGUMENT naming the option. level_weights must be empty or as many as the load's
-  // levels, which Create checks.
+  // INVALID_ARGUMENT naming the option. level_weights must be empty or as many as LevelsOf the
+  // load's chunks, which Create checks.
   absl::Status Validate() const;
 };
 
@@ -168,7 +170,8 @@ struct LoadSessionState {
 // What to expect of it (docs/streaming.md has the reasons):
 //   cost     Next() and OnProgress() are O(1), amortised, but for the planning that follows a
 //            report: O(log chunks), with ability SUFFIX O(undecided chunks).
-//   memory   8 * (levels + 5) bytes a chunk and 16 a frame in flight; nothing else grows.
+//   memory   8 * (levels + 5) bytes a chunk, 4 * levels + 1 more where chunks have unequal levels,
+//            and 16 a frame in flight; nothing else grows.
 //   failure  Fail is final: Next() returns it again. OnProgress() with an error changes nothing
 //            but makes Next() fail with it.
 //

@@ -1,5 +1,6 @@
 // Random loads and random calls against invariants. Replay a failure with --gtest_filter and
 // KVSTREAM_TEST_SEED.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <random>
@@ -53,6 +54,15 @@ LoadSpec RandomSpec(Random* random, uint32_t max_chunks, double max_segment) {
   spec.deadline = absl::Seconds(random->LogUniform(1e-3, 30));
   spec.floor_level = static_cast<int>(random->Below(levels));
   spec.level = spec.floor_level + static_cast<int>(random->Below(levels - spec.floor_level));
+  // Chunks that lost their finest levels, but not the floor; perhaps all of them.
+  const bool lose = random->OneIn(2);
+  const uint64_t whole = 1 + random->Below(4);
+  for (StoredChunkSizes& chunk : spec.chunks) {
+    if (!lose || random->OneIn(whole)) continue;
+    const uint64_t lost = random->Below(levels - spec.floor_level);
+    chunk.segment_bytes.resize(levels - lost);
+  }
+  spec.level = std::min(spec.level, LevelsOf(spec.chunks) - 1);
   if (!random->OneIn(4)) spec.prefill_seconds_per_token = random->LogUniform(1e-6, 1e-2);
   if (random->OneIn(2)) spec.prefill_seconds_per_token_pair = random->LogUniform(1e-10, 1e-6);
   if (random->OneIn(2)) spec.decode_seconds_per_token = random->LogUniform(1e-8, 1e-4);
@@ -86,7 +96,7 @@ TEST(LoadSessionFuzzTest, RandomLoadsOverRandomLinksEnd) {
     SCOPED_TRACE(testing::Message() << "seed " << seed << ", round " << round);
     Random random(seed + round);
     const LoadSpec spec = RandomSpec(&random, 60, 2e5);
-    const LoadSessionOptions options = RandomOptions(&random, spec.chunks[0].segment_bytes.size());
+    const LoadSessionOptions options = RandomOptions(&random, LevelsOf(spec.chunks));
     SimulatedLink link =
         ConstantLink(random.LogUniform(1, 5000), absl::Seconds(random.LogUniform(1e-5, 0.2)));
     absl::Duration at;
@@ -111,7 +121,7 @@ TEST(LoadSessionFuzzTest, RandomLoadsOverRandomLinksEnd) {
         client.damaged.insert(chunk);
       } else {
         store.unreadable.insert(
-            {chunk, static_cast<uint32_t>(random.Below(spec.chunks[0].segment_bytes.size()))});
+            {chunk, static_cast<uint32_t>(random.Below(LevelsOf(spec.chunks)))});
       }
     }
     const bool vanishes = random.OneIn(10);
@@ -142,7 +152,7 @@ TEST(LoadSessionFuzzTest, AnyCallsInAnyOrder) {
     SCOPED_TRACE(testing::Message() << "seed " << seed << ", round " << round);
     Random random(seed + round);
     const LoadSpec spec = RandomSpec(&random, 12, 3e5);
-    const LoadSessionOptions options = RandomOptions(&random, spec.chunks[0].segment_bytes.size());
+    const LoadSessionOptions options = RandomOptions(&random, LevelsOf(spec.chunks));
     absl::Duration now = absl::Seconds(random.LogUniform(1e-3, 1e6));
     auto created = LoadSession::Create(spec, options, now);
     ASSERT_TRUE(created.ok()) << created.status();

@@ -24,16 +24,11 @@ absl::Status CheckChunks(const std::vector<StoredChunkSizes>& chunks) {
   if (chunks.empty() || chunks.size() > kMaxChunks) {
     return absl::InvalidArgumentError(absl::StrCat("a load needs 1 to ", kMaxChunks, " chunks"));
   }
-  const size_t levels = chunks[0].segment_bytes.size();
-  if (levels == 0 || levels > kMaxLevels) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("chunk 0 must have 1 to ", kMaxLevels, " levels"));
-  }
   for (size_t i = 0; i < chunks.size(); ++i) {
     const StoredChunkSizes& chunk = chunks[i];
-    if (chunk.segment_bytes.size() != levels) {
+    if (chunk.segment_bytes.empty() || chunk.segment_bytes.size() > kMaxLevels) {
       return absl::InvalidArgumentError(
-          absl::StrCat("chunk ", i, " has other levels than chunk 0"));
+          absl::StrCat("chunk ", i, " must have 1 to ", kMaxLevels, " levels"));
     }
     if (chunk.tokens == 0 || chunk.tokens > kMaxChunkTokens || chunk.first_token > kMaxFirstToken) {
       return absl::InvalidArgumentError(absl::StrCat("chunk ", i, " has impossible tokens"));
@@ -53,12 +48,16 @@ absl::Status CheckChunks(const std::vector<StoredChunkSizes>& chunks) {
 absl::Status LoadSpec::Validate() const {
   absl::Status status = CheckChunks(chunks);
   if (!status.ok()) return status;
-  const int levels = static_cast<int>(chunks[0].segment_bytes.size());
+  const int levels = LevelsOf(chunks);
   if (level < 0 || level >= levels) {
     return absl::InvalidArgumentError(absl::StrCat("level must be below ", levels));
   }
-  if (floor_level < 0 || floor_level >= levels) {
-    return absl::InvalidArgumentError(absl::StrCat("floor_level must be below ", levels));
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    const int of_chunk = static_cast<int>(chunks[i].segment_bytes.size());
+    if (floor_level < 0 || floor_level >= of_chunk) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("floor_level must be below ", of_chunk, ", the levels of chunk ", i));
+    }
   }
   if (policy == LoadPolicy::kFixed && level < floor_level) {
     return absl::InvalidArgumentError("level must not be below floor_level");

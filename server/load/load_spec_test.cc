@@ -38,7 +38,10 @@ TEST(LoadSpecTest, RejectsImpossibleChunks) {
   spec.chunks[1].segment_bytes[0] = ~uint64_t{0};
   ExpectInvalid(spec);
   spec = Good();
-  spec.chunks[2].segment_bytes.push_back(1);
+  spec.chunks[2].segment_bytes.clear();
+  ExpectInvalid(spec);
+  spec = Good();
+  spec.chunks[2].segment_bytes.resize(65, 1);
   ExpectInvalid(spec);
   spec = Good();
   for (StoredChunkSizes& chunk : spec.chunks) chunk.segment_bytes.clear();
@@ -49,6 +52,24 @@ TEST(LoadSpecTest, RejectsImpossibleChunks) {
   spec = Good();
   spec.chunks.resize(65537, spec.chunks[0]);
   ExpectInvalid(spec);
+}
+
+TEST(LoadSpecTest, ChunksMayHaveUnequalLevelsButAllTheFloor) {
+  LoadSpec spec = Good();
+  spec.chunks[1].segment_bytes.pop_back();
+  EXPECT_TRUE(spec.Validate().ok());
+  EXPECT_EQ(LevelsOf(spec.chunks), 2);
+  spec.level = 1;
+  EXPECT_TRUE(spec.Validate().ok());
+  spec.floor_level = 1;
+  ExpectInvalid(spec);
+  spec = Good();
+  spec.chunks[0].segment_bytes.pop_back();
+  LoadSessionOptions options;
+  options.level_weights = {1};
+  EXPECT_FALSE(LoadSession::Create(spec, options, absl::ZeroDuration()).ok());
+  options.level_weights = {1, 1};
+  EXPECT_TRUE(LoadSession::Create(spec, options, absl::ZeroDuration()).ok());
 }
 
 TEST(LoadSpecTest, RejectsLevelsOutsideTheLadder) {

@@ -7,6 +7,27 @@
 namespace kvstream {
 namespace {
 
+TEST(ChunkTableTest, AMissingLevelIsASegmentOfNoBytes) {
+  LoadSpec spec = UniformSpec(4, {1, 2, 3});
+  spec.chunks[1].segment_bytes.resize(1);
+  spec.chunks[2].segment_bytes.resize(2);
+  const ChunkTable table(spec.chunks);
+  EXPECT_EQ(table.levels(), 3);
+  const int finest[] = {2, 0, 1, 2};
+  for (uint32_t chunk = 0; chunk < 4; ++chunk) EXPECT_EQ(table.finest(chunk), finest[chunk]);
+  EXPECT_EQ(table.segment_bytes(1, 1), 0u);
+  EXPECT_EQ(table.segment_bytes(2, 2), 0u);
+  EXPECT_EQ(table.bytes(0, 4, 2), (6u + 1 + 3 + 6) * 256);
+  EXPECT_EQ(table.bytes(1, 3, 2), 4u * 256);
+  EXPECT_EQ(table.with_level(0, 4, 0), 4u);
+  EXPECT_EQ(table.with_level(0, 4, 1), 3u);
+  EXPECT_EQ(table.with_level(1, 3, 1), 1u);
+  EXPECT_EQ(table.with_level(0, 3, 2), 1u);
+  const ChunkTable whole(UniformSpec(4, {1, 2, 3}).chunks);
+  EXPECT_EQ(whole.finest(3), 2);
+  EXPECT_EQ(whole.with_level(1, 3, 2), 2u);
+}
+
 TEST(ChunkTableTest, SumsRanges) {
   LoadSpec spec = UniformSpec(4, {10, 20, 30});
   spec.chunks[3].tokens = 100;

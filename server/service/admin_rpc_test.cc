@@ -78,16 +78,32 @@ TEST(DegradedTest, AChunkThatLostLevelsIsLookedUpListedLoadedAndRestored) {
   for (const v1::StoredChunk& chunk : list.chunks()) lost += chunk.levels_lost();
   EXPECT_EQ(lost, 1u);
 
-  // The whole load comes at what all chunks have.
+  // Each chunk comes at what it has.
   v1::LoadStart start = StartOf(context);
   start.set_policy(v1::POLICY_FIXED);
   start.set_level(2);
   TestLoad load = RunLoad(server.stub(), start);
   ASSERT_TRUE(load.status.ok()) << load.status.error_message();
   EXPECT_EQ(load.violation, "");
-  EXPECT_EQ(load.levels, std::vector<int>(4, 1));
+  EXPECT_THAT(load.levels, ElementsAre(2, 1, 2, 2));
   for (int i = 0; i < context.chunks; ++i) {
-    EXPECT_EQ(load.chunks[i], context.segment(i, 0) + context.segment(i, 1));
+    const std::string base = context.segment(i, 0) + context.segment(i, 1);
+    EXPECT_EQ(load.chunks[i], i == 1 ? base : base + context.segment(i, 2));
+  }
+  // Whatever the policy; one that refines reads ahead of what it sends.
+  for (v1::Policy policy : {v1::POLICY_DEADLINE, v1::POLICY_FASTEST, v1::POLICY_CACHEGEN}) {
+    v1::LoadStart other = StartOf(context);
+    other.set_policy(policy);
+    other.mutable_deadline()->set_seconds(60);
+    load = RunLoad(server.stub(), other);
+    ASSERT_TRUE(load.status.ok()) << load.status.error_message();
+    EXPECT_EQ(load.violation, "");
+    for (int i = 0; i < context.chunks; ++i) {
+      std::string expected;
+      for (int level = 0; level <= load.levels[i]; ++level) expected += context.segment(i, level);
+      EXPECT_LE(load.levels[i], i == 1 ? 1 : 2);
+      EXPECT_EQ(load.chunks[i], expected);
+    }
   }
   start.set_floor_level(2);
   EXPECT_EQ(RunLoad(server.stub(), start).status.error_code(), grpc::StatusCode::NOT_FOUND);

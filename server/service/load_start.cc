@@ -94,7 +94,7 @@ absl::Status ParseSpec(const v1::LoadStart& start, LoadSpec& spec) {
   return absl::OkStatus();
 }
 
-// `full_levels` of the profile, of which all chunks have those in spec.chunks.
+// `full_levels` of the profile, of which each chunk has those in spec.chunks.
 absl::Status CheckLevels(const v1::LoadStart& start, size_t full_levels, LoadSpec& spec) {
   if (start.floor_level() >= full_levels) {
     return absl::InvalidArgumentError(absl::StrCat("floor_level is ", start.floor_level(),
@@ -104,15 +104,16 @@ absl::Status CheckLevels(const v1::LoadStart& start, size_t full_levels, LoadSpe
     return absl::InvalidArgumentError(
         absl::StrCat("level is ", start.level(), "; the profile's finest is ", full_levels - 1));
   }
-  const size_t levels = spec.chunks.front().segment_bytes.size();
-  if (start.floor_level() >= levels) {
-    return absl::NotFoundError(absl::StrCat(
-        "chunks of the load have lost their finest levels for lack of room: only level ",
-        levels - 1, " is left of all, and floor_level is ", start.floor_level()));
+  for (size_t i = 0; i < spec.chunks.size(); ++i) {
+    const size_t levels = spec.chunks[i].segment_bytes.size();
+    if (start.floor_level() < levels) continue;
+    return absl::NotFoundError(
+        absl::StrCat("chunk ", i, " has lost its finest levels for lack of room: level ",
+                     levels - 1, " is left, and floor_level is ", start.floor_level()));
   }
   spec.floor_level = static_cast<int>(start.floor_level());
   spec.level = spec.policy == LoadPolicy::kFixed
-                   ? static_cast<int>(std::min<size_t>(start.level(), levels - 1))
+                   ? std::min(static_cast<int>(start.level()), LevelsOf(spec.chunks) - 1)
                    : 0;
   return absl::OkStatus();
 }
@@ -121,15 +122,14 @@ std::string ChunkName(size_t index, const ChunkId& id) {
   return absl::StrCat("chunk ", index, " (", IdHex(id), ")");
 }
 
-// Fills spec.chunks from what the store knows. Chunks that have lost their finest levels for lack
-// of room bring the whole load down to what all of its chunks have.
+// Fills spec.chunks from what the store knows, and returns the levels of a chunk that has lost
+// none.
 absl::StatusOr<size_t> ResolveChunks(const std::vector<ChunkId>& ids,
                                      const StoredProfileId& profile_id, ChunkStore& store,
                                      LoadSpec& spec) {
   absl::StatusOr<std::vector<absl::optional<ChunkInfo>>> infos = store.GetInfos(ids);
   if (!infos.ok()) return infos.status();
   spec.chunks.reserve(ids.size());
-  size_t common_levels = std::numeric_limits<size_t>::max();
   size_t full_levels = 0;
   for (size_t i = 0; i < ids.size(); ++i) {
     if (!(*infos)[i].has_value()) {
@@ -148,7 +148,6 @@ absl::StatusOr<size_t> ResolveChunks(const std::vector<ChunkId>& ids,
                                               levels + info.levels_lost,
                                               " levels in the store, chunk 0 ", full_levels));
     }
-    common_levels = std::min(common_levels, levels);
     if (i > 0) {
       const StoredChunkSizes& before = spec.chunks.back();
       if (info.first_token != before.first_token + before.tokens) {
@@ -159,7 +158,6 @@ absl::StatusOr<size_t> ResolveChunks(const std::vector<ChunkId>& ids,
     }
     spec.chunks.push_back({info.tokens, info.first_token, std::move(info.segment_bytes)});
   }
-  for (StoredChunkSizes& chunk : spec.chunks) chunk.segment_bytes.resize(common_levels);
   return full_levels;
 }
 

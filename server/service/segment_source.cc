@@ -36,7 +36,9 @@ absl::optional<absl::StatusOr<SegmentSource::Segment>> SegmentSource::Get(uint32
   last_ = name;
   absl::optional<absl::StatusOr<Segment>> segment = Take(name);
   // After Take, so that the segment that is needed is the first to be read.
-  if (!asked_before) ReadAhead(name, target);
+  // A chunk that goes as deep as it can says nothing of how deep others go that have more.
+  if (target + 1 < chunks_[chunk].segment_bytes.size() || target > target_) target_ = target;
+  if (!asked_before) ReadAhead(name, target_);
   if (segment.has_value() && segment->ok()) {
     current_ = **segment;
     current_name_ = name;
@@ -90,11 +92,13 @@ std::vector<SegmentSource::Name> SegmentSource::Next(Name name, uint32_t target)
   std::vector<Name> next;
   uint64_t bytes = 0;
   while (next.size() < kAheadSegmentsMax) {
-    if (name.level < target) {
+    // A chunk may have lost its finest levels.
+    if (name.level < target && name.level + 1 < chunks_[name.chunk].segment_bytes.size()) {
       ++name.level;
     } else {
       if (direction_ < 0 ? name.chunk == 0 : name.chunk + 1 >= chunks_.size()) break;
       name = Name{name.chunk + static_cast<uint32_t>(direction_), run_level_};
+      if (run_level_ >= chunks_[name.chunk].segment_bytes.size()) continue;
     }
     bytes += chunks_[name.chunk].segment_bytes[name.level];
     if (bytes > kAheadBytes && !next.empty()) break;

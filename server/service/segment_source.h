@@ -77,6 +77,7 @@ class SegmentSource {
   Segment current_;
   Name current_name_;
   absl::optional<Name> last_;  // asked for
+  uint32_t target_ = 0;        // expected of the next chunks
   uint32_t run_level_ = 0;     // at which the run of levels of last_->chunk began
   int direction_ = 1;
   std::vector<Slot> slots_;

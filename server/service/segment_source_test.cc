@@ -130,6 +130,28 @@ TEST_F(SegmentSourceTest, FollowsALoadThatGoesBackwards) {
   for (int chunk = 0; chunk < 6; ++chunk) EXPECT_EQ(store_->reads(chunk, 0), 1);
 }
 
+TEST_F(SegmentSourceTest, ReadsAheadOnlyWhatAChunkStillHas) {
+  Fill(6, 1000);
+  // As if the store had trimmed them.
+  chunks_[1].segment_bytes.resize(1);
+  chunks_[3].segment_bytes.resize(2);
+  chunks_[5].segment_bytes.resize(1);
+  for (uint32_t chunk = 0; chunk < 6; ++chunk) {
+    const auto finest = static_cast<uint32_t>(chunks_[chunk].segment_bytes.size()) - 1;
+    for (uint32_t level = 0; level <= finest; ++level) ExpectSegment(chunk, level, finest);
+  }
+  for (int chunk = 0; chunk < 6; ++chunk) {
+    const size_t levels = chunks_[static_cast<size_t>(chunk)].segment_bytes.size();
+    for (uint32_t level = 0; level < kLevels; ++level) {
+      EXPECT_EQ(store_->reads(chunk, level), level < levels ? 1 : 0) << chunk << "/" << level;
+    }
+  }
+  // A refinement passes over those that have no more, also at the end.
+  Restart();
+  for (uint32_t chunk : {0, 2, 4}) ExpectSegment(chunk, 2, 2);
+  for (int chunk : {1, 3, 5}) EXPECT_EQ(store_->reads(chunk, 2), 0) << chunk;
+}
+
 TEST_F(SegmentSourceTest, KeepsNoMoreThanItsBound) {
   Fill(8, SegmentSource::kAheadBytes / 2);
   ExpectSegment(0, 0, 0);

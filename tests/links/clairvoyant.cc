@@ -61,10 +61,7 @@ struct Problem {
     return result;
   }
   double Recompute(int begin, int end) const {
-    const double tokens = spec.chunks[0].tokens;
-    const double count = (end - begin) * tokens;
-    return count * spec.prefill_seconds_per_token +
-           count * (begin * tokens + count / 2) * spec.prefill_seconds_per_token_pair;
+    return RecomputeSeconds(spec, static_cast<uint32_t>(begin), static_cast<uint32_t>(end));
   }
 
   const LoadSpec& spec;
@@ -90,27 +87,34 @@ double Knapsack(const std::vector<double>& level_bytes, int floor_level, int k, 
   return sum;
 }
 
+struct Costs {
+  const std::vector<double>& level_bytes;
+  int floor_level;
+  double decode_s;
+  double rtt_s;
+};
+
 // The sum of levels of k chunks before a recompute that takes recompute_s, see the header; negative
 // if it is not in time. `bytes`: B.
-double BeforeSuffix(const Problem& problem, int k, double stream_s, double recompute_s,
-                    double deadline_s, double bytes) {
-  const int floor_level = problem.spec.floor_level;
+double BeforeSuffix(const Costs& costs, absl::FunctionRef<double(double)> bytes_by, int k,
+                    double stream_s, double recompute_s, double deadline_s, double bytes) {
   const double left_s = deadline_s - recompute_s - stream_s;
   if (left_s < 0) return -1;
-  const double most = Knapsack(problem.level_bytes, floor_level, k, bytes);
-  if (problem.decode_s <= 0) return most;
-  const int j_max = static_cast<int>(std::min(std::floor(left_s / problem.decode_s), double(k)));
+  const double most = Knapsack(costs.level_bytes, costs.floor_level, k, bytes);
+  if (costs.decode_s <= 0) return most;
+  const double floor_bytes = costs.level_bytes[costs.floor_level];
+  const int j_max = static_cast<int>(std::min(std::floor(left_s / costs.decode_s), double(k)));
   const int step = std::max(j_max / 64, 1);
   double best = 0;
   for (int j = 0; j <= j_max && best < most; j += step) {
     // For all of [j, last] at once: the earlier bound on time, the later on chunks.
     const int last = std::min(j + step - 1, j_max);
     const double before =
-        problem.link.Bytes(deadline_s - recompute_s - (j + 1) * problem.decode_s - problem.rtt_s) -
-        j * problem.floor_bytes;
+        bytes_by(deadline_s - recompute_s - (j + 1) * costs.decode_s - costs.rtt_s) -
+        j * floor_bytes;
     if (before >= bytes * (k - j) / (k - j + last)) return most;
-    best = std::max(best, Knapsack(problem.level_bytes, floor_level, k - j, before) +
-                              Knapsack(problem.level_bytes, floor_level, last, bytes - before));
+    best = std::max(best, Knapsack(costs.level_bytes, costs.floor_level, k - j, before) +
+                              Knapsack(costs.level_bytes, costs.floor_level, last, bytes - before));
   }
   return std::min(best, most);
 }
@@ -148,6 +152,8 @@ DeadlineBound ClairvoyantQuality(const LoadSpec& spec, const LinkView& link) {
   const bool suffix = spec.ability == RecomputeAbility::kSuffix;
   const double bytes = link.Bytes(deadline_s - problem.rtt_s - problem.decode_s);
   const std::vector<double> stream = problem.StreamS(suffix ? problem.rtt_s : 0);
+  const Costs costs = {problem.level_bytes, spec.floor_level, problem.decode_s, problem.rtt_s};
+  const auto bytes_by = [&link](double seconds) { return link.Bytes(seconds); };
   DeadlineBound best;
   for (int k = 0; k <= n; ++k) {
     double ready_s = stream[k];
@@ -162,7 +168,7 @@ DeadlineBound ClairvoyantQuality(const LoadSpec& spec, const LinkView& link) {
     const double exact = static_cast<double>(finest) * (n - k);
     double sum = Knapsack(problem.level_bytes, spec.floor_level, k, bytes);
     if (suffix && k > 0 && k < n && (sum + exact) / n > best.mean_level) {
-      sum = BeforeSuffix(problem, k, stream[k], problem.Recompute(k, n), deadline_s, bytes);
+      sum = BeforeSuffix(costs, bytes_by, k, stream[k], problem.Recompute(k, n), deadline_s, bytes);
     }
     sum += exact;
     if (best.feasible && sum / n <= best.mean_level) continue;
@@ -171,6 +177,38 @@ DeadlineBound ClairvoyantQuality(const LoadSpec& spec, const LinkView& link) {
     best.streamed = static_cast<uint32_t>(k);
   }
   return best;
+}
+
+double RecomputeSeconds(const LoadSpec& spec, uint32_t begin, uint32_t end) {
+  const double tokens = spec.chunks[0].tokens;
+  const double count = (end - begin) * tokens;
+  return count * spec.prefill_seconds_per_token +
+         count * (begin * tokens + count / 2) * spec.prefill_seconds_per_token_pair;
+}
+
+std::vector<double> BaseInPlace(const LoadSpec& spec, const LinkView& link) {
+  return Problem(spec, link).StreamS(absl::ToDoubleSeconds(link.rtt));
+}
+
+double LevelOfCut(const LoadSpec& spec, absl::Duration rtt, uint32_t cut, double stream_s,
+                  absl::FunctionRef<double(double)> bytes_by) {
+  const std::vector<double> level_bytes = LevelBytes(spec);
+  const uint32_t n = static_cast<uint32_t>(spec.chunks.size());
+  const int k = static_cast<int>(cut);
+  const double deadline_s = absl::ToDoubleSeconds(*spec.deadline);
+  const Costs costs = {level_bytes, spec.floor_level,
+                       spec.chunks[0].tokens * spec.decode_seconds_per_token,
+                       absl::ToDoubleSeconds(rtt)};
+  const double recompute_s = RecomputeSeconds(spec, cut, n);
+  if (stream_s + recompute_s > deadline_s) return -1;
+  const double bytes = bytes_by(deadline_s - costs.rtt_s - costs.decode_s);
+  double sum = static_cast<double>(level_bytes.size() - 1) * (n - cut);
+  if (cut == n) {
+    sum += Knapsack(level_bytes, spec.floor_level, k, bytes);
+  } else if (cut > 0) {
+    sum += BeforeSuffix(costs, bytes_by, k, stream_s, recompute_s, deadline_s, bytes);
+  }
+  return sum / n;
 }
 
 double MostLevels(const LoadSpec& spec, uint32_t streamed, double bytes) {

@@ -2,6 +2,9 @@
 #ifndef KVSTREAM_TESTS_LINKS_CLAIRVOYANT_H_
 #define KVSTREAM_TESTS_LINKS_CLAIRVOYANT_H_
 
+#include <vector>
+
+#include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
 #include "client/rate_trace.h"
 #include "server/load/load_session.h"
@@ -77,6 +80,18 @@ struct DeadlineBound {
 // (Blocks of up to k / 64 values of j are bounded together, by the A of the first and the j of the
 // last.)
 DeadlineBound ClairvoyantQuality(const LoadSpec& spec, const LinkView& link);
+
+// The same for SUFFIX with the first `cut` chunks streamed and no other number, on a link that may
+// be imagined: their base is in place and reported after stream_s = S(cut), and bytes_by(s) is what
+// the link carries in the first s seconds, which never falls. Negative if that is not in time.
+// O(64) calls of bytes_by.
+double LevelOfCut(const LoadSpec& spec, absl::Duration rtt, uint32_t cut, double stream_s,
+                  absl::FunctionRef<double(double)> bytes_by);
+
+// S(k) at [k], with S(0) = rtt.
+std::vector<double> BaseInPlace(const LoadSpec& spec, const LinkView& link);
+// R(begin, end).
+double RecomputeSeconds(const LoadSpec& spec, uint32_t begin, uint32_t end);
 
 // The highest sum of levels of `streamed` chunks that `bytes` can buy, if they buy the floor.
 double MostLevels(const LoadSpec& spec, uint32_t streamed, double bytes);

@@ -12,6 +12,7 @@
 #include "absl/strings/strip.h"
 #include "tests/links/level_loss.h"
 #include "tests/links/report.h"
+#include "tests/links/suffix_bound.h"
 
 namespace kvstream {
 namespace links {
@@ -29,6 +30,7 @@ int Run(int argc, char** argv) {
   bool deadline = false;
   bool quick = false;
   bool losses = false;
+  bool online = false;
   int ladder = 0;
   Prior prior = Prior::kRecord;
   RecomputeAbility ability = RecomputeAbility::kNone;
@@ -59,6 +61,8 @@ int Run(int argc, char** argv) {
       }
     } else if (value == "--losses") {
       losses = true;
+    } else if (value == "--online") {
+      online = true;
     } else if (value == "--no-prior") {
       prior = Prior::kNone;
     } else if (value == "--quick") {
@@ -75,7 +79,8 @@ int Run(int argc, char** argv) {
           "    [--margin-ms=N] [--gated]\n"
           "or: --quick (one table, one ladder) [--ladder=N]\n"
           "or: --worst=N [--ability=NONE|SUFFIX|ANY|FRONT] [--deadline] [--no-prior] [--ladder=N]\n"
-          "or: --losses [--ability=...] [--no-prior] [--ladder=N]");
+          "or: --losses [--ability=...] [--no-prior] [--ladder=N]\n"
+          "or: --online (the cuts of SUFFIX) [--no-prior] [--ladder=N]");
     }
   }
   const auto traces = ReadTraces(folder);
@@ -90,6 +95,13 @@ int Run(int argc, char** argv) {
   if (losses) {
     const auto text =
         LevelLoss(MakeCases(*traces, options), Ladders()[ladder], ability, prior, options.session);
+    if (!text.ok()) return Fail(text.status().ToString());
+    std::cout << *text;
+    return 0;
+  }
+  if (online) {
+    const auto text = SuffixBound(*traces, MakeCases(*traces, options), Ladders()[ladder], prior,
+                                  options.session);
     if (!text.ok()) return Fail(text.status().ToString());
     std::cout << *text;
     return 0;

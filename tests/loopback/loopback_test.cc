@@ -237,6 +237,42 @@ TEST_F(LoopbackTest, EveryPolicyDeliversWhatItReports) {
   }
 }
 
+TEST_F(LoopbackTest, ChunksThatLostLevelsComeBetweenWholeOnesAtWhatTheyHave) {
+  PutContext();
+  ASSERT_TRUE(client_->WarmUp(context_.profile).ok());
+  ChunkStore& store = *server_->environment().store;
+  const auto stored = store.List(absl::nullopt, 10);
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  std::vector<int> finest(10, 3);
+  for (const auto& [id, info] : *stored) {
+    const size_t chunk = info.first_token / 16;
+    const uint32_t keep = chunk == 4 ? 1 : chunk == 5 || chunk == 9 ? 3 : 4;
+    if (keep == 4) continue;
+    ASSERT_EQ(store.Trim({id}, keep).value_or(0), 1u);
+    finest[chunk] = static_cast<int>(keep) - 1;
+  }
+  for (const auto policy : {ClientPolicy::kDeadline, ClientPolicy::kFixed}) {
+    SCOPED_TRACE(absl::StrCat("policy ", static_cast<int>(policy)));
+    KvBlock out = Memory();
+    LoadOptions options;
+    options.policy = policy;
+    options.level = 3;
+    options.deadline = absl::Seconds(60);
+    const absl::StatusOr<LoadResult> result = Load(&out, options);
+    ASSERT_TRUE(result.ok()) << result.status();
+    for (size_t chunk = 0; chunk < 10; ++chunk) {
+      EXPECT_EQ(result->chunks[chunk].level, finest[chunk]) << chunk;
+    }
+    ExpectKvOf(*result, out);
+  }
+  KvBlock out = Memory();
+  LoadOptions options;
+  options.floor_level = 1;
+  const absl::StatusOr<LoadResult> refused = Load(&out, options);
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kNotFound) << refused.status();
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("chunk 4 has lost"));
+}
+
 TEST_F(LoopbackTest, LatentsComeBackBitIdenticalToALocalDecode) {
   for (const bool calibrated : {true, false}) {
     const SyntheticContext context(16 * 4 + 5, /*seed=*/3, calibrated, /*latent=*/true);

@@ -266,7 +266,7 @@ class Simulation {
     result_.finish = finish;
     Stop(checker_.OnFinish(finish, result_.bytes));
     if (!judged_) Judge();
-    const int finest = static_cast<int>(spec_.chunks[0].segment_bytes.size()) - 1;
+    const int finest = LevelsOf(spec_.chunks) - 1;
     result_.min_level = finest;
     for (const ChunkDecision& chunk : finish.chunks) {
       if (!chunk.level) ++result_.recomputed;

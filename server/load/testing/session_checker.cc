@@ -42,7 +42,7 @@ absl::Status SessionChecker::OnPlan(const SendPlan& plan) {
   }
   if (level <= chunk.plan_level) return Broken(plan.chunk, "plan does not raise the level");
   if (level < spec_.floor_level ||
-      level >= static_cast<int>(spec_.chunks[0].segment_bytes.size())) {
+      level >= static_cast<int>(spec_.chunks[plan.chunk].segment_bytes.size())) {
     return Broken(plan.chunk, "plan outside the ladder");
   }
   chunk.plan_level = level;

@@ -205,7 +205,7 @@ LoadTaken ModelClient::Take(bool late) {
 }
 
 double ModelClient::mean_level() const {
-  const double finest = static_cast<double>(spec_.chunks[0].segment_bytes.size()) - 1;
+  const double finest = LevelsOf(spec_.chunks) - 1.0;
   double sum = 0;
   for (const Chunk& chunk : chunks_) {
     if (chunk.recomputed) {

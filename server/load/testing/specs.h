@@ -2,6 +2,8 @@
 #ifndef KVSTREAM_SERVER_LOAD_TESTING_SPECS_H_
 #define KVSTREAM_SERVER_LOAD_TESTING_SPECS_H_
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -25,11 +27,12 @@ inline LoadSpec UniformSpec(uint32_t chunks, const std::vector<uint64_t>& bytes_
   return spec;
 }
 
-// Bytes of all chunks at the levels 0..level.
+// Bytes of all chunks at the levels 0..level, as far as they have them.
 inline double TotalBytes(const LoadSpec& spec, int level) {
   double bytes = 0;
   for (const StoredChunkSizes& chunk : spec.chunks) {
-    for (int i = 0; i <= level; ++i) bytes += static_cast<double>(chunk.segment_bytes[i]);
+    const size_t end = std::min(chunk.segment_bytes.size(), static_cast<size_t>(level) + 1);
+    for (size_t i = 0; i < end; ++i) bytes += static_cast<double>(chunk.segment_bytes[i]);
   }
   return bytes;
 }
