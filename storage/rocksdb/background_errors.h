@@ -10,6 +10,7 @@
 #include <memory>
 #include <utility>
 
+#include "storage/chunk_store.h"
 #include "storage/rocksdb/log_mender.h"
 
 namespace kvstream {
@@ -24,9 +25,29 @@ class BackgroundErrors final : public rocksdb::EventListener {
   bool failed() const { return failed_.load(std::memory_order_acquire); }
   void Set() { failed_.store(true, std::memory_order_release); }
   void Clear() { failed_.store(false, std::memory_order_release); }
+  // An error from which only opening the store again leads back.
+  void SetLasting() { lasting_.store(true, std::memory_order_release); }
+  WriteState state() const {
+    if (lasting_.load(std::memory_order_acquire)) return WriteState::kRefusedForGood;
+    return failed() ? WriteState::kRefused : WriteState::kTaken;
+  }
 
   void OnBackgroundError(rocksdb::BackgroundErrorReason reason, rocksdb::Status* error) override {
     Set();
+    Judge(reason, error);
+    if (error->severity() >= rocksdb::Status::kFatalError) SetLasting();
+  }
+  // RocksDB's own recovery from a full disk polls in a thread of its own, and while it does
+  // DB::Resume is refused. The store resumes when it is written to instead
+  // (RocksDbChunkStore::MaybeResume).
+  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason reason, rocksdb::Status error,
+                            bool* auto_recovery) override {
+    *auto_recovery = false;
+  }
+
+ private:
+  // Sets the severity, which decides whether DB::Resume may be tried.
+  void Judge(rocksdb::BackgroundErrorReason reason, rocksdb::Status* error) const {
     using Severity = rocksdb::Status::Severity;
     // RocksDB takes an I/O error other than a full disk for fatal, since it cannot tell what the
     // log's file holds then. LogMender sees to that. What a failed flush or compaction was to write
@@ -46,17 +67,10 @@ class BackgroundErrors final : public rocksdb::EventListener {
         named && !logs_->lost() ? Severity::kHardError : Severity::kFatalError;
     if (error->severity() >= Severity::kHardError) *error = rocksdb::Status(*error, severity);
   }
-  // RocksDB's own recovery from a full disk polls in a thread of its own, and while it does
-  // DB::Resume is refused. The store resumes when it is written to instead
-  // (RocksDbChunkStore::MaybeResume).
-  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason reason, rocksdb::Status error,
-                            bool* auto_recovery) override {
-    *auto_recovery = false;
-  }
 
- private:
   const std::shared_ptr<const LogMender> logs_;
   std::atomic<bool> failed_{false};
+  std::atomic<bool> lasting_{false};
 };
 
 }  // namespace kvstream

@@ -290,6 +290,15 @@ rocksdb::Status RocksDbChunkStore::Commit(rocksdb::WriteBatch* batch,
   return WriteBatchTo(db_.get(), how, batch);
 }
 
+void RocksDbChunkStore::TryToWrite() {
+  if (errors_->state() != WriteState::kRefused) return;
+  rocksdb::WriteBatch nothing;
+  const rocksdb::Status status = nothing.Merge(family(kMeta), rocksdb_format::kCountersKey,
+                                               rocksdb_format::EncodeCounters({}));
+  // What it was for has happened, whatever becomes of it.
+  if (status.ok()) Write(&nothing, StoreChange(), "trying to write").IgnoreError();
+}
+
 void RocksDbChunkStore::ForgetInfosOf(const rocksdb::WriteBatch& batch) {
   ChangedKeys keys(family(kChunks)->GetID(), [this](absl::string_view key) {
     const absl::StatusOr<ChunkId> id = rocksdb_format::DecodeIdKey(key);
@@ -330,6 +339,7 @@ absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const StoreCha
     errors_->Set();
   }
   if (!status.ok() && (status.severity() >= rocksdb::Status::kFatalError || logs_->lost())) {
+    errors_->SetLasting();
     return Annotate(FromRocksDb(status, what),
                     "the store takes no writes until the process is restarted");
   }
@@ -728,6 +738,7 @@ absl::StatusOr<StoreStats> RocksDbChunkStore::Stats() {
     }
     for (const auto& log : logs) stats.disk_bytes += log->SizeFileBytes();
   }
+  stats.writes = errors_->state();
   stats.expired_chunks = expired_;
   stats.pins = pins_.pins();
   stats.pinned_bytes = pins_.bytes();

@@ -94,6 +94,7 @@ class RocksDbChunkStore final : public ChunkStore {
       const absl::optional<ChunkId>& after, size_t limit) override;
   // One batch, and one sync, for 256 chunks; so do Pin, Unpin, DeleteSoon.
   absl::StatusOr<size_t> Renew(absl::Span<const ChunkId> ids, absl::Time expires) override;
+  // Tries first to make a store writable again whose last write has failed.
   absl::StatusOr<size_t> Expire(absl::Time now, size_t limit) override;
   absl::StatusOr<size_t> Pin(absl::Span<const ChunkId> ids, absl::string_view owner,
                              absl::Time until) override;
@@ -179,6 +180,8 @@ class RocksDbChunkStore final : public ChunkStore {
   void MaybeResume();
   bool HasRoomToResume() const;
   void Resume();
+  // Finds out, where the last write has failed, whether the store takes writes again.
+  void TryToWrite();
   // To be called after every write, whatever became of it.
   void ForgetInfosOf(const rocksdb::WriteBatch& batch);
   // Nothing: not without reading the disk, which `read` forbids.
