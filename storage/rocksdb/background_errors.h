@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "storage/chunk_store.h"
+#include "storage/rocksdb/damaged_tables.h"
 #include "storage/rocksdb/log_mender.h"
 
 namespace kvstream {
@@ -18,8 +19,10 @@ namespace kvstream {
 // Thread-safe. RocksDB calls it from any of its threads and from writers' threads.
 class BackgroundErrors final : public rocksdb::EventListener {
  public:
-  // `logs`: through which RocksDB writes its files.
-  explicit BackgroundErrors(std::shared_ptr<const LogMender> logs) : logs_(std::move(logs)) {}
+  // `logs`: through which RocksDB writes its files. `damaged`: told which tables compactions could
+  // not read.
+  BackgroundErrors(std::shared_ptr<const LogMender> logs, std::shared_ptr<DamagedTables> damaged)
+      : logs_(std::move(logs)), damaged_(std::move(damaged)) {}
 
   // Whether a flush, compaction or write has failed since the last Clear.
   bool failed() const { return failed_.load(std::memory_order_acquire); }
@@ -33,6 +36,16 @@ class BackgroundErrors final : public rocksdb::EventListener {
   }
 
   void OnBackgroundError(rocksdb::BackgroundErrorReason reason, rocksdb::Status* error) override {
+    // A table that cannot be compacted is no reason to refuse writes: the store lets it rest until
+    // it is mended (rocksdb_mend.cc).
+    if (reason == rocksdb::BackgroundErrorReason::kCompaction && error->IsCorruption()) {
+      const absl::optional<uint64_t> table = DamagedTables::NumberIn(error->ToString());
+      if (table.has_value()) {
+        damaged_->Note(*table, /*in_the_way=*/true);
+        *error = rocksdb::Status::OK();
+        return;
+      }
+    }
     Set();
     Judge(reason, error);
     if (error->severity() >= rocksdb::Status::kFatalError) SetLasting();
@@ -69,6 +82,7 @@ class BackgroundErrors final : public rocksdb::EventListener {
   }
 
   const std::shared_ptr<const LogMender> logs_;
+  const std::shared_ptr<DamagedTables> damaged_;
   std::atomic<bool> failed_{false};
   std::atomic<bool> lasting_{false};
 };

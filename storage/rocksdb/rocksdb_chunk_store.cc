@@ -108,7 +108,7 @@ RocksDbChunkStore::RocksDbChunkStore(const RocksDbChunkStoreOptions& options)
           (options.env != nullptr ? options.env : rocksdb::Env::Default())->GetFileSystem())),
       cache_(NewBlockCache(options)),
       pins_(PinBytesMax(options)),
-      errors_(std::make_shared<BackgroundErrors>(logs_)) {}
+      errors_(std::make_shared<BackgroundErrors>(logs_, damaged_)) {}
 
 absl::StatusOr<std::unique_ptr<ChunkStore>> RocksDbChunkStore::Create(
     const RocksDbChunkStoreOptions& options) {
@@ -739,6 +739,7 @@ absl::StatusOr<StoreStats> RocksDbChunkStore::Stats() {
     for (const auto& log : logs) stats.disk_bytes += log->SizeFileBytes();
   }
   stats.writes = errors_->state();
+  stats.damaged_files = damaged_->size();
   stats.expired_chunks = expired_;
   stats.pins = pins_.pins();
   stats.pinned_bytes = pins_.bytes();
