@@ -3,6 +3,7 @@
 #include <rocksdb/db.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -12,6 +13,7 @@
 #include <random>
 #include <set>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -267,7 +269,7 @@ class DamageInTheWayTest : public DamageTest {
   DamageInTheWayTest() {
     options_.write_buffer_bytes = 1 << 20;
     options_.max_log_bytes = 1 << 20;
-    options_.now = [this] { return now_; };
+    options_.now = [this] { return absl::Now() + absl::Hours(hours_.load()); };
   }
 
   // Writes all segments of the closed store that lie above the level to it, in tables of this size.
@@ -312,9 +314,9 @@ class DamageInTheWayTest : public DamageTest {
     ASSERT_TRUE(put.value_or(false)) << put.status();
   }
 
-  // At `now_`, which nothing but this moves.
+  // Long after the last time, so that a pause between attempts is over.
   void Maintain() {
-    now_ += absl::Hours(2);
+    hours_ += 2;
     ASSERT_TRUE(store_->Expire(absl::UnixEpoch(), 1).ok());
   }
 
@@ -347,7 +349,7 @@ class DamageInTheWayTest : public DamageTest {
     EXPECT_EQ(audit->size(), chunks_.size() - 1);
   }
 
-  absl::Time now_ = absl::Now();
+  std::atomic<int> hours_{0};
 };
 
 TEST_F(DamageInTheWayTest, ACompactionThatMeetsDamageStopsNeitherReadsNorWrites) {
@@ -388,6 +390,56 @@ TEST_F(DamageInTheWayTest, ACompactionThatMeetsDamageStopsNeitherReadsNorWrites)
 
 TEST_F(DamageInTheWayTest, WhatAScrubOfFilesFindsIsMendedBeforeACompactionMeetsIt) {
   ExpectMended();
+}
+
+TEST_F(DamageInTheWayTest, WhatIsWrittenAndDeletedWhileATableIsMendedStaysSo) {
+  constexpr uint64_t kThreads = 3, kMax = 300;
+  for (uint64_t i = 100; i < 200; ++i) chunks_.push_back(MakeTestChunk(i, 20000));
+  PutAllIntoTables();
+  ASSERT_NO_FATAL_FAILURE(CompactTo(6, 8 << 20));
+  FlipBit(".sst", chunks_[3].segments[1].substr(50000, 100));
+  Open();
+  ASSERT_EQ(store_->Discard({chunks_[3].id}).value_or(0), 1);
+  ASSERT_EQ(DamagedFiles().size(), 1);
+  std::atomic<bool> mended{false};
+  std::vector<TestChunk> kept[kThreads], deleted[kThreads];
+  std::vector<std::thread> threads;
+  for (uint64_t t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      // Of the chunks that were there, each thread has its own.
+      for (size_t i = 10 + t; i < chunks_.size(); i += kThreads) kept[t].push_back(chunks_[i]);
+      std::mt19937_64 random(t);
+      for (uint64_t i = 0; i < kMax && (i < 30 || !mended); ++i) {
+        const TestChunk chunk = MakeTestChunk(1000 * (t + 1) + i, 20000);
+        const auto put = store_->Put(chunk.id, chunk.info, chunk.views());
+        ASSERT_TRUE(put.value_or(false)) << put.status();
+        kept[t].push_back(chunk);
+        std::swap(kept[t][random() % kept[t].size()], kept[t].back());
+        ASSERT_EQ(store_->Delete({kept[t].back().id}).value_or(0), 1);
+        deleted[t].push_back(kept[t].back());
+        kept[t].pop_back();
+      }
+    });
+  }
+  EXPECT_TRUE(Eventually([&] {
+    Maintain();
+    return store_->Stats()->damaged_files == 0;
+  }));
+  mended = true;
+  for (std::thread& thread : threads) thread.join();
+  size_t stored = 9;  // of the first ten
+  for (uint64_t t = 0; t < kThreads; ++t) {
+    for (const TestChunk& chunk : kept[t]) EXPECT_TRUE(IsWhole(chunk));
+    for (const TestChunk& chunk : deleted[t]) {
+      EXPECT_FALSE(store_->GetInfos({chunk.id})->front().has_value());
+    }
+    stored += kept[t].size();
+  }
+  EXPECT_EQ(DamagedFiles(), std::vector<std::string>());
+  store_.reset();
+  const auto audit = AuditStore(options_);
+  ASSERT_TRUE(audit.ok()) << audit.status();
+  EXPECT_EQ(audit->size(), stored);
 }
 
 // Whether its own compactions come first or the mending.

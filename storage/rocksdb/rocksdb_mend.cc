@@ -43,6 +43,13 @@ rocksdb::ReadOptions PastTheCache() {
   return read;
 }
 
+// On the disk before the tables go, whatever options.sync_writes says.
+rocksdb::WriteOptions Synced() {
+  rocksdb::WriteOptions how;
+  how.sync = true;
+  return how;
+}
+
 }  // namespace
 
 // Keys of `segments`, both included.
@@ -89,7 +96,7 @@ void RocksDbChunkStore::MendSoon() {
 }
 
 void RocksDbChunkStore::MendTables() {
-  if (damaged_->size() == 0) return;
+  if (damaged_->size() == 0 || errors_->failed()) return;
   std::array<bool, kFamilies> held = {};
   bool mend = false;
   {
@@ -163,15 +170,9 @@ absl::Status RocksDbChunkStore::MendTable(uint64_t number) {
   status = ForSegments(*range, [&](const auto& chunks) { return RewriteSegments(*range, chunks); });
   if (status.ok()) status = DeleteLeftovers(*range, tables);
   if (!status.ok()) return status;
-  // On the disk before the tables go, also without synced writes.
-  rocksdb::FlushOptions flush;
-  flush.allow_write_stall = true;
-  rocksdb::Status done = db_->Flush(flush, family(kSegments));
   const rocksdb::Slice begin = ToSlice(range->begin), end = ToSlice(range->end);
-  if (done.ok()) {
-    done = rocksdb::DeleteFilesInRange(db_.get(), family(kSegments), &begin, &end,
-                                       /*include_end=*/true);
-  }
+  const rocksdb::Status done =
+      rocksdb::DeleteFilesInRange(db_.get(), family(kSegments), &begin, &end, /*include_end=*/true);
   if (!done.ok()) return FromRocksDb(done, kWhat);
   if (!FamilyOfTable(number).has_value()) return absl::OkStatus();
   return absl::UnavailableError("the damaged table is still there");
@@ -251,7 +252,7 @@ absl::Status RocksDbChunkStore::RewriteSegments(
   }
   // A chunk has got back levels that it had lost, for which there is no room yet.
   if (bytes > bytes_max) return absl::UnavailableError("a chunk has grown");
-  return bytes == 0 ? absl::OkStatus() : Write(&batch, StoreChange(), kWhat);
+  return bytes == 0 ? absl::OkStatus() : Write(&batch, StoreChange(), kWhat, Synced());
 }
 
 absl::Status RocksDbChunkStore::DeleteLeftovers(const SegmentRange& range,
@@ -303,7 +304,7 @@ absl::Status RocksDbChunkStore::DeleteUnused(const std::vector<std::string>& key
     if (!status.ok()) return FromRocksDb(status, kWhat);
     any = true;
   }
-  return any ? Write(&batch, StoreChange(), kWhat) : absl::OkStatus();
+  return any ? Write(&batch, StoreChange(), kWhat, Synced()) : absl::OkStatus();
 }
 
 }  // namespace kvstream
