@@ -124,6 +124,13 @@ struct ScrubbedInfos {
   absl::optional<ChunkId> next;  // `after` of the next page; none: that was all
 };
 
+// Whether a store takes writes, as far as it knows from those that it has tried.
+enum class WriteState {
+  kTaken,
+  kRefused,         // its medium has failed; it tries again by itself
+  kRefusedForGood,  // only a restart of the process helps
+};
+
 struct StoreStats {
   uint64_t chunks = 0;         // may be an estimate where counting would scan
   uint64_t payload_bytes = 0;  // segments of all chunks; may be an estimate
@@ -142,6 +149,9 @@ struct StoreStats {
   // Pairs of a chunk and an owner, and bytes of the chunks that are pinned, each once.
   uint64_t pins = 0;
   uint64_t pinned_bytes = 0;
+  WriteState writes = WriteState::kTaken;
+  // Files in which background work has met damage and which it leaves as they are since.
+  uint64_t damaged_files = 0;
 };
 
 // Thread-safe. Every method but TryReadSegment blocks; none calls back. Errors common to all:

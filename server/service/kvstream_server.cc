@@ -25,6 +25,8 @@ constexpr int kMaxReceiveBytes = 4 << 20;
 constexpr absl::Duration kEndGrace = absl::Seconds(5);
 constexpr absl::Duration kUnpinTimeout = absl::Seconds(10);
 constexpr absl::Duration kAwaitStep = absl::Milliseconds(20);
+// What gRPC health calls the part of the service that writes. Not a service of the protocol.
+constexpr char kWritesHealth[] = "kvstream.v1.KVStream.writes";
 
 void SetTransportLimits(grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(kMaxReceiveBytes);
@@ -84,7 +86,8 @@ KvStreamServer::KvStreamServer(const ServerOptions& options, Parts parts)
         DeleteLater(store_.get(), &leases_, std::move(ids));
       }),
       readers_(std::make_unique<WorkerPool>(options.read_threads)),
-      parse_profile_(std::move(parts.parse_profile)) {
+      parse_profile_(std::move(parts.parse_profile)),
+      restart_needed_(std::move(parts.restart_needed)) {
   environment_.options = &options_;
   environment_.store = store_.get();
   environment_.profiles = &profiles_;
@@ -221,6 +224,7 @@ absl::Status KvStreamServer::Listen() {
   }
   grpc_->GetHealthCheckService()->SetServingStatus(std::string(v1::KVStream::service_full_name()),
                                                    true);
+  grpc_->GetHealthCheckService()->SetServingStatus(kWritesHealth, true);
   {
     absl::MutexLock lock(&mutex_);
     ready_ = true;
@@ -336,8 +340,34 @@ void KvStreamServer::StartSweeper() {
                   {{"error", expired.status().ToString()}});
     }
     failing = fails;
+    WatchWrites();
   };
   sweeper_ = std::make_unique<ExpirySweeper>(store_.get(), std::move(sweeper));
+}
+
+void KvStreamServer::WatchWrites() {
+  const absl::StatusOr<StoreStats> stats = store_->Stats();
+  if (!stats.ok()) return;
+  {
+    absl::MutexLock lock(&mutex_);
+    // Once it drains, nothing is served, and gRPC's server goes.
+    if (!ready_ || stats->writes == writes_) return;
+    writes_ = stats->writes;
+    grpc_->GetHealthCheckService()->SetServingStatus(kWritesHealth,
+                                                     stats->writes == WriteState::kTaken);
+  }
+  switch (stats->writes) {
+    case WriteState::kTaken:
+      log_->Write(LogLevel::kInfo, "the store takes writes again", {});
+      break;
+    case WriteState::kRefused:
+      log_->Write(LogLevel::kError, "the store takes no writes; tried again", {});
+      break;
+    case WriteState::kRefusedForGood:
+      log_->Write(LogLevel::kError, "the store takes no writes until kvstreamd is restarted", {});
+      if (restart_needed_) restart_needed_();
+      break;
+  }
 }
 
 void KvStreamServer::DeleteLater(ChunkStore* store, ChunkLeases* leases, std::vector<ChunkId> ids) {
@@ -365,6 +395,9 @@ std::string KvStreamServer::MetricsText() {
     gauges.store_disk_bytes = stats->disk_bytes;
     gauges.store_pins = stats->pins;
     gauges.store_pinned_bytes = stats->pinned_bytes;
+    gauges.store_writable = stats->writes == WriteState::kTaken;
+    gauges.store_restart_needed = stats->writes == WriteState::kRefusedForGood;
+    gauges.store_damaged_files = stats->damaged_files;
     gauges.store_capacity_bytes = stats->capacity_bytes;
     gauges.evicted_segments = stats->evicted_segments;
     gauges.evicted_bytes = stats->evicted_bytes;
@@ -377,12 +410,19 @@ std::string KvStreamServer::MetricsText() {
 
 std::string KvStreamServer::HealthText() const {
   const bool is_ready = ready();
+  WriteState writes = WriteState::kTaken;
+  {
+    absl::MutexLock lock(&mutex_);
+    writes = writes_;
+  }
   const nlohmann::json health = {
       {"role", "kvstreamd"},
       {"version", std::string(kServerVersion)},
       {"ready", is_ready},
       {"status", is_ready ? "serving" : "draining"},
       {"store", std::string(store_->driver())},
+      {"writable", writes == WriteState::kTaken},
+      {"restart_needed", writes == WriteState::kRefusedForGood},
       {"uptime_seconds", absl::ToDoubleSeconds(absl::Now() - environment_.started)},
       {"loads_in_flight", loads_.in_flight()},
       {"puts_in_flight", puts_.in_flight()}};

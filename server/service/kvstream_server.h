@@ -40,6 +40,9 @@ class KvStreamServer {
     std::unique_ptr<Log> log;
     // As RpcEnvironment::now, also for what has expired.
     std::function<absl::Time()> now = absl::Now;
+    // Told once, on a thread of the server, that the store takes no writes any more until the
+    // process is restarted. It must not call the server. May be null.
+    std::function<void()> restart_needed;
   };
 
   // `options` are valid. UNAVAILABLE if a port cannot be listened on or the ports file cannot be
@@ -98,6 +101,8 @@ class KvStreamServer {
   // Deletes chunks whose last load has ended.
   void DeleteLater(ChunkStore* store, ChunkLeases* leases, std::vector<ChunkId> ids);
   void StartSweeper();
+  // Tells health, the log and Parts::restart_needed whether the store takes writes.
+  void WatchWrites();
   // False at the timeout or when hurried.
   bool AwaitCalls(absl::Duration timeout);
 
@@ -121,6 +126,7 @@ class KvStreamServer {
   std::unique_ptr<ExpirySweeper> sweeper_;
   RpcEnvironment environment_;
   const ProfileParser parse_profile_;
+  const std::function<void()> restart_needed_;
   std::unique_ptr<Tenants> tenants_;     // null: there are none
   std::unique_ptr<TlsCredentials> tls_;  // null: there is none
   std::unique_ptr<KvStreamService> service_;
@@ -131,6 +137,7 @@ class KvStreamServer {
   mutable absl::Mutex mutex_;
   bool ready_ ABSL_GUARDED_BY(mutex_) = false;
   bool hurried_ ABSL_GUARDED_BY(mutex_) = false;
+  WriteState writes_ ABSL_GUARDED_BY(mutex_) = WriteState::kTaken;
 };
 
 }  // namespace kvstream

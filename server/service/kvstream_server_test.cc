@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "server/service/testing/test_server.h"
+#include "storage/forwarding_chunk_store.h"
 #include "storage/memory/memory_chunk_store.h"
 
 namespace kvstream {
@@ -115,9 +116,64 @@ TEST(KvStreamServerTest, HttpHealthIsJsonAboutTheServer) {
   EXPECT_EQ(health["ready"], true);
   EXPECT_EQ(health["status"], "serving");
   EXPECT_EQ(health["store"], "memory");
+  EXPECT_EQ(health["writable"], true);
+  EXPECT_EQ(health["restart_needed"], false);
   EXPECT_EQ(health["loads_in_flight"], 0);
   EXPECT_GE(health["uptime_seconds"], 0);
   EXPECT_TRUE(health["version"].is_string());
+}
+
+// Says of its writes what a test sets.
+class TroubledStore final : public ForwardingChunkStore {
+ public:
+  TroubledStore(std::unique_ptr<ChunkStore> inner, std::shared_ptr<std::atomic<WriteState>> writes)
+      : ForwardingChunkStore(std::move(inner)), writes_(std::move(writes)) {}
+  absl::StatusOr<StoreStats> Stats() override {
+    absl::StatusOr<StoreStats> stats = ForwardingChunkStore::Stats();
+    if (stats.ok()) stats->writes = writes_->load();
+    return stats;
+  }
+
+ private:
+  const std::shared_ptr<std::atomic<WriteState>> writes_;
+};
+
+TEST(KvStreamServerTest, AStoreThatTakesNoWritesShowsInHealthAndMetricsAndIsStillReady) {
+  const auto writes = std::make_shared<std::atomic<WriteState>>(WriteState::kTaken);
+  std::atomic<int> restarts_needed{0};
+  ServerOptions options = TestServer::Options();
+  options.expiry_interval = absl::Milliseconds(10);
+  TestServer server(options, nullptr,
+                    std::make_unique<TroubledStore>(*MemoryChunkStore::Create(), writes),
+                    [&restarts_needed] { ++restarts_needed; });
+  const auto health = [&](const char* key) {
+    return nlohmann::json::parse(server.server().HealthText())[key].get<bool>();
+  };
+  const auto writes_health = [&] {
+    return CallByName(server, kHealthCheck, HealthRequest("kvstream.v1.KVStream.writes"));
+  };
+  EXPECT_EQ(writes_health(), kServing);
+
+  writes->store(WriteState::kRefused);
+  ASSERT_TRUE(Eventually([&] { return !health("writable"); }));
+  EXPECT_FALSE(health("restart_needed"));
+  EXPECT_TRUE(health("ready"));
+  EXPECT_EQ(writes_health(), kNotServing);
+  EXPECT_THAT(server.server().MetricsText(), HasSubstr("kvstream_store_writable 0"));
+  EXPECT_THAT(server.server().MetricsText(), HasSubstr("kvstream_store_restart_needed 0"));
+  writes->store(WriteState::kTaken);
+  ASSERT_TRUE(Eventually([&] { return health("writable"); }));
+  EXPECT_EQ(writes_health(), kServing);
+  EXPECT_THAT(server.server().MetricsText(), HasSubstr("kvstream_store_writable 1"));
+  EXPECT_EQ(restarts_needed, 0);
+
+  writes->store(WriteState::kRefusedForGood);
+  ASSERT_TRUE(Eventually([&] { return restarts_needed > 0; }));
+  EXPECT_TRUE(health("restart_needed"));
+  EXPECT_TRUE(health("ready"));
+  EXPECT_THAT(server.server().MetricsText(), HasSubstr("kvstream_store_restart_needed 1"));
+  EXPECT_TRUE(server.Stop(absl::Minutes(5)));
+  EXPECT_EQ(restarts_needed, 1);
 }
 
 TEST(KvStreamServerTest, HttpMetricsHaveEveryFamilyAfterALoad) {

@@ -1,11 +1,12 @@
 // kvstreamd: reads its options, serves until SIGTERM or SIGINT, drains, exits. A second signal ends
 // the draining. SIGHUP: reads the files of tenants and TLS again. Exit status: 0 after a clean
 // drain (or --help and the like), 1 if it could not start, 2 for wrong options, 3 if calls had to
-// be cut off.
+// be cut off, 4 if it stopped because only a restart lets its store take writes again.
 #include <grpc/support/log.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdio>
@@ -29,7 +30,7 @@
 namespace kvstream {
 namespace {
 
-enum ExitStatus { kClean = 0, kStartFailed = 1, kWrongOptions = 2, kCutOff = 3 };
+enum ExitStatus { kClean = 0, kStartFailed = 1, kWrongOptions = 2, kCutOff = 3, kReadOnly = 4 };
 
 int Complain(const absl::Status& status, ExitStatus exit_status) {
   std::fprintf(stderr, "kvstreamd: %s\n", std::string(status.message()).c_str());
@@ -120,13 +121,22 @@ int Main(const std::vector<std::string>& arguments) {
   parts.parse_profile = CodecProfileParser();
   parts.create_session = &LoadSession::Create;
   parts.log = std::make_unique<Log>(options.log_level, options.log_format);
+  std::atomic<bool> read_only{false};
+  if (options.exit_when_read_only) {
+    parts.restart_needed = [&read_only] {
+      read_only.store(true);
+      kill(getpid(), SIGTERM);  // blocked everywhere: ServeUntilStopped gets it
+    };
+  }
   absl::StatusOr<std::unique_ptr<KvStreamServer>> server =
       KvStreamServer::Create(options, std::move(parts));
   if (!server.ok()) return Complain(server.status(), kStartFailed);
 
   ServeUntilStopped(signals, server->get());
   const SecondSignal second(signals.stop, server->get());
-  return (*server)->Stop(options.drain_timeout) ? kClean : kCutOff;
+  const bool drained = (*server)->Stop(options.drain_timeout);
+  if (read_only.load()) return kReadOnly;
+  return drained ? kClean : kCutOff;
 }
 
 }  // namespace

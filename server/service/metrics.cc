@@ -209,6 +209,11 @@ Metrics::Metrics(absl::string_view version, absl::string_view store_driver)
                                    "Payload of the chunks that are pinned.")),
       store_capacity_bytes_(OneGauge(registry_, "kvstream_store_capacity_bytes",
                                      "What the store may hold at most; 0: no bound.")),
+      store_writable_(OneGauge(registry_, "kvstream_store_writable", "1: the store takes writes.")),
+      store_restart_needed_(OneGauge(registry_, "kvstream_store_restart_needed",
+                                     "1: it takes none until the daemon is restarted.")),
+      store_damaged_files_(OneGauge(registry_, "kvstream_store_damaged_files",
+                                    "Files that background work leaves as they are.")),
       evicted_segments_(CounterFamily(registry_, "kvstream_store_evicted_segments_total",
                                       "Segments that made room for others.")
                             .Add({})),
@@ -361,6 +366,9 @@ void Metrics::SetGauges(const GaugeValues& values) {
   store_payload_bytes_.Set(static_cast<double>(values.store_payload_bytes));
   store_disk_bytes_.Set(static_cast<double>(values.store_disk_bytes));
   store_pins_.Set(static_cast<double>(values.store_pins));
+  store_writable_.Set(values.store_writable ? 1 : 0);
+  store_restart_needed_.Set(values.store_restart_needed ? 1 : 0);
+  store_damaged_files_.Set(static_cast<double>(values.store_damaged_files));
   store_pinned_bytes_.Set(static_cast<double>(values.store_pinned_bytes));
   store_capacity_bytes_.Set(static_cast<double>(values.store_capacity_bytes));
   absl::MutexLock lock(&mutex_);  // scrapes at the same time must not count anything twice

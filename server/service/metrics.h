@@ -95,6 +95,9 @@ struct GaugeValues {
   std::vector<TenantFigure> tenants;  // names come, but never go
   uint64_t store_pins = 0;
   uint64_t store_pinned_bytes = 0;
+  bool store_writable = true;
+  bool store_restart_needed = false;
+  uint64_t store_damaged_files = 0;
   uint64_t store_capacity_bytes = 0;  // 0: none
   // Since the store was opened; figures that only grow.
   uint64_t evicted_segments = 0;
@@ -175,6 +178,9 @@ class Metrics {
   prometheus::Gauge& store_pins_;
   prometheus::Gauge& store_pinned_bytes_;
   prometheus::Gauge& store_capacity_bytes_;
+  prometheus::Gauge& store_writable_;
+  prometheus::Gauge& store_restart_needed_;
+  prometheus::Gauge& store_damaged_files_;
   prometheus::Counter& evicted_segments_;
   prometheus::Counter& evicted_bytes_;
   prometheus::Counter& evicted_chunks_;

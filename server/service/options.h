@@ -119,6 +119,8 @@ struct ServerOptions {
   absl::Duration client_idle_timeout = absl::Seconds(30);
   // Loads and uploads in flight get so long to end after SIGTERM.
   absl::Duration drain_timeout = absl::Seconds(30);
+  // Stops, as at SIGTERM, once the store takes no writes any more until a restart.
+  bool exit_when_read_only = false;
 
   // trace, debug, info, warn, error or off.
   std::string log_level = "info";

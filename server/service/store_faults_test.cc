@@ -1,11 +1,14 @@
 // A disk that fails under a server: what is written is refused with a status that says why, and
 // everything else is served.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <rocksdb/env.h>
 
 #include <memory>
 #include <string>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "server/service/ids.h"
 #include "server/service/testing/test_server.h"
 #include "storage/rocksdb/fault_file_system.h"
@@ -14,6 +17,8 @@
 
 namespace kvstream {
 namespace {
+
+using ::testing::HasSubstr;
 
 struct Fault {
   std::string name;
@@ -25,7 +30,8 @@ class StoreFaultsTest : public testing::TestWithParam<Fault> {
  protected:
   StoreFaultsTest() : env_(rocksdb::NewCompositeEnv(fs_)) { Start(); }
 
-  void Start() {
+  // By default the server itself does not try to write.
+  void Start(absl::Duration expiry_interval = absl::Hours(24)) {
     server_.reset();
     RocksDbChunkStoreOptions options;
     options.data_dir = dir_.path();
@@ -34,7 +40,9 @@ class StoreFaultsTest : public testing::TestWithParam<Fault> {
     options.env = env_.get();
     auto store = RocksDbChunkStore::Create(options);
     ASSERT_TRUE(store.ok()) << store.status();
-    server_ = std::make_unique<TestServer>(TestServer::Options(), nullptr, *std::move(store));
+    ServerOptions server = TestServer::Options();
+    server.expiry_interval = expiry_interval;
+    server_ = std::make_unique<TestServer>(server, nullptr, *std::move(store));
   }
 
   // Everything that reads, of a context that is stored.
@@ -95,12 +103,34 @@ TEST_P(StoreFaultsTest, WritesAreRefusedEverythingElseIsServed) {
     EXPECT_EQ(deleted.error_code(), GetParam().code) << deleted.error_message();
     ExpectServed(before);
   }
+  EXPECT_THAT(server_->server().MetricsText(), HasSubstr("kvstream_store_writable 0"));
+  EXPECT_THAT(server_->server().MetricsText(), HasSubstr("kvstream_store_restart_needed 0"));
   fs_->FailWrites(rocksdb::IOStatus::OK());
   fs_->FailSyncs(rocksdb::IOStatus::OK());
   const grpc::Status put = server_->PutContext(after);
   ASSERT_TRUE(put.ok()) << put.error_message();
   ExpectServed(before);
   ExpectServed(after);
+  EXPECT_THAT(server_->server().MetricsText(), HasSubstr("kvstream_store_writable 1"));
+}
+
+// Without anybody who writes.
+TEST_P(StoreFaultsTest, AStoreWhoseDiskIsWellAgainSaysSoByItself) {
+  ASSERT_NO_FATAL_FAILURE(Start(absl::Milliseconds(10)));
+  TestContext before, after;
+  after.name = 'y';
+  ASSERT_TRUE(server_->PutContext(before).ok());
+  fs_->FailWrites(GetParam().writes);
+  fs_->FailSyncs(GetParam().syncs);
+  EXPECT_FALSE(server_->PutContext(after).ok());
+  const auto writable = [&](const char* state) {
+    return absl::StrContains(server_->server().HealthText(), absl::StrCat("\"writable\":", state));
+  };
+  EXPECT_TRUE(Eventually([&] { return writable("false"); }));
+  fs_->FailWrites(rocksdb::IOStatus::OK());
+  fs_->FailSyncs(rocksdb::IOStatus::OK());
+  EXPECT_TRUE(Eventually([&] { return writable("true"); }));
+  ExpectServed(before);
 }
 
 const rocksdb::IOStatus kFine = rocksdb::IOStatus::OK();

@@ -10,6 +10,8 @@
 #include <memory>
 #include <utility>
 
+#include "storage/chunk_store.h"
+#include "storage/rocksdb/damaged_tables.h"
 #include "storage/rocksdb/log_mender.h"
 
 namespace kvstream {
@@ -17,16 +19,48 @@ namespace kvstream {
 // Thread-safe. RocksDB calls it from any of its threads and from writers' threads.
 class BackgroundErrors final : public rocksdb::EventListener {
  public:
-  // `logs`: through which RocksDB writes its files.
-  explicit BackgroundErrors(std::shared_ptr<const LogMender> logs) : logs_(std::move(logs)) {}
+  // `logs`: through which RocksDB writes its files. `damaged`: told which tables compactions could
+  // not read.
+  BackgroundErrors(std::shared_ptr<const LogMender> logs, std::shared_ptr<DamagedTables> damaged)
+      : logs_(std::move(logs)), damaged_(std::move(damaged)) {}
 
   // Whether a flush, compaction or write has failed since the last Clear.
   bool failed() const { return failed_.load(std::memory_order_acquire); }
   void Set() { failed_.store(true, std::memory_order_release); }
   void Clear() { failed_.store(false, std::memory_order_release); }
+  // An error from which only opening the store again leads back.
+  void SetLasting() { lasting_.store(true, std::memory_order_release); }
+  WriteState state() const {
+    if (lasting_.load(std::memory_order_acquire)) return WriteState::kRefusedForGood;
+    return failed() ? WriteState::kRefused : WriteState::kTaken;
+  }
 
   void OnBackgroundError(rocksdb::BackgroundErrorReason reason, rocksdb::Status* error) override {
+    // A table that cannot be compacted is no reason to refuse writes: the store lets it rest until
+    // it is mended (rocksdb_mend.cc).
+    if (reason == rocksdb::BackgroundErrorReason::kCompaction && error->IsCorruption()) {
+      const absl::optional<uint64_t> table = DamagedTables::NumberIn(error->ToString());
+      if (table.has_value()) {
+        damaged_->Note(*table, /*in_the_way=*/true);
+        *error = rocksdb::Status::OK();
+        return;
+      }
+    }
     Set();
+    Judge(reason, error);
+    if (error->severity() >= rocksdb::Status::kFatalError) SetLasting();
+  }
+  // RocksDB's own recovery from a full disk polls in a thread of its own, and while it does
+  // DB::Resume is refused. The store resumes when it is written to instead
+  // (RocksDbChunkStore::MaybeResume).
+  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason reason, rocksdb::Status error,
+                            bool* auto_recovery) override {
+    *auto_recovery = false;
+  }
+
+ private:
+  // Sets the severity, which decides whether DB::Resume may be tried.
+  void Judge(rocksdb::BackgroundErrorReason reason, rocksdb::Status* error) const {
     using Severity = rocksdb::Status::Severity;
     // RocksDB takes an I/O error other than a full disk for fatal, since it cannot tell what the
     // log's file holds then. LogMender sees to that. What a failed flush or compaction was to write
@@ -46,17 +80,11 @@ class BackgroundErrors final : public rocksdb::EventListener {
         named && !logs_->lost() ? Severity::kHardError : Severity::kFatalError;
     if (error->severity() >= Severity::kHardError) *error = rocksdb::Status(*error, severity);
   }
-  // RocksDB's own recovery from a full disk polls in a thread of its own, and while it does
-  // DB::Resume is refused. The store resumes when it is written to instead
-  // (RocksDbChunkStore::MaybeResume).
-  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason reason, rocksdb::Status error,
-                            bool* auto_recovery) override {
-    *auto_recovery = false;
-  }
 
- private:
   const std::shared_ptr<const LogMender> logs_;
+  const std::shared_ptr<DamagedTables> damaged_;
   std::atomic<bool> failed_{false};
+  std::atomic<bool> lasting_{false};
 };
 
 }  // namespace kvstream

@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "storage/conformance/test_chunks.h"
 #include "storage/rocksdb/background_errors.h"
+#include "storage/rocksdb/damaged_tables.h"
 #include "storage/rocksdb/fault_file_system.h"
 #include "storage/rocksdb/log_mender.h"
 #include "storage/rocksdb/temp_dir.h"
@@ -37,7 +38,8 @@ class FlushGateTest : public testing::Test {
     options_.create_if_missing = true;
     options_.create_missing_column_families = true;
     options_.env = env_.get();
-    options_.listeners = {std::make_shared<BackgroundErrors>(logs_), gate_};
+    options_.listeners = {
+        std::make_shared<BackgroundErrors>(logs_, std::make_shared<DamagedTables>()), gate_};
   }
   ~FlushGateTest() override { Close(); }
 

@@ -184,6 +184,7 @@ TEST_F(LogMenderTest, AFailedSyncOfTheDirectoryNeedsARestart) {
   EXPECT_TRUE(absl::IsUnavailable(later.status())) << later.status();
   EXPECT_TRUE(absl::StrContains(later.status().message(), "until the process is restarted"))
       << later.status();
+  EXPECT_EQ(store_->Stats()->writes, WriteState::kRefusedForGood);
   store_.reset();
   ASSERT_NO_FATAL_FAILURE(Open());
   EXPECT_TRUE(Put(refused).ok());
@@ -202,6 +203,7 @@ TEST_F(LogMenderTest, MoreUnsyncedBytesThanAreKeptNeedARestart) {
   const auto later = Put(refused);
   EXPECT_TRUE(absl::StrContains(later.status().message(), "until the process is restarted"))
       << later.status();
+  EXPECT_EQ(store_->Stats()->writes, WriteState::kRefusedForGood);
   ExpectWhole(stored);
   store_.reset();
   ASSERT_NO_FATAL_FAILURE(Open());

@@ -8,6 +8,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "storage/chunk_limits.h"
 #include "storage/id_text.h"
@@ -146,6 +147,8 @@ uint64_t RocksDbChunkStore::UpperLevelBytes() {
 }
 
 absl::StatusOr<bool> RocksDbChunkStore::CompactSome() {
+  if (!BeginCompacting()) return absl::UnavailableError("a damaged table is in the way");
+  const auto end = absl::MakeCleanup([this] { EndCompacting(); });
   rocksdb::ColumnFamilyMetaData tables;
   db_->GetColumnFamilyMetaData(family(kSegments), &tables);
   const absl::optional<CompactionPick> pick = PickCompaction(tables, keeper_->plan().pick_max);

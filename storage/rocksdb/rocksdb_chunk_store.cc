@@ -108,7 +108,7 @@ RocksDbChunkStore::RocksDbChunkStore(const RocksDbChunkStoreOptions& options)
           (options.env != nullptr ? options.env : rocksdb::Env::Default())->GetFileSystem())),
       cache_(NewBlockCache(options)),
       pins_(PinBytesMax(options)),
-      errors_(std::make_shared<BackgroundErrors>(logs_)),
+      errors_(std::make_shared<BackgroundErrors>(logs_, damaged_)),
       gate_(std::make_shared<FlushGate>()) {}
 
 absl::StatusOr<std::unique_ptr<ChunkStore>> RocksDbChunkStore::Create(
@@ -308,6 +308,15 @@ rocksdb::Status RocksDbChunkStore::Commit(rocksdb::WriteBatch* batch,
   return WriteBatchTo(db_.get(), how, batch);
 }
 
+void RocksDbChunkStore::TryToWrite() {
+  if (errors_->state() != WriteState::kRefused) return;
+  rocksdb::WriteBatch nothing;
+  const rocksdb::Status status = nothing.Merge(family(kMeta), rocksdb_format::kCountersKey,
+                                               rocksdb_format::EncodeCounters({}));
+  // What it was for has happened, whatever becomes of it.
+  if (status.ok()) Write(&nothing, StoreChange(), "trying to write").IgnoreError();
+}
+
 void RocksDbChunkStore::ForgetInfosOf(const rocksdb::WriteBatch& batch) {
   ChangedKeys keys(family(kChunks)->GetID(), [this](absl::string_view key) {
     const absl::StatusOr<ChunkId> id = rocksdb_format::DecodeIdKey(key);
@@ -352,6 +361,7 @@ absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const StoreCha
     errors_->Set();
   }
   if (!status.ok() && (status.severity() >= rocksdb::Status::kFatalError || logs_->lost())) {
+    errors_->SetLasting();
     return Annotate(FromRocksDb(status, what),
                     "the store takes no writes until the process is restarted");
   }
@@ -750,6 +760,8 @@ absl::StatusOr<StoreStats> RocksDbChunkStore::Stats() {
     }
     for (const auto& log : logs) stats.disk_bytes += log->SizeFileBytes();
   }
+  stats.writes = errors_->state();
+  stats.damaged_files = damaged_->size();
   stats.expired_chunks = expired_;
   stats.pins = pins_.pins();
   stats.pinned_bytes = pins_.bytes();

@@ -7,6 +7,7 @@
 #include <rocksdb/env.h>
 #include <rocksdb/write_batch.h>
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -35,6 +36,7 @@
 #include "storage/rocksdb/chunk_record_format.h"
 #include "storage/rocksdb/compaction_watch.h"
 #include "storage/rocksdb/counted_file_system.h"
+#include "storage/rocksdb/damaged_tables.h"
 #include "storage/rocksdb/flush_gate.h"
 #include "storage/rocksdb/id_claims.h"
 #include "storage/rocksdb/info_cache.h"
@@ -95,6 +97,8 @@ class RocksDbChunkStore final : public ChunkStore {
       const absl::optional<ChunkId>& after, size_t limit) override;
   // One batch, and one sync, for 256 chunks; so do Pin, Unpin, DeleteSoon.
   absl::StatusOr<size_t> Renew(absl::Span<const ChunkId> ids, absl::Time expires) override;
+  // Tries first to make a store writable again whose last write has failed, and to get rid of
+  // damaged tables: what their ranges hold is written once more, if all of it can be read.
   absl::StatusOr<size_t> Expire(absl::Time now, size_t limit) override;
   absl::StatusOr<size_t> Pin(absl::Span<const ChunkId> ids, absl::string_view owner,
                              absl::Time until) override;
@@ -181,6 +185,8 @@ class RocksDbChunkStore final : public ChunkStore {
   void MaybeResume();
   bool HasRoomToResume() const;
   void Resume() ABSL_LOCKS_EXCLUDED(log_mutex_);
+  // Finds out, where the last write has failed, whether the store takes writes again.
+  void TryToWrite();
   // To be called after every write, whatever became of it.
   void ForgetInfosOf(const rocksdb::WriteBatch& batch);
   // Nothing: not without reading the disk, which `read` forbids.
@@ -245,6 +251,34 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::StatusOr<size_t> ExpireBatch(absl::Span<const Due> due, absl::Time now,
                                      const rocksdb::WriteOptions& how);
 
+  // rocksdb_mend.cc
+  struct SegmentRange;
+  // Lets compactions of families with tables that are in the way rest, and mends what can be; of
+  // failed attempts the next comes later and later, or after MendSoon.
+  void MendTables();
+  void MendSoon();
+  // Takes a table of `segments` away while compactions rest. FAILED_PRECONDITION: it is on level 0.
+  // DATA_LOSS: a chunk in its range cannot be read. Reads and writes all payload in its range.
+  absl::Status MendTable(uint64_t number);
+  absl::optional<Family> FamilyOfTable(uint64_t number);
+  absl::Status SetCompactions(Family in, bool on);
+  // Around the store's own compactions, which must not run while MendTables does. False: not now.
+  bool BeginCompacting();
+  void EndCompacting();
+  // All chunks whose segments may be in the range, some at a time.
+  absl::Status ForSegments(
+      const SegmentRange& range,
+      const std::function<absl::Status(const std::vector<std::pair<ChunkId, ChunkInfo>>&)>&
+          of_batch);
+  absl::Status CheckSegments(const SegmentRange& range,
+                             const std::vector<std::pair<ChunkId, ChunkInfo>>& chunks);
+  absl::Status RewriteSegments(const SegmentRange& range,
+                               const std::vector<std::pair<ChunkId, ChunkInfo>>& chunks);
+  // Of tables that overlap the range and stay.
+  absl::Status DeleteLeftovers(const SegmentRange& range,
+                               const rocksdb::ColumnFamilyMetaData& tables);
+  absl::Status DeleteUnused(const std::vector<std::string>& keys);
+
   // rocksdb_capacity.cc
   void StartKeeper();
   absl::Status RestoreIndex();
@@ -284,10 +318,18 @@ class RocksDbChunkStore final : public ChunkStore {
   std::unique_ptr<CapacityKeeper> keeper_;  // null without a capacity
 
   // Shared with RocksDB, which calls it until it is closed.
+  const std::shared_ptr<DamagedTables> damaged_ = std::make_shared<DamagedTables>();
   const std::shared_ptr<BackgroundErrors> errors_;
   const std::shared_ptr<FlushGate> gate_;
   // Held shared by every write, and alone while the log to be written to is put in order.
   absl::Mutex log_mutex_;
+  absl::Mutex mend_mutex_;
+  bool compacting_ ABSL_GUARDED_BY(mend_mutex_) = false;
+  bool mending_ ABSL_GUARDED_BY(mend_mutex_) = false;
+  // Families whose compactions rest.
+  std::array<bool, kFamilies> held_ ABSL_GUARDED_BY(mend_mutex_) = {};
+  absl::Time next_mend_ ABSL_GUARDED_BY(mend_mutex_) = absl::InfinitePast();
+  absl::Duration mend_pause_ ABSL_GUARDED_BY(mend_mutex_) = absl::Seconds(10);
   absl::Mutex resume_mutex_;
   bool resuming_ ABSL_GUARDED_BY(resume_mutex_) = false;
   bool closing_ ABSL_GUARDED_BY(resume_mutex_) = false;

@@ -449,6 +449,8 @@ absl::StatusOr<size_t> RocksDbChunkStore::ExpireBatch(absl::Span<const Due> due,
 }
 
 absl::StatusOr<size_t> RocksDbChunkStore::Expire(absl::Time now, size_t limit) {
+  TryToWrite();
+  MendTables();
   rocksdb::WriteOptions how;
   // What is back after a power cut expires again. Holders wait for it: see HoldTable.
   how.no_slowdown = true;

@@ -182,7 +182,9 @@ absl::StatusOr<ScrubbedFiles> RocksDbChunkStore::ScrubFiles(const std::string& a
     if (!status.ok() && options.env->FileExists(path).IsNotFound()) continue;
     ++page.files;
     page.bytes += table.size;
-    if (!status.ok()) page.damaged.push_back({table.name, FromRocksDb(status, "ScrubFiles")});
+    if (status.ok()) continue;
+    if (status.IsCorruption()) damaged_->Note(table.file_number, /*in_the_way=*/false);
+    page.damaged.push_back({table.name, FromRocksDb(status, "ScrubFiles")});
   }
   page.next.clear();
   return page;
@@ -247,6 +249,7 @@ absl::StatusOr<size_t> RocksDbChunkStore::Discard(absl::Span<const ChunkId> ids)
     if (!one.ok()) return one.status();
     discarded += *one ? 1 : 0;
   }
+  if (discarded > 0) MendSoon();
   return discarded;
 }
 

@@ -155,6 +155,7 @@ absl::StatusOr<StoreStats> TieredChunkStore::Stats() {
     stats->evicted_segments = tier->evicted_segments;
     stats->evicted_bytes = tier->evicted_bytes;
     stats->evicted_chunks = tier->evicted_chunks;
+    stats->damaged_files = tier->damaged_files;
   }
   return stats;
 }

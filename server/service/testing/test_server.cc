@@ -164,7 +164,7 @@ ServerOptions TestServer::Options() {
 }
 
 TestServer::TestServer(ServerOptions options, LoadSessionFactory sessions,
-                       std::unique_ptr<ChunkStore> store) {
+                       std::unique_ptr<ChunkStore> store, std::function<void()> restart_needed) {
   options.listen = "127.0.0.1:0";
   options.http_listen = "127.0.0.1:0";
   KvStreamServer::Parts parts;
@@ -173,6 +173,7 @@ TestServer::TestServer(ServerOptions options, LoadSessionFactory sessions,
   parts.parse_profile = FakeProfileParser();
   parts.create_session = sessions ? std::move(sessions) : &LoadSession::Create;
   parts.log = std::make_unique<Log>(options.log_level, LogFormat::kText);
+  parts.restart_needed = std::move(restart_needed);
   absl::StatusOr<std::unique_ptr<KvStreamServer>> server =
       KvStreamServer::Create(options, std::move(parts));
   EXPECT_TRUE(server.ok()) << server.status();

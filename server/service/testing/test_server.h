@@ -40,9 +40,10 @@ struct TestContext {
 class TestServer {
  public:
   // Ports 0, quiet log, the real load sessions unless `sessions` is given, a memory store unless
-  // `store` is. Fails the test if it cannot start.
+  // `store` is. `restart_needed`: see KvStreamServer::Parts. Fails the test if it cannot start.
   explicit TestServer(ServerOptions options = {}, LoadSessionFactory sessions = nullptr,
-                      std::unique_ptr<ChunkStore> store = nullptr);
+                      std::unique_ptr<ChunkStore> store = nullptr,
+                      std::function<void()> restart_needed = nullptr);
   // Stops at once if the test did not.
   ~TestServer();
 
