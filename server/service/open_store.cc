@@ -40,6 +40,7 @@ absl::StatusOr<std::unique_ptr<RadosChunkStore>> OpenRados(const ServerOptions& 
   rados.info_max_age = options.rados_staleness;
   // Data must stay readable for longer than others may go on telling of it.
   rados.pressed_retire_age = std::max(rados.pressed_retire_age, rados.info_max_age);
+  rados.shards = options.rados_shards;
   rados.capacity_bytes = options.rados_capacity_bytes;
   if (options.store == StoreKind::kRados && rados.capacity_bytes == 0) {
     rados.capacity_bytes = options.capacity_bytes;

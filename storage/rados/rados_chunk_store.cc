@@ -24,6 +24,7 @@ using rados_format::Generation;
 // As many as the index bears before it says that it is too contended.
 constexpr int kPutAttempts = 1000;
 constexpr size_t kDoomedAtOnce = 1024;
+constexpr uint32_t kNewStoreShards = 256;
 // Whoever sweeps is alone for so long, or until it is done.
 constexpr absl::Duration kSweepLockTime = absl::Minutes(5);
 
@@ -79,8 +80,9 @@ std::string ReadOf(const ChunkId& id) {
 
 absl::Status RadosChunkStoreOptions::Validate() const {
   if (absl::Status status = pool.Validate(); !status.ok()) return status;
-  if (shards < 1 || shards > rados_format::kMaxShards || (shards & (shards - 1)) != 0) {
-    return absl::InvalidArgumentError("rados: shards must be a power of two from 1 to 4096");
+  if (shards > rados_format::kMaxShards || (shards & (shards - 1)) != 0) {
+    return absl::InvalidArgumentError(
+        "rados: shards must be a power of two from 1 to 4096, or 0 for those that there are");
   }
   if (info_max_age < absl::ZeroDuration() || pressed_retire_age < info_max_age ||
       retire_age < pressed_retire_age || upload_age < retire_age) {
@@ -115,6 +117,12 @@ absl::Status RadosChunkStore::Open() {
   pool_ = *std::move(pool);
   const absl::StatusOr<rados_format::StoreHeader> header = ReadOrMakeHeader();
   if (!header.ok()) return header.status();
+  if (options_.shards != 0 && header->shards != options_.shards) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the store in the Ceph pool has ", header->shards, " shards, not ",
+                     options_.shards, ": their number is settled when a store is made; ask for ",
+                     header->shards, " or for none, or take another namespace"));
+  }
   std::vector<std::string> objects;
   for (uint32_t shard = 0; shard < header->shards; ++shard) {
     objects.push_back(rados_format::IndexObject(shard));
@@ -194,7 +202,7 @@ absl::StatusOr<rados_format::StoreHeader> RadosChunkStore::ReadOrMakeHeader() {
 
     // The header comes last: a store that has one has all its index objects. Several daemons may
     // be at it at once; the first one's header counts, and index objects too many do no harm.
-    header.shards = options_.shards;
+    header.shards = options_.shards == 0 ? kNewStoreShards : options_.shards;
     const std::vector<std::string> others = {
         rados_format::kProfilesIndex, rados_format::kCapacityObject, rados_format::kLeasesObject};
     absl::Status status;

@@ -39,9 +39,10 @@ namespace kvstream {
 
 struct RadosChunkStoreOptions {
   RadosPoolOptions pool;
-  // Of the index of a store that does not exist yet: a power of two, 1 to 4096. More let more
-  // daemons write at once, and keep each below Ceph's warning at 200 000 keys.
-  uint32_t shards = 256;
+  // Of the index: a power of two, 1 to 4096, settled when the store is made. More let more daemons
+  // write at once, and keep each below Ceph's warning at 200 000 keys. 0: as many as the store has,
+  // 256 if it is to be made.
+  uint32_t shards = 0;
   uint64_t info_cache_bytes = uint64_t{64} << 20;
   // How long this daemon may go on telling of a chunk what another one has changed: deleted,
   // trimmed, restored. 0: it asks Ceph each time.
@@ -89,7 +90,8 @@ struct RadosChunkStoreOptions {
 class RadosChunkStore final : public VersionedChunkStore {
  public:
   // Connects; makes the store in an empty namespace. Errors of RadosPool::Connect;
-  // FAILED_PRECONDITION for a store of a newer version.
+  // FAILED_PRECONDITION for a store of a newer version, or of another number of shards than asked
+  // for.
   static absl::StatusOr<std::unique_ptr<RadosChunkStore>> Create(
       const RadosChunkStoreOptions& options);
   ~RadosChunkStore() override;

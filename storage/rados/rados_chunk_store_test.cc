@@ -582,6 +582,10 @@ TEST_F(RadosChunkStoreTest, RefusesWhatItCannotOpenWithASentence) {
   header.version = rados_format::kStoreVersion + 1;
   header.shards = 8;
   const std::string bytes = rados_format::EncodeHeader(header);
+  options.shards = 16;
+  refused = RadosChunkStore::Create(options).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_TRUE(absl::StrContains(refused.message(), "has 8 shards, not 16")) << refused;
   ASSERT_EQ(rados_write_full(pool_->io(), rados_format::kHeaderObject, bytes.data(), bytes.size()),
             0);
   refused = RadosChunkStore::Create(options_).status();
@@ -592,6 +596,18 @@ TEST_F(RadosChunkStoreTest, AMonitorThatDoesNotAnswerIsUnavailable) {
   RadosChunkStoreOptions options = options_;
   options.pool.settings = {{"mon_host", "[v2:127.0.0.1:1]"}};
   options.pool.connect_timeout = absl::Seconds(1);
+TEST_F(RadosChunkStoreTest, TheNumberOfShardsIsSettledWhenTheStoreIsMade) {
+  const TestChunk chunk = MakeTestChunk(1);
+  options_.shards = 2;
+  EXPECT_TRUE(Put(*Open(), chunk));
+  EXPECT_EQ(Keys(rados_format::kDataPrefix).size(), 1) << "in one of the two";
+  uint64_t bytes = 0;
+  time_t modified = 0;
+  EXPECT_NE(rados_stat(pool_->io(), rados_format::IndexObject(2).c_str(), &bytes, &modified), 0);
+  options_.shards = 0;  // as many as there are
+  EXPECT_TRUE(Has(*Open(), chunk));
+}
+
   const absl::Status refused = RadosChunkStore::Create(options).status();
   EXPECT_TRUE(absl::IsUnavailable(refused)) << refused;
 }
