@@ -253,8 +253,8 @@ absl::StatusOr<bool> RadosChunkStore::PutIn(RadosIndex* index, absl::string_view
   }
   // Spares what would otherwise be written twice by this daemon; others are met at the commit.
   const IdClaims::Claim claim(&writers_, {id});
-  // Eviction must not take what is to be restored; it would be restored in vain.
-  const ChunkHold hold = holds_.Hold({id});
+  // Eviction should not take what is to be restored; it would be restored in vain.
+  const ChunkHold hold = holds_.HoldFromNowOn({id});
   absl::optional<EvictionIndex::Usage> usage;
   if (options_.capacity_bytes > 0 && index == chunks_.get()) {
     usage = EvictionIndex::Usage{usage_->clock(), 1};
@@ -328,8 +328,9 @@ absl::StatusOr<bool> RadosChunkStore::Put(const ChunkId& id, const ChunkInfo& in
 ChunkHold RadosChunkStore::Hold(absl::Span<const ChunkId> ids) {
   std::vector<ChunkId> kept(ids.begin(), ids.end());
   held_.Hold(kept, options_.clock());
-  // In a shared place since a function that is copied cannot own what is not.
-  auto inner = std::make_shared<ChunkHold>(holds_.Hold(ids));
+  // In a shared place since a function that is copied cannot own what is not. A removal that is
+  // under way here is not waited for, which may be long: it is as one of another daemon.
+  auto inner = std::make_shared<ChunkHold>(holds_.HoldFromNowOn(ids));
   return ChunkHold([this, kept = std::move(kept), inner = std::move(inner)]() mutable {
     held_.Release(kept);
     inner.reset();

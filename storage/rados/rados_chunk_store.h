@@ -82,11 +82,16 @@ struct RadosChunkStoreOptions {
 // Thread-safe. Put copies the payload once, ReadSegment none beyond what librados does: pinned
 // bytes are buffers of their own and outlive everything.
 //
-// Holds keep this process from trimming, expiring and evicting, and leases that follow from them
-// keep others from evicting. What another daemon removes stays readable for retire_age, where room
-// is wanted for pressed_retire_age, and for as long as it is held, up to upload_age. A held chunk
-// is read as it was when its infos were first asked for: should another daemon have replaced it by
-// other bytes since, then it counts as absent until nobody holds it.
+// Every wait for Ceph ends with the caller's deadline (storage/call_deadline.h), if that comes
+// before the pool's op_timeout, and no lock is held meanwhile that another request waits for: but a
+// Put waits for another one of the same chunk, and the first question about any tenant for the
+// counters of all, which both have bounds of their own.
+//
+// Holds keep this process from beginning to trim, expire and evict, and leases that follow from
+// them keep others from evicting. What another daemon removes stays readable for retire_age, where
+// room is wanted for pressed_retire_age, and for as long as it is held, up to upload_age. A held
+// chunk is read as it was when its infos were first asked for: should another daemon have replaced
+// it by other bytes since, then it counts as absent until nobody holds it.
 class RadosChunkStore final : public VersionedChunkStore {
  public:
   // Connects; makes the store in an empty namespace. Errors of RadosPool::Connect;
@@ -238,6 +243,7 @@ class RadosChunkStore final : public VersionedChunkStore {
   std::set<ChunkId> doomed_ ABSL_GUARDED_BY(mutex_);
   absl::Time tenants_read_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   bool reading_tenants_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status tenants_status_ ABSL_GUARDED_BY(mutex_);  // of the last read
   std::thread leaser_;
   std::thread sweeper_;
   std::thread keeper_;
