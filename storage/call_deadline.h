@@ -14,20 +14,21 @@ namespace kvstream {
 // call: who hands work to another thread hands on `Current()` too if the work is the call's alone.
 class CallDeadline {
  public:
-  explicit CallDeadline(absl::Time deadline) : CallDeadline(std::min(current_, deadline), 0) {}
+  explicit CallDeadline(absl::Time deadline) : before_(current_) {
+    current_ = std::min(current_, deadline);
+  }
   ~CallDeadline() { current_ = before_; }
   CallDeadline(const CallDeadline&) = delete;
   CallDeadline& operator=(const CallDeadline&) = delete;
 
-  // For work of which others want the result too: none, whatever is around it.
-  static CallDeadline Lifted() { return CallDeadline(absl::InfiniteFuture(), 0); }
+  // No deadline from here on, whatever is around it: for work that others rely on too, or that does
+  // more harm half done than late.
+  void Lift() { current_ = absl::InfiniteFuture(); }
 
   // InfiniteFuture: none.
   static absl::Time Current() { return current_; }
 
  private:
-  CallDeadline(absl::Time current, int) : before_(current_) { current_ = current; }
-
   static inline thread_local absl::Time current_ = absl::InfiniteFuture();
   const absl::Time before_;
 };

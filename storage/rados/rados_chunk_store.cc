@@ -9,6 +9,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "storage/call_deadline.h"
 #include "storage/chunk_limits.h"
 #include "storage/id_text.h"
 #include "storage/rados/rados_data.h"
@@ -268,6 +269,7 @@ absl::StatusOr<bool> RadosChunkStore::PutIn(RadosIndex* index, absl::string_view
     index->Withdraw(what, id, upload, given).IgnoreError();
   };
   const absl::Time start = absl::Now();
+  CallDeadline deadline(absl::InfiniteFuture());
   for (int attempt = 0; attempt < kPutAttempts;) {
     absl::StatusOr<RadosIndexEntry> seen = index->Look(what, id, upload, info.tenant);
     if (!seen.ok()) return seen.status();
@@ -297,6 +299,9 @@ absl::StatusOr<bool> RadosChunkStore::PutIn(RadosIndex* index, absl::string_view
         RadosIndex::BackOff(attempt++);
         continue;
       }
+      // From here on it is brought to an end, each step within op_timeout: an upload that is left
+      // as it is keeps its room until a sweep takes it away.
+      deadline.Lift();
       // Both only once they are announced, so that whoever finds the announcement finds them.
       if (absl::Status status = WriteRadosData(*pool_, what, {id, given.generation}, segments,
                                                index->NameWrite(id, given));

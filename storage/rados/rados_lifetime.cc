@@ -341,7 +341,8 @@ absl::StatusOr<TenantUse> RadosChunkStore::GetTenantUse(absl::string_view tenant
     reading_tenants_ = true;
   }
   tenants_.BeginRefresh();
-  const CallDeadline of_all = CallDeadline::Lifted();
+  CallDeadline of_all(absl::InfiniteFuture());
+  of_all.Lift();
   const auto read = chunks_->CountTenants(kWhat);
   tenants_.EndRefresh(read.ok() ? &*read : nullptr);
   absl::MutexLock lock(&mutex_);
