@@ -16,6 +16,16 @@ ChunkHold HoldTable::Hold(absl::Span<const ChunkId> ids) {
       removed_.Wait(&mutex_);
     }
   }
+  return HoldOf(ids);
+}
+
+ChunkHold HoldTable::HoldFromNowOn(absl::Span<const ChunkId> ids) {
+  absl::MutexLock lock(&mutex_);
+  for (const ChunkId& id : ids) ++entries_[id].holds;
+  return HoldOf(ids);
+}
+
+ChunkHold HoldTable::HoldOf(absl::Span<const ChunkId> ids) {
   return ChunkHold([this, ids = std::vector<ChunkId>(ids.begin(), ids.end())] { Release(ids); });
 }
 
@@ -39,7 +49,14 @@ std::vector<ChunkId> HoldTable::BeginRemoval(absl::Span<const ChunkId> ids) {
 
 void HoldTable::EndRemoval(absl::Span<const ChunkId> ids) {
   absl::MutexLock lock(&mutex_);
-  for (const ChunkId& id : ids) entries_.erase(id);
+  for (const ChunkId& id : ids) {
+    const auto entry = entries_.find(id);
+    if (entry->second.holds == 0) {
+      entries_.erase(entry);
+    } else {
+      entry->second.removing = false;
+    }
+  }
   removed_.SignalAll();
 }
 
@@ -47,7 +64,7 @@ void HoldTable::Release(const std::vector<ChunkId>& ids) {
   absl::MutexLock lock(&mutex_);
   for (const ChunkId& id : ids) {
     const auto entry = entries_.find(id);
-    if (--entry->second.holds == 0) entries_.erase(entry);
+    if (--entry->second.holds == 0 && !entry->second.removing) entries_.erase(entry);
   }
 }
 

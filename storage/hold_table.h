@@ -14,8 +14,8 @@
 
 namespace kvstream {
 
-// Lets eviction and holders meet: a chunk is either held or being removed, never both. Thread-safe;
-// must outlive its holds.
+// Lets eviction and holders meet: a chunk is either held or being removed, never both, but for
+// those that are being removed when HoldFromNowOn comes. Thread-safe; must outlive its holds.
 class HoldTable {
  public:
   HoldTable() = default;
@@ -24,6 +24,9 @@ class HoldTable {
 
   // Waits for removals of these chunks that have begun. Ids may repeat.
   ChunkHold Hold(absl::Span<const ChunkId> ids);
+  // Does not wait: removals that have begun go on, none begins. For a store whose removals may take
+  // long and take nothing from a load that holds.
+  ChunkHold HoldFromNowOn(absl::Span<const ChunkId> ids);
   bool held(const ChunkId& id) const;
 
   // Those of `ids` that nobody holds; Hold() waits for them until EndRemoval. Keep it short.
@@ -36,6 +39,7 @@ class HoldTable {
     bool removing = false;
   };
 
+  ChunkHold HoldOf(absl::Span<const ChunkId> ids);
   void Release(const std::vector<ChunkId>& ids);
 
   mutable absl::Mutex mutex_;

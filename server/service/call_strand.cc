@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "storage/call_deadline.h"
+
 namespace kvstream {
 namespace {
 
@@ -10,8 +12,10 @@ constexpr int kStepsHereMax = 8;
 
 }  // namespace
 
-void CallStrand::Bind(std::weak_ptr<void> owner, std::function<void(const CallEvents&)> step) {
+void CallStrand::Bind(std::weak_ptr<void> owner, absl::Time deadline,
+                      std::function<void(const CallEvents&)> step) {
   owner_ = std::move(owner);
+  deadline_ = deadline;
   step_ = std::move(step);
 }
 
@@ -59,6 +63,7 @@ void CallStrand::Update(Where where, const std::function<void(CallEvents&)>& upd
 }
 
 void CallStrand::Run(Where where) {
+  const CallDeadline deadline(deadline_);
   for (int steps = 0;; ++steps) {
     CallEvents events;
     {

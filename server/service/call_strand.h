@@ -40,8 +40,10 @@ class CallStrand {
   CallStrand(const CallStrand&) = delete;
   CallStrand& operator=(const CallStrand&) = delete;
 
-  // Once, before any event. `step` is only called while `owner` is held.
-  void Bind(std::weak_ptr<void> owner, std::function<void(const CallEvents&)> step);
+  // Once, before any event. `step` is only called while `owner` is held, and runs under the call's
+  // deadline (storage/call_deadline.h).
+  void Bind(std::weak_ptr<void> owner, absl::Time deadline,
+            std::function<void(const CallEvents&)> step);
 
   void ReadDone(bool ok);
   void WriteDone(bool ok);
@@ -70,10 +72,11 @@ class CallStrand {
 
   WorkerPool* const pool_;
   TimerQueue* const timers_;
-  std::weak_ptr<void> owner_;                    // set by Bind
-  std::function<void(const CallEvents&)> step_;  // set by Bind
-  absl::optional<TimerQueue::Id> timer_;         // touched by steps only
-  std::atomic<bool> inline_{false};              // steps do not block
+  std::weak_ptr<void> owner_;                     // set by Bind
+  absl::Time deadline_ = absl::InfiniteFuture();  // set by Bind
+  std::function<void(const CallEvents&)> step_;   // set by Bind
+  absl::optional<TimerQueue::Id> timer_;          // touched by steps only
+  std::atomic<bool> inline_{false};               // steps do not block
 
   absl::Mutex mutex_;
   CallEvents events_ ABSL_GUARDED_BY(mutex_);

@@ -20,7 +20,7 @@ struct Owner {
                                      std::function<void(const CallEvents&)> step) {
     auto owner = std::make_shared<Owner>(pool, timers);
     Owner* const raw = owner.get();
-    owner->strand.Bind(owner, [raw, step](const CallEvents& events) {
+    owner->strand.Bind(owner, absl::InfiniteFuture(), [raw, step](const CallEvents& events) {
       EXPECT_FALSE(raw->running.exchange(true));
       if (step) step(events);
       ++raw->steps;
@@ -187,7 +187,7 @@ TEST(CallStrandTest, EventsAndTimersOfAnOwnerThatIsGoneDoNothing) {
     absl::Notification armed;
     auto owner = Owner::Make(&pool, &timers, nullptr);
     Owner* const raw = owner.get();
-    raw->strand.Bind(owner, [&, raw](const CallEvents&) {
+    raw->strand.Bind(owner, absl::InfiniteFuture(), [&, raw](const CallEvents&) {
       ++steps;
       raw->strand.ArmAt(MonotonicNow() + absl::Milliseconds(20));
       armed.Notify();

@@ -9,6 +9,7 @@
 #include "grpcpp/server_context.h"
 #include "server/service/call_strand.h"
 #include "server/service/ids.h"
+#include "server/service/rpc_deadline.h"
 #include "server/service/status_conversion.h"
 
 namespace kvstream {
@@ -24,7 +25,8 @@ class GetProfileRpc final : public grpc::ServerWriteReactor<v1::GetProfileRespon
     const std::shared_ptr<GetProfileRpc> rpc(new GetProfileRpc(context, request, environment));
     rpc->self_ = rpc;
     GetProfileRpc* const raw = rpc.get();
-    raw->strand_.Bind(rpc, [raw](const CallEvents& events) { raw->Step(events); });
+    raw->strand_.Bind(rpc, DeadlineOf(*context),
+                      [raw](const CallEvents& events) { raw->Step(events); });
     absl::StatusOr<CallTracker::Ticket> ticket = environment->requests->Enter();
     if (ticket.ok()) {
       raw->ticket_ = *std::move(ticket);

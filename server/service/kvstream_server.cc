@@ -15,6 +15,7 @@
 #include "server/service/listen_address.h"
 #include "server/service/server_credentials.h"
 #include "server/service/version.h"
+#include "storage/call_deadline.h"
 
 namespace kvstream {
 namespace {
@@ -24,6 +25,7 @@ constexpr int kMaxReceiveBytes = 4 << 20;
 // Calls that were told to end, and gRPC's own threads, get so long.
 constexpr absl::Duration kEndGrace = absl::Seconds(5);
 constexpr absl::Duration kUnpinTimeout = absl::Seconds(10);
+constexpr absl::Duration kMetricsTimeout = absl::Seconds(3);
 constexpr absl::Duration kAwaitStep = absl::Milliseconds(20);
 // What gRPC health calls the part of the service that writes. Not a service of the protocol.
 constexpr char kWritesHealth[] = "kvstream.v1.KVStream.writes";
@@ -388,6 +390,8 @@ std::string KvStreamServer::MetricsText() {
   gauges.in_flight_bytes = link_groups_.in_flight_bytes();
   gauges.links = link_groups_.links();
   gauges.put_buffer_bytes = upload_bytes_.used();
+  // A store that does not answer must not take the other figures along: a scrape waits some 10 s.
+  const CallDeadline soon(absl::Now() + kMetricsTimeout);
   const absl::StatusOr<StoreStats> stats = store_->Stats();
   if (stats.ok()) {
     gauges.store_chunks = stats->chunks;

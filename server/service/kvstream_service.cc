@@ -10,8 +10,10 @@
 #include "server/service/load_rpc.h"
 #include "server/service/put_rpc.h"
 #include "server/service/refused_call.h"
+#include "server/service/rpc_deadline.h"
 #include "server/service/scrub_rpc.h"
 #include "server/service/status_conversion.h"
+#include "storage/call_deadline.h"
 
 namespace kvstream {
 
@@ -175,7 +177,9 @@ grpc::ServerUnaryReactor* KvStreamService::Unary(
   }
   // std::function must be copyable, hence the shared_ptr.
   auto ticket = std::make_shared<CallTracker::Ticket>(*std::move(admitted));
+  const absl::Time deadline = DeadlineOf(*context);
   pool->Submit([=, handler = std::move(handler)] {
+    const CallDeadline until(deadline);
     const absl::Status status = handler(*environment);
     environment->metrics->CountError(method, status.code());
     ticket->Release();

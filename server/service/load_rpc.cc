@@ -13,6 +13,7 @@
 #include "grpcpp/server_context.h"
 #include "server/load/link_record.h"
 #include "server/service/ids.h"
+#include "server/service/rpc_deadline.h"
 #include "server/service/segment_message.h"
 #include "server/service/status_conversion.h"
 
@@ -60,7 +61,8 @@ LoadRpc* LoadRpc::Start(grpc::CallbackServerContext* context, const RpcEnvironme
   const std::shared_ptr<LoadRpc> rpc(new LoadRpc(context, environment));
   rpc->self_ = rpc;
   LoadRpc* const raw = rpc.get();
-  raw->strand_.Bind(rpc, [raw](const CallEvents& events) { raw->Step(events); });
+  raw->strand_.Bind(rpc, DeadlineOf(*context),
+                    [raw](const CallEvents& events) { raw->Step(events); });
   const std::weak_ptr<LoadRpc> weak = rpc;
   absl::StatusOr<CallTracker::Ticket> ticket = environment->loads->Enter([weak] {
     const std::shared_ptr<LoadRpc> load = weak.lock();

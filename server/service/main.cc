@@ -114,13 +114,17 @@ int Main(const std::vector<std::string>& arguments) {
     std::fputs(salvaged->c_str(), stdout);
     return kClean;
   }
-  absl::StatusOr<std::unique_ptr<ChunkStore>> store = OpenStore(options);
-  if (!store.ok()) return Complain(store.status(), kStartFailed);
   KvStreamServer::Parts parts;
+  parts.log = std::make_unique<Log>(options.log_level, options.log_format);
+  absl::StatusOr<std::unique_ptr<ChunkStore>> store =
+      OpenStore(options, [&parts](const absl::Status& error) {
+        parts.log->Write(LogLevel::kError, "no tier: every segment comes from Ceph",
+                         {{"error", error.ToString()}});
+      });
+  if (!store.ok()) return Complain(store.status(), kStartFailed);
   parts.store = *std::move(store);
   parts.parse_profile = CodecProfileParser();
   parts.create_session = &LoadSession::Create;
-  parts.log = std::make_unique<Log>(options.log_level, options.log_format);
   std::atomic<bool> read_only{false};
   if (options.exit_when_read_only) {
     parts.restart_needed = [&read_only] {

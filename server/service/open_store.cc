@@ -40,6 +40,7 @@ absl::StatusOr<std::unique_ptr<RadosChunkStore>> OpenRados(const ServerOptions& 
   rados.info_max_age = options.rados_staleness;
   // Data must stay readable for longer than others may go on telling of it.
   rados.pressed_retire_age = std::max(rados.pressed_retire_age, rados.info_max_age);
+  rados.shards = options.rados_shards;
   rados.capacity_bytes = options.rados_capacity_bytes;
   if (options.store == StoreKind::kRados && rados.capacity_bytes == 0) {
     rados.capacity_bytes = options.capacity_bytes;
@@ -62,7 +63,8 @@ absl::StatusOr<std::unique_ptr<ChunkStore>> OpenLocalTier(const ServerOptions& o
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ChunkStore>> OpenStore(const ServerOptions& options) {
+absl::StatusOr<std::unique_ptr<ChunkStore>> OpenStore(
+    const ServerOptions& options, const std::function<void(const absl::Status&)>& no_tier) {
   if (options.store == StoreKind::kMemory) {
     MemoryChunkStoreOptions memory;
     memory.max_bytes = options.memory_store_bytes;
@@ -82,9 +84,12 @@ absl::StatusOr<std::unique_ptr<ChunkStore>> OpenStore(const ServerOptions& optio
   absl::StatusOr<std::unique_ptr<ChunkStore>> local =
       rados == nullptr ? OpenRocksDb(options) : OpenLocalTier(options);
   if (!local.ok()) {
-    return absl::Status(
+    const absl::Status error(
         local.status().code(),
         absl::StrCat("cannot open --data-dir ", options.data_dir, ": ", local.status().message()));
+    if (rados == nullptr || !DiskIsAtFault(error)) return error;
+    if (no_tier) no_tier(error);
+    return std::unique_ptr<ChunkStore>(std::move(rados));
   }
   if (rados == nullptr) return local;
   absl::StatusOr<std::unique_ptr<TieredChunkStore>> tiered =

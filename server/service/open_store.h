@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "server/service/options.h"
@@ -14,8 +15,11 @@
 namespace kvstream {
 
 // Opens or makes it. The driver's errors, with the option to change; may take seconds after a
-// crash.
-absl::StatusOr<std::unique_ptr<ChunkStore>> OpenStore(const ServerOptions& options);
+// crash. A tier on a disk that is full or fails is done without: then it is the store in the Ceph
+// pool alone, and `no_tier` is told why.
+absl::StatusOr<std::unique_ptr<ChunkStore>> OpenStore(
+    const ServerOptions& options,
+    const std::function<void(const absl::Status&)>& no_tier = nullptr);
 
 // Makes options.data_dir from options.restore_from (storage/rocksdb/restore.h); returns a line that
 // says what came back.

@@ -164,6 +164,13 @@ absl::Status ServerOptions::Validate() const {
     status.Update(
         absl::InvalidArgumentError("--rados-capacity-bytes is for --store rados and tiered"));
   }
+  if (rados_shards > 4096 || (rados_shards & (rados_shards - 1)) != 0) {
+    status.Update(absl::InvalidArgumentError(
+        "--rados-shards must be a power of two up to 4096, or 0 for those that there are"));
+  }
+  if (rados_shards != 0 && !ceph) {
+    status.Update(absl::InvalidArgumentError("--rados-shards is for --store rados and tiered"));
+  }
   if (store == StoreKind::kRados && capacity_bytes != 0 && rados_capacity_bytes != 0 &&
       capacity_bytes != rados_capacity_bytes) {
     status.Update(absl::InvalidArgumentError(
@@ -287,6 +294,10 @@ const std::vector<OptionField>& OptionFields() {
           "rados: most payload of all daemons in the namespace, without copies; they evict to "
           "stay below; 0: this one does not",
           &O::rados_capacity_bytes),
+      CountField("rados-shards",
+                 "rados: parts of the index, settled when the store is made; 0: those that it has, "
+                 "256 in a new one",
+                 &O::rados_shards),
       CountField("max-loads", "loads in flight", &O::max_loads),
       CountField("max-load-chunks", "chunks of all loads in flight together", &O::max_load_chunks),
       CountField("max-loads-per-peer", "loads in flight of one host; 0: no limit",

@@ -74,6 +74,9 @@ struct ServerOptions {
   // Ceph: what the data of all daemons may have in the namespace, copies not counted; they evict
   // together to stay below. 0: this daemon makes no room, and takes what others leave.
   uint64_t rados_capacity_bytes = 0;
+  // Ceph: of the index, a power of two up to 4096, settled when the store is made; 0: as many as it
+  // has, 256 if it is to be made.
+  uint32_t rados_shards = 0;
 
   int max_loads = 1024;
   // Chunks of all loads in flight together: bounds what they keep in memory.

@@ -149,6 +149,10 @@ TEST(OptionsTest, RangesAreChecked) {
   EXPECT_NE(ErrorOf({"--store=rados", "--rados-capacity-bytes=1GiB", "--capacity-bytes=2GiB"}), "");
   EXPECT_NE(ErrorOf({"--store=rados", "--rados-capacity-bytes=1MiB"}), "");
   EXPECT_NE(ErrorOf({"--rados-capacity-bytes=1GiB"}), "") << "RocksDB's is another";
+  EXPECT_EQ(ErrorOf({"--store=rados", "--rados-shards=1024"}), "");
+  EXPECT_NE(ErrorOf({"--store=rados", "--rados-shards=1000"}), "");
+  EXPECT_NE(ErrorOf({"--store=rados", "--rados-shards=8192"}), "");
+  EXPECT_NE(ErrorOf({"--rados-shards=256"}), "") << "RocksDB has none";
   EXPECT_EQ(ErrorOf({"--store=tiered", "--capacity-bytes=1GiB"}), "");
   EXPECT_NE(ErrorOf({"--store=tiered"}), "") << "a cache without a bound";
   EXPECT_NE(ErrorOf({"--store=tiered", "--capacity-bytes=1GiB", "--data-dir="}), "");

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/service/ids.h"
+#include "storage/call_deadline.h"
 
 namespace kvstream {
 namespace {
@@ -22,16 +23,28 @@ ProfileCache::ProfileCache(ChunkStore* store, ProfileParser parser, uint64_t max
     : store_(store), parser_(std::move(parser)), max_bytes_(max_bytes) {}
 
 absl::StatusOr<std::shared_ptr<const ServiceProfile>> ProfileCache::Get(const StoredProfileId& id) {
+  uint64_t read = 0;
   {
     absl::MutexLock lock(&mutex_);
-    while (loading_.count(id) > 0) loaded_.Wait(&mutex_);
+    // For the read that is under way, for no later one: should it fail, those who waited read side
+    // by side. One after the other each would wait for all that fail before it.
+    if (const auto under_way = loading_.find(id); under_way != loading_.end()) {
+      const uint64_t awaited = under_way->second;
+      for (auto now = under_way; now != loading_.end() && now->second == awaited;
+           now = loading_.find(id)) {
+        if (loaded_.WaitWithDeadline(&mutex_, CallDeadline::Current())) break;
+      }
+    }
     std::shared_ptr<const ServiceProfile> found = Find(id);
     if (found != nullptr) return found;
-    loading_.insert(id);
+    read = ++reads_;
+    loading_[id] = read;
   }
   absl::StatusOr<std::shared_ptr<const ServiceProfile>> profile = Read(id);
   absl::MutexLock lock(&mutex_);
-  loading_.erase(id);
+  if (const auto mine = loading_.find(id); mine != loading_.end() && mine->second == read) {
+    loading_.erase(mine);
+  }
   loaded_.SignalAll();
   if (profile.ok()) Keep(*profile);
   return profile;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <list>
+#include <map>
 #include <memory>
 #include <set>
 
@@ -17,7 +18,7 @@ namespace kvstream {
 
 // Thread-safe. Keeps the profiles used last whose serialised bytes sum up to `max_bytes`, but
 // always the newest; calls in flight keep theirs beyond that. Several calls that miss the same
-// profile read it once.
+// profile read it once, unless that read fails.
 class ProfileCache {
  public:
   // `store` is borrowed and outlives the cache.
@@ -60,7 +61,8 @@ class ProfileCache {
   absl::CondVar loaded_;
   // Used last first.
   std::list<std::shared_ptr<const ServiceProfile>> profiles_ ABSL_GUARDED_BY(mutex_);
-  std::set<StoredProfileId> loading_ ABSL_GUARDED_BY(mutex_);
+  uint64_t reads_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<StoredProfileId, uint64_t> loading_ ABSL_GUARDED_BY(mutex_);  // the number of the read
   std::set<StoredProfileId> stored_ ABSL_GUARDED_BY(mutex_);
 };
 

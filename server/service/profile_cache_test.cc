@@ -3,9 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <memory>
 #include <thread>
+#include <utility>
 
+#include "absl/status/status.h"
+#include "absl/synchronization/notification.h"
 #include "server/service/testing/fake_profile.h"
+#include "storage/call_deadline.h"
+#include "storage/forwarding_chunk_store.h"
 #include "storage/memory/memory_chunk_store.h"
 
 namespace kvstream {
@@ -95,6 +101,42 @@ TEST_F(ProfileCacheTest, ManyThatMissAtOnceParseOnce) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(parses_, 1);
+}
+
+// The first read of a profile goes on until it is let go, and fails.
+class StuckStore final : public ForwardingChunkStore {
+ public:
+  using ForwardingChunkStore::ForwardingChunkStore;
+  absl::StatusOr<std::string> GetProfile(const StoredProfileId& id) override {
+    if (reads++ > 0) return inner().GetProfile(id);
+    stuck.Notify();
+    go_on.WaitForNotification();
+    return absl::UnavailableError("stuck");
+  }
+
+  std::atomic<int> reads{0};
+  absl::Notification stuck, go_on;
+};
+
+TEST_F(ProfileCacheTest, NobodyWaitsForTheReadOfAnotherBeyondTheirDeadline) {
+  const std::string bytes = FakeProfileBytes(3, 16);
+  const StoredProfileId id = FakeProfileId(bytes);
+  ASSERT_TRUE(store_->PutProfile(id, bytes).ok());
+  auto stuck = std::make_unique<StuckStore>(std::move(store_));
+  StuckStore& store = *stuck;
+  store_ = std::move(stuck);
+  ProfileCache cache = Cache(1000);
+  std::thread first([&] { EXPECT_TRUE(absl::IsUnavailable(cache.Get(id).status())); });
+  store.stuck.WaitForNotification();
+  {
+    const CallDeadline passed(absl::InfinitePast());
+    EXPECT_TRUE(cache.Get(id).ok()) << "asks the store itself, which may refuse";
+  }
+  EXPECT_EQ(store.reads, 2);
+  store.go_on.Notify();
+  first.join();
+  EXPECT_TRUE(cache.Get(id).ok());
+  EXPECT_EQ(store.reads, 2) << "the failure took nothing from the cache";
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "server/service/call_strand.h"
 #include "server/service/profile_upload.h"
 #include "server/service/put_upload.h"
+#include "server/service/rpc_deadline.h"
 #include "server/service/status_conversion.h"
 #include "server/service/upload_room.h"
 
@@ -24,7 +25,8 @@ class UploadRpc final : public grpc::ServerReadReactor<Request> {
     const std::shared_ptr<UploadRpc> rpc(new UploadRpc(method, context, response, environment));
     rpc->self_ = rpc;
     UploadRpc* const raw = rpc.get();
-    raw->strand_.Bind(rpc, [raw](const CallEvents& events) { raw->Step(events); });
+    raw->strand_.Bind(rpc, DeadlineOf(*context),
+                      [raw](const CallEvents& events) { raw->Step(events); });
     const std::weak_ptr<UploadRpc> weak = rpc;
     absl::StatusOr<CallTracker::Ticket> ticket = environment->puts->Enter([weak] {
       const std::shared_ptr<UploadRpc> upload = weak.lock();

@@ -5,6 +5,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "storage/call_deadline.h"
 
 namespace kvstream {
 
@@ -72,7 +73,10 @@ std::shared_ptr<SegmentSource::Read> SegmentSource::Begin(const Name& name) {
             : absl::StatusOr<Segment>(at_hand->status());
     return read;
   }
-  readers_->Submit([read, id, level = name.level, store = store_, ready = ready_] {
+  // The load's own: nobody else waits for it.
+  const absl::Time deadline = CallDeadline::Current();
+  readers_->Submit([read, id, deadline, level = name.level, store = store_, ready = ready_] {
+    const CallDeadline until(deadline);
     absl::StatusOr<PinnedBytes> pinned = store->ReadSegment(id, level);
     bool wanted;
     {

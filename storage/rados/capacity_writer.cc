@@ -28,6 +28,7 @@ int main(int argc, char** argv) {
   options.pool.pool = argv[2];
   options.pool.name_space = argv[3];
   options.pool.op_timeout = options.pool.connect_timeout = absl::Seconds(60);
+  options.shards = 8;  // as the tests have
   options.info_max_age = absl::ZeroDuration();
   options.retire_age = options.pressed_retire_age = absl::ZeroDuration();
   options.lease_interval = absl::InfiniteDuration();

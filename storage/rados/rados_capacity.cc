@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "storage/call_deadline.h"
 #include "storage/rados/rados_chunk_store.h"
 #include "storage/rados/rados_format.h"
 
@@ -32,7 +33,7 @@ absl::Status RadosChunkStore::FlushUsage() { return usage_->Flush("noting which 
 
 absl::Status RadosChunkStore::AwaitRoom(absl::string_view what, uint64_t bytes, absl::Time since) {
   const absl::Duration waited = absl::Now() - since;
-  if (waited >= options_.room_timeout) {
+  if (waited >= options_.room_timeout || absl::Now() >= CallDeadline::Current()) {
     return absl::ResourceExhaustedError(absl::StrCat(
         what, ": there is no room for ", bytes, " bytes within the capacity of the pool: what is ",
         "stored is pinned or in use, or was removed less than ",

@@ -9,6 +9,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "storage/call_deadline.h"
 #include "storage/chunk_limits.h"
 #include "storage/id_text.h"
 #include "storage/rados/rados_data.h"
@@ -24,6 +25,7 @@ using rados_format::Generation;
 // As many as the index bears before it says that it is too contended.
 constexpr int kPutAttempts = 1000;
 constexpr size_t kDoomedAtOnce = 1024;
+constexpr uint32_t kNewStoreShards = 256;
 // Whoever sweeps is alone for so long, or until it is done.
 constexpr absl::Duration kSweepLockTime = absl::Minutes(5);
 
@@ -79,8 +81,9 @@ std::string ReadOf(const ChunkId& id) {
 
 absl::Status RadosChunkStoreOptions::Validate() const {
   if (absl::Status status = pool.Validate(); !status.ok()) return status;
-  if (shards < 1 || shards > rados_format::kMaxShards || (shards & (shards - 1)) != 0) {
-    return absl::InvalidArgumentError("rados: shards must be a power of two from 1 to 4096");
+  if (shards > rados_format::kMaxShards || (shards & (shards - 1)) != 0) {
+    return absl::InvalidArgumentError(
+        "rados: shards must be a power of two from 1 to 4096, or 0 for those that there are");
   }
   if (info_max_age < absl::ZeroDuration() || pressed_retire_age < info_max_age ||
       retire_age < pressed_retire_age || upload_age < retire_age) {
@@ -115,6 +118,12 @@ absl::Status RadosChunkStore::Open() {
   pool_ = *std::move(pool);
   const absl::StatusOr<rados_format::StoreHeader> header = ReadOrMakeHeader();
   if (!header.ok()) return header.status();
+  if (options_.shards != 0 && header->shards != options_.shards) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the store in the Ceph pool has ", header->shards, " shards, not ",
+                     options_.shards, ": their number is settled when a store is made; ask for ",
+                     header->shards, " or for none, or take another namespace"));
+  }
   std::vector<std::string> objects;
   for (uint32_t shard = 0; shard < header->shards; ++shard) {
     objects.push_back(rados_format::IndexObject(shard));
@@ -194,7 +203,7 @@ absl::StatusOr<rados_format::StoreHeader> RadosChunkStore::ReadOrMakeHeader() {
 
     // The header comes last: a store that has one has all its index objects. Several daemons may
     // be at it at once; the first one's header counts, and index objects too many do no harm.
-    header.shards = options_.shards;
+    header.shards = options_.shards == 0 ? kNewStoreShards : options_.shards;
     const std::vector<std::string> others = {
         rados_format::kProfilesIndex, rados_format::kCapacityObject, rados_format::kLeasesObject};
     absl::Status status;
@@ -245,8 +254,8 @@ absl::StatusOr<bool> RadosChunkStore::PutIn(RadosIndex* index, absl::string_view
   }
   // Spares what would otherwise be written twice by this daemon; others are met at the commit.
   const IdClaims::Claim claim(&writers_, {id});
-  // Eviction must not take what is to be restored; it would be restored in vain.
-  const ChunkHold hold = holds_.Hold({id});
+  // Eviction should not take what is to be restored; it would be restored in vain.
+  const ChunkHold hold = holds_.HoldFromNowOn({id});
   absl::optional<EvictionIndex::Usage> usage;
   if (options_.capacity_bytes > 0 && index == chunks_.get()) {
     usage = EvictionIndex::Usage{usage_->clock(), 1};
@@ -260,6 +269,7 @@ absl::StatusOr<bool> RadosChunkStore::PutIn(RadosIndex* index, absl::string_view
     index->Withdraw(what, id, upload, given).IgnoreError();
   };
   const absl::Time start = absl::Now();
+  CallDeadline deadline(absl::InfiniteFuture());
   for (int attempt = 0; attempt < kPutAttempts;) {
     absl::StatusOr<RadosIndexEntry> seen = index->Look(what, id, upload, info.tenant);
     if (!seen.ok()) return seen.status();
@@ -289,6 +299,9 @@ absl::StatusOr<bool> RadosChunkStore::PutIn(RadosIndex* index, absl::string_view
         RadosIndex::BackOff(attempt++);
         continue;
       }
+      // From here on it is brought to an end, each step within op_timeout: an upload that is left
+      // as it is keeps its room until a sweep takes it away.
+      deadline.Lift();
       // Both only once they are announced, so that whoever finds the announcement finds them.
       if (absl::Status status = WriteRadosData(*pool_, what, {id, given.generation}, segments,
                                                index->NameWrite(id, given));
@@ -320,8 +333,9 @@ absl::StatusOr<bool> RadosChunkStore::Put(const ChunkId& id, const ChunkInfo& in
 ChunkHold RadosChunkStore::Hold(absl::Span<const ChunkId> ids) {
   std::vector<ChunkId> kept(ids.begin(), ids.end());
   held_.Hold(kept, options_.clock());
-  // In a shared place since a function that is copied cannot own what is not.
-  auto inner = std::make_shared<ChunkHold>(holds_.Hold(ids));
+  // In a shared place since a function that is copied cannot own what is not. A removal that is
+  // under way here is not waited for, which may be long: it is as one of another daemon.
+  auto inner = std::make_shared<ChunkHold>(holds_.HoldFromNowOn(ids));
   return ChunkHold([this, kept = std::move(kept), inner = std::move(inner)]() mutable {
     held_.Release(kept);
     inner.reset();

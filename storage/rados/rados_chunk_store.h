@@ -39,9 +39,10 @@ namespace kvstream {
 
 struct RadosChunkStoreOptions {
   RadosPoolOptions pool;
-  // Of the index of a store that does not exist yet: a power of two, 1 to 4096. More let more
-  // daemons write at once, and keep each below Ceph's warning at 200 000 keys.
-  uint32_t shards = 256;
+  // Of the index: a power of two, 1 to 4096, settled when the store is made. More let more daemons
+  // write at once, and keep each below Ceph's warning at 200 000 keys. 0: as many as the store has,
+  // 256 if it is to be made.
+  uint32_t shards = 0;
   uint64_t info_cache_bytes = uint64_t{64} << 20;
   // How long this daemon may go on telling of a chunk what another one has changed: deleted,
   // trimmed, restored. 0: it asks Ceph each time.
@@ -81,15 +82,21 @@ struct RadosChunkStoreOptions {
 // Thread-safe. Put copies the payload once, ReadSegment none beyond what librados does: pinned
 // bytes are buffers of their own and outlive everything.
 //
-// Holds keep this process from trimming, expiring and evicting, and leases that follow from them
-// keep others from evicting. What another daemon removes stays readable for retire_age, where room
-// is wanted for pressed_retire_age, and for as long as it is held, up to upload_age. A held chunk
-// is read as it was when its infos were first asked for: should another daemon have replaced it by
-// other bytes since, then it counts as absent until nobody holds it.
+// Every wait for Ceph ends with the caller's deadline (storage/call_deadline.h), if that comes
+// before the pool's op_timeout (but a Put ends what it has begun to write), and no lock is held
+// meanwhile that another request waits for: but a Put waits for another one of the same chunk, and
+// the first question about any tenant for the counters of all, which both have bounds of their own.
+//
+// Holds keep this process from beginning to trim, expire and evict, and leases that follow from
+// them keep others from evicting. What another daemon removes stays readable for retire_age, where
+// room is wanted for pressed_retire_age, and for as long as it is held, up to upload_age. A held
+// chunk is read as it was when its infos were first asked for: should another daemon have replaced
+// it by other bytes since, then it counts as absent until nobody holds it.
 class RadosChunkStore final : public VersionedChunkStore {
  public:
   // Connects; makes the store in an empty namespace. Errors of RadosPool::Connect;
-  // FAILED_PRECONDITION for a store of a newer version.
+  // FAILED_PRECONDITION for a store of a newer version, or of another number of shards than asked
+  // for.
   static absl::StatusOr<std::unique_ptr<RadosChunkStore>> Create(
       const RadosChunkStoreOptions& options);
   ~RadosChunkStore() override;
@@ -236,6 +243,7 @@ class RadosChunkStore final : public VersionedChunkStore {
   std::set<ChunkId> doomed_ ABSL_GUARDED_BY(mutex_);
   absl::Time tenants_read_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   bool reading_tenants_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status tenants_status_ ABSL_GUARDED_BY(mutex_);  // of the last read
   std::thread leaser_;
   std::thread sweeper_;
   std::thread keeper_;

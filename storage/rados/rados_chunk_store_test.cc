@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <functional>
 #include <set>
 #include <thread>
 #include <tuple>
@@ -11,10 +12,13 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/blocking_counter.h"
 #include "absl/time/clock.h"
+#include "storage/call_deadline.h"
 #include "storage/chunk_limits.h"
 #include "storage/conformance/test_chunks.h"
 #include "storage/rados/rados_data.h"
+#include "storage/rados/testing/rados_audit.h"
 #include "storage/rados/testing/rados_store_test.h"
 #include "storage/tenant_view.h"
 
@@ -578,6 +582,10 @@ TEST_F(RadosChunkStoreTest, RefusesWhatItCannotOpenWithASentence) {
   options = options_;
   options.shards = 100;
   EXPECT_TRUE(absl::IsInvalidArgument(RadosChunkStore::Create(options).status()));
+  options.shards = 16;
+  refused = RadosChunkStore::Create(options).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_TRUE(absl::StrContains(refused.message(), "has 8 shards, not 16")) << refused;
   rados_format::StoreHeader header;
   header.version = rados_format::kStoreVersion + 1;
   header.shards = 8;
@@ -586,6 +594,18 @@ TEST_F(RadosChunkStoreTest, RefusesWhatItCannotOpenWithASentence) {
             0);
   refused = RadosChunkStore::Create(options_).status();
   EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+}
+
+TEST_F(RadosChunkStoreTest, TheNumberOfShardsIsSettledWhenTheStoreIsMade) {
+  const TestChunk chunk = MakeTestChunk(1);
+  options_.shards = 2;
+  EXPECT_TRUE(Put(*Open(), chunk));
+  EXPECT_EQ(Keys(rados_format::kDataPrefix).size(), 1) << "in one of the two";
+  uint64_t bytes = 0;
+  time_t modified = 0;
+  EXPECT_NE(rados_stat(pool_->io(), rados_format::IndexObject(2).c_str(), &bytes, &modified), 0);
+  options_.shards = 0;  // as many as there are
+  EXPECT_TRUE(Has(*Open(), chunk));
 }
 
 TEST_F(RadosChunkStoreTest, AMonitorThatDoesNotAnswerIsUnavailable) {
@@ -604,11 +624,15 @@ TEST_F(RadosChunkStoreTest, OsdsThatDoNotAnswerAreUnavailableAndComeBack) {
   for (int osd = 0; osd < CephCluster::kOsds; ++osd) rados_test_cluster->StopOsd(osd);
   Pass(options_.info_max_age);
   EXPECT_TRUE(absl::IsUnavailable(store->GetInfos({chunk.id}).status()));
-  EXPECT_TRUE(absl::IsUnavailable(store->ReadSegment(chunk.id, 0).status()));
   EXPECT_TRUE(absl::IsUnavailable(store->Put(other.id, other.info, other.views()).status()));
-  EXPECT_TRUE(absl::IsUnavailable(store->Delete({chunk.id}).status()));
-  EXPECT_TRUE(absl::IsUnavailable(store->Stats().status()));
   EXPECT_TRUE(absl::IsUnavailable(store->CollectGarbage().status()));
+  // All who ask for the first time have the same answer.
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back(
+        [&store] { EXPECT_TRUE(absl::IsUnavailable(store->GetTenantUse("team").status())); });
+  }
+  for (std::thread& thread : threads) thread.join();
   for (int osd = 0; osd < CephCluster::kOsds; ++osd) rados_test_cluster->ContinueOsd(osd);
   // What timed out may still happen; with more patience everything else is as it was.
   options_.pool.op_timeout = absl::Seconds(60);
@@ -618,6 +642,67 @@ TEST_F(RadosChunkStoreTest, OsdsThatDoNotAnswerAreUnavailableAndComeBack) {
   EXPECT_TRUE(patient->Put(chunk.id, chunk.info, chunk.views()).ok());
   EXPECT_EQ(Read(*patient, chunk.id, 0), chunk.segments[0]);
   EXPECT_EQ(patient->Stats()->chunks, 2);
+}
+
+TEST_F(RadosChunkStoreTest, NothingWaitsForCephBeyondTheCallersDeadline) {
+  options_.pool.op_timeout = absl::Hours(1);
+  const auto store = Open();
+  const TestChunk chunk = MakeTestChunk(1), other = MakeTestChunk(2);
+  EXPECT_TRUE(Put(*store, chunk));
+  Pass(options_.info_max_age);
+  for (int osd = 0; osd < CephCluster::kOsds; ++osd) rados_test_cluster->StopOsd(osd);
+  const auto ask_everything = [&](absl::Duration time) {
+    const auto in_time = [&](const std::function<absl::Status()>& ask) {
+      const CallDeadline until(absl::Now() + time);
+      const absl::Status status = ask();
+      EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+    };
+    in_time([&] { return store->GetInfos({chunk.id}).status(); });
+    in_time([&] { return store->LongestPrefix({chunk.id}).status(); });
+    in_time([&] { return store->ReadSegment(chunk.id, 0).status(); });
+    in_time([&] { return store->Version(chunk.id, 0).status(); });
+    in_time([&] { return store->Put(other.id, other.info, other.views()).status(); });
+    in_time([&] { return store->Delete({chunk.id}).status(); });
+    in_time([&] { return store->Trim({chunk.id}, 1).status(); });
+    in_time([&] { return store->List(absl::nullopt, 10).status(); });
+    in_time([&] { return store->Stats().status(); });
+  };
+  ask_everything(absl::Milliseconds(50));
+  ask_everything(-absl::Seconds(1));
+  {
+    // Ceph would find that it conflicts, but has not said so.
+    std::vector<OmapWrite> writes(1);
+    writes[0].object = rados_format::IndexObject(0);
+    writes[0].expected = {{"no such key", "value"}};
+    writes[0].set = {{"no such key", "other value"}};
+    const CallDeadline until(absl::Now() + absl::Milliseconds(50));
+    EXPECT_TRUE(absl::IsUnavailable(pool_->Write("test", &writes)));
+    EXPECT_FALSE(writes[0].conflict);
+  }
+  // Others are not cut short: several deadlines, and none.
+  std::vector<std::thread> threads;
+  absl::BlockingCounter cut(4);
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&store, &cut, i] {
+      const CallDeadline until(absl::Now() + absl::Milliseconds(40 * (4 - i)));
+      EXPECT_TRUE(absl::IsUnavailable(store->Stats().status()));
+      cut.DecrementCount();
+    });
+  }
+  threads.emplace_back([&store] { EXPECT_TRUE(store->Stats().ok()); });
+  threads.emplace_back([&store] {
+    const CallDeadline until(absl::Now() + absl::Hours(1));
+    EXPECT_TRUE(store->Stats().ok());
+  });
+  cut.Wait();
+  for (int osd = 0; osd < CephCluster::kOsds; ++osd) rados_test_cluster->ContinueOsd(osd);
+  for (std::thread& thread : threads) thread.join();
+  // Every change begins with a question, so none has happened.
+  EXPECT_EQ(Read(*store, chunk.id, 0), chunk.segments[0]);
+  EXPECT_FALSE(Has(*store, other));
+  EXPECT_TRUE(Put(*store, other));
+  EXPECT_EQ(store->Stats()->chunks, 2);
+  EXPECT_TRUE(AuditRados(*pool_, options_.shards).empty());
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "storage/call_deadline.h"
 #include "storage/chunk_limits.h"
 #include "storage/rados/rados_chunk_store.h"
 #include "storage/rados/rados_format.h"
@@ -321,23 +322,32 @@ absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RadosChunkStore::List
 }
 
 absl::StatusOr<TenantUse> RadosChunkStore::GetTenantUse(absl::string_view tenant) {
+  constexpr absl::string_view kWhat = "GetTenantUse";
   const absl::Duration max_age = std::min(options_.info_max_age, kTenantsMaxAge);
   const absl::Time now = absl::Now();
   {
     absl::MutexLock lock(&mutex_);
-    // Those who come while somebody asks have what was known before; the first ones wait.
-    if (tenants_read_ == absl::InfinitePast()) {
-      mutex_.Await(absl::Condition(this, &RadosChunkStore::tenants_are_not_being_read));
+    // Those who come while somebody asks have what was known before; the first ones wait, and share
+    // the answer also if it is none: one after the other each would wait for all before it.
+    if (tenants_read_ == absl::InfinitePast() && reading_tenants_) {
+      const bool answered = mutex_.AwaitWithDeadline(
+          absl::Condition(this, &RadosChunkStore::tenants_are_not_being_read),
+          CallDeadline::Current());
+      if (!answered) return absl::UnavailableError(absl::StrCat(kWhat, ": no answer in time"));
+      if (tenants_read_ == absl::InfinitePast()) return tenants_status_;
     }
     const absl::Duration age = now - tenants_read_;
     if (reading_tenants_ || (age < max_age && age > -max_age)) return tenants_.Use(tenant);
     reading_tenants_ = true;
   }
   tenants_.BeginRefresh();
-  const auto read = chunks_->CountTenants("GetTenantUse");
+  CallDeadline of_all(absl::InfiniteFuture());
+  of_all.Lift();
+  const auto read = chunks_->CountTenants(kWhat);
   tenants_.EndRefresh(read.ok() ? &*read : nullptr);
   absl::MutexLock lock(&mutex_);
   reading_tenants_ = false;
+  tenants_status_ = read.status();
   if (!read.ok()) return read.status();
   tenants_read_ = now;
   return tenants_.Use(tenant);

@@ -7,6 +7,8 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "storage/call_deadline.h"
 
 namespace kvstream {
 namespace {
@@ -138,40 +140,113 @@ absl::Status RadosPool::Open() {
   rados_ioctx_set_namespace(io_, options_.name_space.c_str());
   // A full pool is an answer, not a wait.
   rados_set_pool_full_try(io_);
+  canceller_ = std::thread([this] { CancelUntilClosed(); });
   return absl::OkStatus();
 }
 
+// An operation that was begun, or could not be: then `rc` is below 0.
+struct RadosPool::Flight {
+  size_t index = 0;
+  rados_completion_t completion = nullptr;
+  int rc = 0;
+};
+
+// The canceller sees only what is under the mutex, and releases nothing.
+struct RadosPool::Run {
+  explicit Run(absl::Time until) : deadline(until) {}
+
+  const absl::Time deadline;  // InfiniteFuture: the canceller does not know this one
+  absl::Mutex mutex;
+  std::deque<Flight> flights ABSL_GUARDED_BY(mutex);  // in the order of their beginning
+  bool late ABSL_GUARDED_BY(mutex) = false;
+};
+
+RadosPool::RadosPool(const RadosPoolOptions& options) : options_(options) {}
+
 RadosPool::~RadosPool() {
+  {
+    absl::MutexLock lock(&mutex_);
+    closing_ = true;
+  }
+  if (canceller_.joinable()) canceller_.join();
   if (io_ != nullptr) rados_ioctx_destroy(io_);
   if (cluster_ != nullptr) rados_shutdown(cluster_);
 }
 
+void RadosPool::CancelUntilClosed() {
+  absl::MutexLock lock(&mutex_);
+  while (!closing_) {
+    awaited_ = runs_.empty() ? absl::InfiniteFuture() : runs_.begin()->first;
+    mutex_.AwaitWithDeadline(absl::Condition(this, &RadosPool::FirstDeadlineChanged), awaited_);
+    const absl::Time now = absl::Now();
+    while (!runs_.empty() && runs_.begin()->first <= now) {
+      Run& run = *runs_.begin()->second;
+      runs_.erase(runs_.begin());
+      // Cancelling does not wait. Both locks: the run ends only after it has taken the outer one.
+      absl::MutexLock run_lock(&run.mutex);
+      run.late = true;
+      for (const Flight& flight : run.flights) {
+        if (flight.rc >= 0) rados_aio_cancel(io_, flight.completion);
+      }
+    }
+  }
+}
+
+int RadosPool::Land(Run* run, Flight* landed) const {
+  {
+    absl::MutexLock lock(&run->mutex);
+    *landed = run->flights.front();
+  }
+  int rc = landed->rc;
+  if (rc >= 0) {
+    rados_aio_wait_for_complete(landed->completion);
+    rc = rados_aio_get_return_value(landed->completion);
+  }
+  bool late = false;
+  {
+    absl::MutexLock lock(&run->mutex);
+    run->flights.pop_front();
+    late = run->late;
+  }
+  rados_aio_release(landed->completion);
+  // Ceph answers ECANCELED by itself where a comparison fails: that is not known any more.
+  return late && rc == -ECANCELED ? -ETIMEDOUT : rc;
+}
+
 void RadosPool::RunAll(size_t count, absl::FunctionRef<int(size_t, rados_completion_t)> start,
                        absl::FunctionRef<void(size_t, int)> done) const {
-  struct Flight {
-    size_t index;
-    rados_completion_t completion;
-    int rc;  // of the start
-  };
-  std::deque<Flight> flights;
+  Run run(CallDeadline::Current());
+  const bool bounded = run.deadline < absl::InfiniteFuture();
+  if (bounded) {
+    absl::MutexLock lock(&mutex_);
+    runs_.emplace(run.deadline, &run);
+  }
+  size_t in_flight = 0;
   const auto land = [&] {
-    Flight flight = flights.front();
-    flights.pop_front();
-    if (flight.rc >= 0) {
-      rados_aio_wait_for_complete(flight.completion);
-      flight.rc = rados_aio_get_return_value(flight.completion);
-    }
-    rados_aio_release(flight.completion);
-    done(flight.index, flight.rc);
+    Flight flight;
+    const int rc = Land(&run, &flight);
+    --in_flight;
+    done(flight.index, rc);
   };
   for (size_t i = 0; i < count; ++i) {
-    if (flights.size() >= options_.window) land();
-    Flight flight = {i, nullptr, 0};
+    if (in_flight >= options_.window) land();
+    Flight flight;
+    flight.index = i;
     rados_aio_create_completion2(nullptr, nullptr, &flight.completion);
-    flight.rc = start(i, flight.completion);
-    flights.push_back(flight);
+    const bool late = bounded && absl::Now() >= run.deadline;
+    flight.rc = late ? -ETIMEDOUT : start(i, flight.completion);
+    ++in_flight;
+    absl::MutexLock lock(&run.mutex);
+    // One that was begun while the others were cancelled.
+    if (run.late && flight.rc >= 0) rados_aio_cancel(io_, flight.completion);
+    run.flights.push_back(flight);
   }
-  while (!flights.empty()) land();
+  while (in_flight > 0) land();
+  if (!bounded) return;
+  absl::MutexLock lock(&mutex_);
+  const auto [begin, end] = runs_.equal_range(run.deadline);
+  const auto mine = std::find_if(begin, end, [&run](const auto& at) { return at.second == &run; });
+  if (mine != end) runs_.erase(mine);
 }
 
 absl::Status RadosPool::Read(absl::string_view what, std::vector<OmapRead>* reads,

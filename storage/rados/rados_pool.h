@@ -7,15 +7,19 @@
 
 #include <cstddef>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 
@@ -70,7 +74,9 @@ struct OmapList {
   bool more = false;                                         // filled: Ceph has more of them
 };
 
-// Thread-safe. Every method blocks, at most for about op_timeout after its last operation started.
+// Thread-safe. Every method blocks, at most for about op_timeout after its last operation started,
+// and not beyond the caller's deadline (storage/call_deadline.h): what is under way then is
+// cancelled and fails as if it had timed out.
 class RadosPool {
  public:
   // FAILED_PRECONDITION for a pool, user or configuration that does not exist or may not be used;
@@ -86,7 +92,8 @@ class RadosPool {
 
   // Runs `count` operations, options().window at a time. `start` begins the i-th with the
   // completion given and returns librados' code; `done` gets the i-th result, in order. `done`
-  // always follows, and after it Ceph no longer touches what `start` lent it.
+  // always follows, and after it Ceph no longer touches what `start` lent it. What is not begun
+  // when the caller's deadline passes has the result -ETIMEDOUT.
   void RunAll(size_t count, absl::FunctionRef<int(size_t, rados_completion_t)> start,
               absl::FunctionRef<void(size_t, int)> done) const;
 
@@ -101,12 +108,27 @@ class RadosPool {
   absl::Status List(absl::string_view what, std::vector<OmapList>* lists) const;
 
  private:
-  explicit RadosPool(const RadosPoolOptions& options) : options_(options) {}
+  struct Flight;
+  struct Run;  // one RunAll that has a deadline
+
+  explicit RadosPool(const RadosPoolOptions& options);
   absl::Status Open();
+  // Waits for the operation that was begun first; returns its result.
+  int Land(Run* run, Flight* landed) const;
+  void CancelUntilClosed();
+  bool FirstDeadlineChanged() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return closing_ || (!runs_.empty() && runs_.begin()->first < awaited_);
+  }
 
   const RadosPoolOptions options_;
   rados_t cluster_ = nullptr;
   rados_ioctx_t io_ = nullptr;
+  mutable absl::Mutex mutex_;
+  bool closing_ ABSL_GUARDED_BY(mutex_) = false;
+  // By deadline. Whoever adds one that is earlier than `awaited_` wakes the canceller.
+  mutable std::multimap<absl::Time, Run*> runs_ ABSL_GUARDED_BY(mutex_);
+  absl::Time awaited_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  std::thread canceller_;
 };
 
 }  // namespace kvstream

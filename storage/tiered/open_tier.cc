@@ -16,6 +16,7 @@ absl::StatusOr<std::unique_ptr<ChunkStore>> OpenTier(const TierOptions& options)
   rocksdb.capacity_bytes = options.capacity_bytes;
   rocksdb.block_cache_bytes = options.block_cache_bytes;
   rocksdb.info_cache_bytes = options.info_cache_bytes;
+  rocksdb.env = options.env;
   rocksdb.sync_writes = false;
   rocksdb.drop_damaged_log = true;
   // A fill that would have to wait is better not made.
@@ -30,6 +31,10 @@ absl::StatusOr<std::unique_ptr<ChunkStore>> OpenTier(const TierOptions& options)
                                                " cannot be removed: ", error.message()));
   }
   return RocksDbChunkStore::Create(rocksdb);
+}
+
+bool DiskIsAtFault(const absl::Status& error) {
+  return absl::IsUnavailable(error) || absl::IsResourceExhausted(error) || absl::IsDataLoss(error);
 }
 
 }  // namespace kvstream

@@ -90,7 +90,8 @@ absl::StatusOr<PinnedBytes> TieredChunkStore::ReadSegment(const ChunkId& id, uin
   if (!read.ok()) return read;
   const absl::string_view bytes = read->bytes();
   auto shared = std::make_shared<const PinnedBytes>(*std::move(read));
-  Enqueue({name, TierInfo(level, *version), version->hash, shared});
+  const bool damaged = kept.ok() || absl::IsDataLoss(kept.status());
+  Enqueue({name, TierInfo(level, *version), version->hash, shared, damaged});
   return PinnedBytes(bytes, [shared = std::move(shared)]() mutable { shared.reset(); });
 }
 
@@ -137,6 +138,8 @@ void TieredChunkStore::FillUntilClosed() {
     // Between the question for the version and the read the chunk may have been replaced.
     const bool same =
         count == fill.info.segment_bytes[0] && XXH3_64bits(bytes.data(), bytes.size()) == fill.hash;
+    // Or a Put would leave as it is what every load must then pass over.
+    if (same && fill.damaged) tier_->Discard({fill.name}).IgnoreError();
     const bool kept = same && tier_->Put(fill.name, fill.info, {bytes}).ok();
     fill.bytes.reset();
     absl::MutexLock lock(&mutex_);

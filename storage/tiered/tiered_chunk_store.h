@@ -46,7 +46,8 @@ struct TierCounters {
 // replaced below is not asked for any more, and goes when the tier makes room. It may be empty,
 // damaged, full or read-only: then segments come from below.
 //
-// What a load reads from below is written to the tier behind its back. Thread-safe.
+// What a load reads from below is written to the tier behind its back, in place of what is damaged
+// there. Thread-safe.
 class TieredChunkStore final : public ForwardingChunkStore {
  public:
   // `tier` is any store that may lose chunks. INVALID_ARGUMENT if the options are invalid.
@@ -74,6 +75,7 @@ class TieredChunkStore final : public ForwardingChunkStore {
     ChunkInfo info;
     uint64_t hash;
     std::shared_ptr<const PinnedBytes> bytes;
+    bool damaged;  // the tier has it, but cannot give it
   };
 
   TieredChunkStore(std::unique_ptr<VersionedChunkStore> below, std::unique_ptr<ChunkStore> tier,

@@ -1,6 +1,7 @@
 #include "storage/tiered/tiered_chunk_store.h"
 
 #include <gtest/gtest.h>
+#include <rocksdb/env.h>
 #include <xxhash.h>
 
 #include <atomic>
@@ -12,7 +13,9 @@
 #include "absl/strings/str_cat.h"
 #include "storage/conformance/chunk_store_conformance.h"
 #include "storage/conformance/test_chunks.h"
+#include "storage/forwarding_chunk_store.h"
 #include "storage/memory/memory_chunk_store.h"
+#include "storage/rocksdb/fault_file_system.h"
 #include "storage/rocksdb/temp_dir.h"
 #include "storage/tiered/open_tier.h"
 
@@ -194,6 +197,96 @@ TEST_F(TieredChunkStoreTest, ATierThatVanishedOrIsDamagedCostsOnlyTime) {
   EXPECT_EQ(tiered_->counters().hits, chunk.segments.size());
 }
 
+// A tier of which some segments cannot be read any more.
+class DamagedTier final : public ForwardingChunkStore {
+ public:
+  using ForwardingChunkStore::ForwardingChunkStore;
+  absl::StatusOr<PinnedBytes> ReadSegment(const ChunkId& id, uint32_t level) override {
+    if (damaged) return absl::DataLossError("a checksum fails");
+    return inner().ReadSegment(id, level);
+  }
+  absl::StatusOr<size_t> Discard(absl::Span<const ChunkId> ids) override {
+    damaged = false;
+    return inner().Discard(ids);
+  }
+
+  std::atomic<bool> damaged{false};
+};
+
+TEST_F(TieredChunkStoreTest, WhatIsDamagedInTheTierIsReplaced) {
+  TestChunk chunk = MakeTestChunk(2);
+  chunk.segments = {"one segment"};
+  chunk.info.segment_bytes = {11};
+  Put(chunk);
+  auto far = std::make_unique<FarStore>(pool_.get());
+  auto tier = std::make_unique<DamagedTier>(*MemoryChunkStore::Create());
+  far_ = far.get();
+  DamagedTier& damaged_tier = *tier;
+  tiered_ = *TieredChunkStore::Create(std::move(far), std::move(tier));
+  ExpectReads(chunk);
+  tiered_->AwaitFills();
+  damaged_tier.damaged = true;
+  ExpectReads(chunk);
+  EXPECT_EQ(far_->reads, 2);
+  EXPECT_EQ(tiered_->counters().errors, 1);
+  tiered_->AwaitFills();
+  EXPECT_EQ(tiered_->counters().fills, 2);
+  ExpectReads(chunk);
+  EXPECT_EQ(far_->reads, 2);
+  EXPECT_EQ(tiered_->counters().hits, 1);
+}
+
+struct DiskFault {
+  std::string name;
+  rocksdb::IOStatus writes;
+};
+
+class FailingTierTest : public TieredChunkStoreTest, public testing::WithParamInterface<DiskFault> {
+ protected:
+  void SetUp() override {
+    tier_options_.env = env_.get();
+    Open();
+  }
+  void TearDown() override { tiered_.reset(); }
+
+  const std::shared_ptr<FaultFileSystem> fs_ = std::make_shared<FaultFileSystem>(1);
+  const std::unique_ptr<rocksdb::Env> env_ = rocksdb::NewCompositeEnv(fs_);
+};
+
+TEST_P(FailingTierTest, CostsOnlyTimeAndComesBack) {
+  // More than RocksDB keeps in memory before it writes a table.
+  constexpr uint64_t kChunks = 24;
+  std::vector<TestChunk> chunks;
+  for (uint64_t i = 0; i <= kChunks; ++i) {
+    chunks.push_back(MakeTestChunk(i + 1, 800000));
+    Put(chunks.back());
+  }
+  ExpectReads(chunks[0]);
+  tiered_->AwaitFills();
+  fs_->FailWrites(GetParam().writes);
+  for (int round = 0; round < 2; ++round) {
+    for (uint64_t i = 0; i < kChunks; ++i) ExpectReads(chunks[i]);
+    tiered_->AwaitFills();
+  }
+  EXPECT_GT(tiered_->counters().dropped, 0);
+  // A tier that cannot be opened is the disk's fault, and is there again once the disk is.
+  tiered_.reset();
+  EXPECT_TRUE(DiskIsAtFault(OpenTier(tier_options_).status())) << OpenTier(tier_options_).status();
+  fs_->FailWrites(rocksdb::IOStatus::OK());
+  Open();
+  ExpectReads(chunks[kChunks]);
+  tiered_->AwaitFills();
+  ExpectReads(chunks[kChunks]);
+  EXPECT_EQ(tiered_->counters().hits, chunks[kChunks].segments.size());
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , FailingTierTest,
+    testing::Values(DiskFault{"FullDisk", rocksdb::IOStatus::NoSpace("No space left on device")},
+                    DiskFault{"WriteError", rocksdb::IOStatus::IOError("Input/output error")},
+                    DiskFault{"ReadOnlyDisk", rocksdb::IOStatus::IOError("Read-only file system")}),
+    [](const auto& info) { return info.param.name; });
+
 TEST_F(TieredChunkStoreTest, FillsBeyondTheBoundAreNotMade) {
   TieredChunkStoreOptions options;
   options.fill_bytes = 1000;
@@ -228,6 +321,7 @@ TEST_F(TieredChunkStoreTest, ManyReadersOfATierThatEvictsGetTheRightBytes) {
 TEST_F(TieredChunkStoreTest, TierIsOneProcessesOnly) {
   const auto second = OpenTier(tier_options_);
   EXPECT_TRUE(absl::IsFailedPrecondition(second.status())) << second.status();
+  EXPECT_FALSE(DiskIsAtFault(second.status()));
 }
 
 class TieredTarget final : public ConformanceTarget {

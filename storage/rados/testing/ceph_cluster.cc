@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -18,6 +19,7 @@
 #include <sstream>
 
 #include "absl/memory/memory.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -291,6 +293,36 @@ RadosPoolOptions CephCluster::Options(const std::string& name_space) const {
   options.op_timeout = absl::Seconds(60);
   options.connect_timeout = absl::Seconds(60);
   return options;
+}
+
+absl::Status CephCluster::LengthenLeases() {
+  return Command(absl::StrCat(R"({"prefix": "osd pool set", "pool": ")", kPool,
+                              R"(", "var": "read_lease_interval", "val": "30"})"));
+}
+
+absl::StatusOr<size_t> CephCluster::RemoveObjects(const std::string& name_space,
+                                                  const std::vector<std::string>& beginnings) {
+  const absl::StatusOr<std::unique_ptr<RadosPool>> pool = RadosPool::Connect(Options(name_space));
+  if (!pool.ok()) return pool.status();
+  rados_list_ctx_t list;
+  if (const int rc = rados_nobjects_list_open((*pool)->io(), &list); rc < 0) {
+    return RadosError(rc, "listing objects");
+  }
+  std::vector<std::string> names;
+  const char* entry = nullptr;
+  while (rados_nobjects_list_next(list, &entry, nullptr, nullptr) == 0) {
+    const bool is_meant = std::any_of(
+        beginnings.begin(), beginnings.end(),
+        [entry](const std::string& beginning) { return absl::StartsWith(entry, beginning); });
+    if (is_meant) names.push_back(entry);
+  }
+  rados_nobjects_list_close(list);
+  for (const std::string& name : names) {
+    if (const int rc = rados_remove((*pool)->io(), name.c_str()); rc < 0) {
+      return RadosError(rc, absl::StrCat("removing ", name));
+    }
+  }
+  return names.size();
 }
 
 void CephCluster::KillOsd(int osd) { End(&osds_[osd]); }

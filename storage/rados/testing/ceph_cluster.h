@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include <array>
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <vector>
@@ -38,6 +39,18 @@ class CephCluster {
 
   // 0 once killed.
   pid_t osd_pid(int osd) const { return osds_[osd]; }
+
+  // For tests that leave one OSD alone. What it serves it serves under a lease that it renews, and
+  // one that stood still for longer than that may refuse some of it ever after ("An OSD that is
+  // left alone" in docs/cluster.md). From the next change of its peers on, leases are so long that
+  // a busy machine does no harm; those that there are stay short, and with them the wait after a
+  // death.
+  absl::Status LengthenLeases();
+
+  // Behind everybody's back removes the objects in the namespace whose names begin with any of
+  // these; returns how many.
+  absl::StatusOr<size_t> RemoveObjects(const std::string& name_space,
+                                       const std::vector<std::string>& beginnings);
 
   // SIGKILL; the process is gone on return. The cluster notices within seconds.
   void KillOsd(int osd);
