@@ -66,8 +66,7 @@ class BackgroundErrors final : public rocksdb::EventListener {
     // log's file holds then. LogMender sees to that. What a failed flush or compaction was to write
     // is written anew, to other files.
     if (!error->IsIOError() || error->severity() >= Severity::kUnrecoverableError) return;
-    // A manifest stays RocksDB's own decision: where a resume fails after it could not be written,
-    // the next one ends the process (an assertion in ResumeImpl of 7.8).
+    // A manifest stays RocksDB's own decision: what of it has reached the disk nobody knows.
     if (reason == rocksdb::BackgroundErrorReason::kManifestWrite ||
         reason == rocksdb::BackgroundErrorReason::kManifestWriteNoWAL) {
       return;
