@@ -18,8 +18,8 @@ thread_local bool t_flushed = false;
 
 // What a flush takes at most to see whether RocksDB is stopped.
 constexpr absl::Duration kEntranceMax = absl::Milliseconds(500);
-// What a Resume that fails takes at most to end after the error: RocksDB sleeps a second first.
-constexpr absl::Duration kEndOfFailedResume = absl::Seconds(3);
+// What a Resume that fails takes at most to return after the flush that failed.
+constexpr absl::Duration kEndOfFailedResume = absl::Seconds(2);
 
 }  // namespace
 
@@ -133,7 +133,7 @@ void FlushGate::Forget() {
 }
 
 void FlushGate::NoteError() {
-  for (Call& call : calls_) call.first_error = std::min(call.first_error, absl::Now());
+  for (Call& call : calls_) call.last_error = absl::Now();
 }
 
 void FlushGate::LeaveEntrance() {
@@ -190,8 +190,7 @@ void FlushGate::OpenForEver() {
 bool FlushGate::IsUnderWay(const Call& call, uint64_t number) const {
   if (!call.running || call.number != number || running_ > 0) return false;
   // An error since then ends it, unless it waits for what is held back, which no error ends.
-  return call.first_error == absl::InfiniteFuture() ||
-         absl::Now() - call.first_error > kEndOfFailedResume;
+  return absl::Now() - call.last_error > kEndOfFailedResume;
 }
 
 void FlushGate::ResumeBy(size_t caller, rocksdb::DB* db, rocksdb::Status* result) {
@@ -204,7 +203,7 @@ void FlushGate::ResumeBy(size_t caller, rocksdb::DB* db, rocksdb::Status* result
       if (resumed_) return;
       mine.running = true;
       ++mine.number;
-      mine.first_error = absl::InfiniteFuture();
+      mine.last_error = absl::InfinitePast();
       others_number = other.number;
     }
     const rocksdb::Status status = db->Resume();

@@ -49,8 +49,8 @@ class FlushGate final : public rocksdb::EventListener,
   // A call of DB::Resume by one of the two threads of Resume().
   struct Call {
     bool running = false;
-    uint64_t number = 0;                              // counts the thread's calls
-    absl::Time first_error = absl::InfiniteFuture();  // since its beginning
+    uint64_t number = 0;                           // counts the thread's calls
+    absl::Time last_error = absl::InfinitePast();  // since its beginning
   };
 
   void ResumeBy(size_t caller, rocksdb::DB* db, rocksdb::Status* result);
