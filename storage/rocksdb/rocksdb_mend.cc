@@ -23,7 +23,6 @@
 namespace kvstream {
 namespace {
 
-using rocksdb_format::IdKey;
 using rocksdb_format::kIdBytes;
 
 constexpr absl::string_view kWhat = "mending a damaged table";

@@ -17,6 +17,7 @@ absl::StatusOr<Pass> RunTogether(int connections,
   const absl::Duration began = MonotonicNow();
   std::vector<absl::StatusOr<Pass>> passes(static_cast<size_t>(connections));
   std::vector<std::thread> threads;
+  threads.reserve(static_cast<size_t>(connections));
   for (int i = 0; i < connections; ++i) {
     threads.emplace_back([&passes, &pass, i] { passes[static_cast<size_t>(i)] = pass(i); });
   }
