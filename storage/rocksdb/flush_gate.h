@@ -33,11 +33,14 @@ class FlushGate final : public rocksdb::EventListener,
   // `env` is borrowed for the result's life.
   std::unique_ptr<rocksdb::Env> Wrap(rocksdb::Env* env);
 
-  // DB::Resume, and what was held back. By one thread at a time.
+  // DB::Resume, and what was held back; returns what the last attempt did. By one thread at a time.
+  // Starts a thread for its time, and where flushes that were held back fail, takes some three
+  // seconds for each of them (RocksDB sleeps one).
   rocksdb::Status Resume(rocksdb::DB* db);
   // From here on nothing is held back: the database is about to be closed.
   void OpenForEver();
 
+  // Blocks for half a second at most, for flushes that are about to begin.
   void OnBackgroundError(rocksdb::BackgroundErrorReason reason, rocksdb::Status* error) override;
   void OnFlushBegin(rocksdb::DB* db, const rocksdb::FlushJobInfo& info) override;
   void OnFlushCompleted(rocksdb::DB* db, const rocksdb::FlushJobInfo& info) override;
