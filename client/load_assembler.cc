@@ -48,19 +48,13 @@ absl::Status LoadAssembler::OnMessage(const v1::LoadResponse& message) {
   switch (message.message_case()) {
     case v1::LoadResponse::kPlan:
       return OnPlan(message.plan());
-    case v1::LoadResponse::kData: {
-      const v1::SegmentData& data = message.data();
-      if (data.has_plan()) {
-        if (absl::Status plan = OnPlanWithData(data.plan(), data.chunk()); !plan.ok()) return plan;
+    case v1::LoadResponse::kData:
+      return OnDataMessage(message.data());
+    case v1::LoadResponse::kBatch:
+      for (const v1::SegmentData& data : message.batch().data()) {
+        if (absl::Status status = OnDataMessage(data); !status.ok()) return status;
       }
-      SegmentFrame frame;
-      frame.chunk = data.chunk();
-      frame.level = data.level();
-      frame.offset = data.offset();
-      frame.size = data.data().size();
-      frame.payload = {data.data()};
-      return OnData(frame);
-    }
+      return absl::OkStatus();
     case v1::LoadResponse::kSummary:
       return OnSummary(message.summary());
     case v1::LoadResponse::kOrder:
@@ -68,7 +62,7 @@ absl::Status LoadAssembler::OnMessage(const v1::LoadResponse& message) {
     case v1::LoadResponse::MESSAGE_NOT_SET:
       break;
   }
-  return Violation("a message that is neither plan, data, order nor summary");
+  return Violation("a message that is neither plan, data, order, batch nor summary");
 }
 
 absl::Status LoadAssembler::CheckSizes(uint32_t chunk, const v1::ChunkPlan& plan) {
@@ -180,6 +174,19 @@ absl::Status LoadAssembler::OnOrder(const v1::RecomputeOrder& order) {
 absl::Status LoadAssembler::OnPlanWithData(const v1::ChunkPlan& plan, uint32_t chunk) {
   if (plan.chunk() == chunk) return OnPlan(plan);
   return Violation(absl::StrCat("a plan for chunk ", plan.chunk(), " with data of ", chunk));
+}
+
+absl::Status LoadAssembler::OnDataMessage(const v1::SegmentData& data) {
+  if (data.has_plan()) {
+    if (absl::Status plan = OnPlanWithData(data.plan(), data.chunk()); !plan.ok()) return plan;
+  }
+  SegmentFrame frame;
+  frame.chunk = data.chunk();
+  frame.level = data.level();
+  frame.offset = data.offset();
+  frame.size = data.data().size();
+  frame.payload = {data.data()};
+  return OnData(frame);
 }
 
 absl::Status LoadAssembler::OnData(const SegmentFrame& frame) {

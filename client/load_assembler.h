@@ -158,6 +158,7 @@ class LoadAssembler {
   };
 
   absl::Status OnPlan(const v1::ChunkPlan& plan);
+  absl::Status OnDataMessage(const v1::SegmentData& data);
   absl::Status OnPlanWithData(const v1::ChunkPlan& plan, uint32_t chunk);
   absl::Status OnOrder(const v1::RecomputeOrder& order);
   absl::Status OnSummary(const v1::LoadSummary& summary);

@@ -148,6 +148,7 @@ class LoadRpc {
   void Tell(LoadEvent event) const;
   void TellPlan(const v1::ChunkPlan& plan) const;
   void TellFrame(const SegmentFrame& frame) const;
+  void TellData(const v1::SegmentData& data) const;
   void TellMessage(const v1::LoadResponse& response) const;
   void TakeLocalResults();
   void GiveOutWork();
@@ -183,7 +184,7 @@ class LoadRpc {
   bool taken_ = false;  // the message that says so is written
   bool gone_ = false;   // and the stream is half-closed
   absl::Status failure_;
-  SegmentFrame frame_;
+  std::vector<SegmentFrame> frames_;
   std::vector<grpc::Slice> slices_;
   std::vector<absl::string_view> pieces_;
   LoadAssembler assembler_;
@@ -312,6 +313,7 @@ void LoadRpc::SendStart() {
   start->set_prefill_seconds_per_token_pair(options_.prefill_seconds_per_token_pair);
   start->set_decode_seconds_per_token(decoders_->seconds_per_token());
   start->set_takes_plan_with_data(true);
+  start->set_takes_batches(true);
   start->set_recompute_can_stop(options_.recompute_watch != nullptr);
   start->set_bandwidth_hint_bytes_per_second(options_.bandwidth_hint_bytes_per_second);
   if (options_.observer != nullptr) start->set_story_samples_max(kStorySamplesMax);
@@ -350,29 +352,41 @@ void LoadRpc::TellFrame(const SegmentFrame& frame) const {
   Tell(event);
 }
 
+void LoadRpc::TellData(const v1::SegmentData& data) const {
+  if (data.has_plan()) TellPlan(data.plan());
+  LoadEvent event;
+  event.kind = LoadEvent::Kind::kData;
+  event.chunk = data.chunk();
+  event.level = static_cast<int>(data.level());
+  event.offset = data.offset();
+  event.bytes = data.data().size();
+  Tell(event);
+}
+
 void LoadRpc::TellMessage(const v1::LoadResponse& response) const {
   if (options_.observer == nullptr) return;
   LoadEvent event;
-  if (response.has_plan()) {
-    TellPlan(response.plan());
-    return;
-  }
-  if (response.data().has_plan()) TellPlan(response.data().plan());
-  if (response.has_order()) {
-    event.kind = LoadEvent::Kind::kOrder;
-    event.chunk = response.order().first();
-    event.chunks = response.order().end() - response.order().first();
-  } else if (response.has_data()) {
-    event.kind = LoadEvent::Kind::kData;
-    event.chunk = response.data().chunk();
-    event.level = static_cast<int>(response.data().level());
-    event.offset = response.data().offset();
-    event.bytes = response.data().data().size();
-  } else if (!response.has_summary()) {
-    return;  // an order; the story has no place for it yet
-  } else {
-    options_.observer->OnServerSamples(ServerSamples(response.summary()));
-    event.kind = LoadEvent::Kind::kSummary;
+  switch (response.message_case()) {
+    case v1::LoadResponse::kPlan:
+      TellPlan(response.plan());
+      return;
+    case v1::LoadResponse::kData:
+      TellData(response.data());
+      return;
+    case v1::LoadResponse::kBatch:
+      for (const v1::SegmentData& data : response.batch().data()) TellData(data);
+      return;
+    case v1::LoadResponse::kOrder:
+      event.kind = LoadEvent::Kind::kOrder;
+      event.chunk = response.order().first();
+      event.chunks = response.order().end() - response.order().first();
+      break;
+    case v1::LoadResponse::kSummary:
+      options_.observer->OnServerSamples(ServerSamples(response.summary()));
+      event.kind = LoadEvent::Kind::kSummary;
+      break;
+    case v1::LoadResponse::MESSAGE_NOT_SET:
+      return;
   }
   Tell(event);
 }
@@ -399,9 +413,12 @@ absl::Status LoadRpc::OnMessage(const grpc::ByteBuffer& message) {
   }
   const uint64_t bytes_before = assembler_.bytes_received();
   absl::Status status;
-  if (ParseSegmentFrame(pieces_, &frame_)) {
-    status = assembler_.OnData(frame_);
-    if (status.ok()) TellFrame(frame_);
+  if (ParseSegmentFrames(pieces_, &frames_)) {
+    for (const SegmentFrame& frame : frames_) {
+      status = assembler_.OnData(frame);
+      if (!status.ok()) break;
+      TellFrame(frame);
+    }
   } else {
     std::string joined;
     joined.reserve(message.Length());

@@ -80,6 +80,12 @@ class NearlyHonestServer {
     } else {
       Data(input, chunk, message.mutable_data());
     }
+    if (message.has_data() && mischief % 4 == 1) {
+      kvstream::v1::SegmentBatch batch;
+      batch.add_data()->Swap(message.mutable_data());
+      while (!part.complete() && input->Byte() % 4 != 0) Data(input, chunk, batch.add_data());
+      message.mutable_batch()->Swap(&batch);
+    }
     if (mischief < 254) return message;
     // A field of its choice is wrong.
     if (message.has_plan()) {
@@ -88,6 +94,8 @@ class NearlyHonestServer {
     } else if (message.has_data()) {
       if (mischief % 2) message.mutable_data()->set_level(input->Byte() % (kLevels + 1));
       message.mutable_data()->set_offset(input->Byte() % 4);
+    } else if (message.has_batch()) {
+      message.mutable_batch()->mutable_data(0)->set_offset(input->Byte() % 4);
     } else {
       message.mutable_summary()->mutable_chunks(0)->set_level(input->Byte());
     }
@@ -147,31 +155,47 @@ class NearlyHonestServer {
   std::array<ChunkPart, kChunks> parts_;
 };
 
+void CheckSame(const SegmentFrame& frame, const kvstream::v1::SegmentData& data) {
+  Check(frame.chunk == data.chunk() && frame.level == data.level());
+  Check(frame.offset == data.offset() && frame.size == data.data().size());
+  kvstream::v1::ChunkPlan plan;
+  Check(plan.ParseFromString(frame.plan));
+  Check(plan.SerializeAsString() == data.plan().SerializeAsString());
+  std::string joined;
+  for (absl::string_view piece : frame.payload) joined.append(piece.data(), piece.size());
+  Check(joined == data.data());
+}
+
 // The same bytes through the parser of frames, cut in two, and through protobuf: both must agree.
 absl::Status Deliver(LoadAssembler* assembler, const std::string& bytes, size_t cut) {
   cut %= bytes.size() + 1;
   const absl::string_view view = bytes;
-  SegmentFrame frame;
+  std::vector<SegmentFrame> frames;
   kvstream::v1::LoadResponse message;
   const bool parsed = message.ParseFromString(bytes);
-  if (kvstream::ParseSegmentFrame({view.substr(0, cut), view.substr(cut)}, &frame)) {
-    // A frame's plan is not looked into before the assembler does.
-    kvstream::v1::ChunkPlan plan;
-    if (!plan.ParseFromString(frame.plan)) {
-      Check(!parsed);
-      return assembler->OnData(frame);
-    }
-    Check(parsed && message.has_data());
-    Check(frame.chunk == message.data().chunk() && frame.level == message.data().level());
-    Check(frame.offset == message.data().offset() && frame.size == message.data().data().size());
-    Check(plan.SerializeAsString() == message.data().plan().SerializeAsString());
-    std::string joined;
-    for (absl::string_view piece : frame.payload) joined.append(piece.data(), piece.size());
-    Check(joined == message.data().data());
-    return assembler->OnData(frame);
+  if (!kvstream::ParseSegmentFrames({view.substr(0, cut), view.substr(cut)}, &frames)) {
+    if (!parsed) return absl::InternalError("not a LoadResponse");
+    return assembler->OnMessage(message);
   }
-  if (!parsed) return absl::InternalError("not a LoadResponse");
-  return assembler->OnMessage(message);
+  Check(!frames.empty() && frames.size() <= kvstream::kBatchFramesMax);
+  if (parsed && message.has_data()) {
+    Check(frames.size() == 1);
+    CheckSame(frames[0], message.data());
+  } else if (parsed) {
+    Check(message.has_batch() && frames.size() == static_cast<size_t>(message.batch().data_size()));
+    for (size_t i = 0; i < frames.size(); ++i) {
+      CheckSame(frames[i], message.batch().data(static_cast<int>(i)));
+    }
+  } else {
+    // A frame's plan is not looked into before the assembler does.
+    Check(std::any_of(frames.begin(), frames.end(), [](const SegmentFrame& frame) {
+      return !kvstream::v1::ChunkPlan().ParseFromString(frame.plan);
+    }));
+  }
+  for (const SegmentFrame& frame : frames) {
+    if (absl::Status status = assembler->OnData(frame); !status.ok()) return status;
+  }
+  return absl::OkStatus();
 }
 
 class Run {

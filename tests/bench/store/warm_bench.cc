@@ -45,9 +45,9 @@ void PrintSide(const char* name, uint64_t kib, int connections, const Side& side
               side.PerGb(&Pass::client_cpu_seconds), side.ValueMs(0.5), side.ValueMs(0.99));
   if (depth > 0) {
     std::printf("   depth %d", depth);
-  } else if (side.passes.front().frames > 0) {
-    std::printf("   frames of %.0f KiB", static_cast<double>(side.passes.front().bytes) / 1024 /
-                                             static_cast<double>(side.passes.front().frames));
+  } else if (side.passes.front().messages > 0) {
+    std::printf("   messages of %.0f KiB", static_cast<double>(side.passes.front().bytes) / 1024 /
+                                               static_cast<double>(side.passes.front().messages));
   }
   std::printf("\n");
 }
