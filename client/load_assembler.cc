@@ -255,6 +255,7 @@ absl::Status LoadAssembler::OnSummary(const v1::LoadSummary& summary) {
   if (summary.chunks_size() != static_cast<int>(chunks())) {
     return Violation(absl::StrCat("a summary of ", summary.chunks_size(), " chunks of ", chunks()));
   }
+  double may_be_below = shape_.floor_below_share * static_cast<double>(shape_.tokens);
   if (!std::isfinite(summary.bandwidth_estimate_bytes_per_second())) {
     return Violation("a bandwidth estimate that is no number");
   }
@@ -275,7 +276,9 @@ absl::Status LoadAssembler::OnSummary(const v1::LoadSummary& summary) {
     if (state.complete_levels != state.planned_level + 1 || state.filled != 0) {
       return ChunkViolation(chunk, "the summary came before all of its data");
     }
-    if (state.planned_level < shape_.floor_level ||
+    const bool below = state.planned_level < shape_.floor_level;
+    if (below) may_be_below -= static_cast<double>(TokensOf(chunk));
+    if ((below && (may_be_below < 0 || state.planned_level + 1 < shape_.floor_level)) ||
         (shape_.fixed_level.has_value() && state.planned_level != FixedLevelOf(state))) {
       return ChunkViolation(chunk, absl::StrCat("delivered at level ", state.planned_level,
                                                 ", which the client did not allow"));

@@ -28,6 +28,7 @@ struct LoadShape {
   int levels = 0;                // of the profile
   int64_t values_per_token = 0;  // of the geometry
   int floor_level = 0;
+  double floor_below_share = 0;     // see LoadOptions
   absl::optional<int> fixed_level;  // a chunk that lacks it comes at its own finest
   ClientRecomputeAbility ability = ClientRecomputeAbility::kNone;
   // Neighbours that are recomputed in one call of the callback, where the server has planned them

@@ -718,6 +718,25 @@ TEST(LoadAssemblerTest, RefusesASummaryThatIsNotWhatWasDelivered) {
   ExpectViolation(partial.Data(0, 1, 0, "x"), "after the summary");
 }
 
+TEST(LoadAssemblerTest, SomeChunksMayComeOneLevelBelowTheFloor) {
+  const auto summary_error = [](const std::vector<int>& levels, double share) {
+    LoadShape shape = Shape(static_cast<int>(levels.size()));
+    shape.floor_level = 2;
+    shape.floor_below_share = share;
+    Load load(shape);
+    for (size_t i = 0; i < levels.size(); ++i) {
+      EXPECT_TRUE(load.Send(static_cast<uint32_t>(i), 0, levels[i]).ok());
+    }
+    return load.Summary(levels);
+  };
+  EXPECT_TRUE(summary_error({1, 2, 2, 2}, 0.3).ok());
+  EXPECT_TRUE(summary_error({2, 2, 1, 1}, 0.5).ok());
+  EXPECT_TRUE(summary_error({1, 1}, 1).ok());
+  ExpectViolation(summary_error({1, 1, 2, 2}, 0.25), "which the client did not allow");
+  ExpectViolation(summary_error({1, 2}, 0), "which the client did not allow");
+  ExpectViolation(summary_error({0, 2}, 1), "which the client did not allow");
+}
+
 TEST(LoadAssemblerTest, AChunkThatLostTheFixedLevelComesAtItsFinest) {
   LoadShape shape = Shape(3);
   shape.fixed_level = 2;

@@ -76,6 +76,7 @@ LoadShape ShapeOf(const LoadCall& call) {
   shape.levels = call.profile->levels();
   shape.values_per_token = call.profile->geometry().values_per_token();
   shape.floor_level = call.options->floor_level;
+  shape.floor_below_share = call.options->floor_below_share;
   if (call.options->policy == ClientPolicy::kFixed) shape.fixed_level = call.options->level;
   shape.ability = call.options->ability;
   // Where chunks are given to recompute one after another, each one's end tells the server how fast
@@ -308,6 +309,7 @@ void LoadRpc::SendStart() {
   }
   start->set_level(static_cast<uint32_t>(options_.level));
   start->set_floor_level(static_cast<uint32_t>(options_.floor_level));
+  start->set_floor_below_share(options_.floor_below_share);
   start->set_recompute_ability(ToProto(options_.ability));
   start->set_prefill_seconds_per_token(options_.prefill_seconds_per_token);
   start->set_prefill_seconds_per_token_pair(options_.prefill_seconds_per_token_pair);
@@ -661,6 +663,14 @@ absl::Status ValidateLoad(const Profile& profile, size_t tokens, const LoadOptio
   if (!has_deadline &&
       (options.policy == ClientPolicy::kDeadline || options.policy == ClientPolicy::kCacheGen)) {
     return absl::InvalidArgumentError("load: this policy needs a deadline");
+  }
+  const bool fastest = options.policy == ClientPolicy::kFastest ||
+                       (options.policy == ClientPolicy::kDefault && !has_deadline);
+  if (!(options.floor_below_share >= 0 && options.floor_below_share <= 1) ||
+      (options.floor_below_share > 0 && (!fastest || options.floor_level == 0))) {
+    return absl::InvalidArgumentError(
+        "load: a floor_below_share that is not 0 to 1, or without policy fastest and a floor_level "
+        "above 0");
   }
   const bool can_recompute = options.ability != ClientRecomputeAbility::kNone;
   if (can_recompute != static_cast<bool>(options.recompute)) {

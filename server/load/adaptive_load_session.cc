@@ -36,6 +36,27 @@ int BaseLevelFor(const LoadSpec& spec) {
   return spec.policy == LoadPolicy::kFixed ? spec.level : spec.floor_level;
 }
 
+// The chunks that come below the floor, without what is above that level: under kFastest nothing
+// beyond the floor is sent, so to all else they are chunks that have lost it.
+std::vector<StoredChunkSizes> WithLoweredFloor(const LoadSpec& spec) {
+  std::vector<StoredChunkSizes> chunks = spec.chunks;
+  double tokens = 0;
+  for (const StoredChunkSizes& chunk : chunks) tokens += chunk.tokens;
+  double allowed = spec.floor_below_share * tokens;
+  const bool forward = OrderFor(spec) == BaseOrder::kForward;
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    StoredChunkSizes& chunk = chunks[forward ? i : chunks.size() - 1 - i];
+    allowed -= chunk.tokens;
+    if (allowed < 0) break;
+    chunk.segment_bytes.resize(spec.floor_level);
+  }
+  return chunks;
+}
+
+ChunkTable TableFor(const LoadSpec& spec) {
+  return ChunkTable(spec.floor_below_share > 0 ? WithLoweredFloor(spec) : spec.chunks);
+}
+
 std::vector<int> StopsFor(const LoadSpec& spec, const ChunkTable& chunks,
                           const LoadSessionOptions& options) {
   if (spec.policy != LoadPolicy::kDeadline) return {};
@@ -92,12 +113,12 @@ AdaptiveLoadSession::AdaptiveLoadSession(const LoadSpec& spec, const LoadSession
     : policy_(spec.policy),
       ability_(spec.ability),
       options_(options),
-      chunks_(spec.chunks),
+      chunks_(TableFor(spec)),
       created_(now),
       deadline_(spec.deadline),
       due_(now + (spec.deadline ? *spec.deadline : absl::InfiniteDuration())),
       margin_(MarginFor(spec, options)),
-      base_level_(BaseLevelFor(spec)),
+      base_level_(std::min(BaseLevelFor(spec), chunks_.levels() - 1)),
       decode_s_per_token_(spec.decode_seconds_per_token),
       can_stop_(spec.recompute_can_stop),
       queue_s_(QueueSecondsFor(spec)),

@@ -63,6 +63,9 @@ LoadSpec RandomSpec(Random* random, uint32_t max_chunks, double max_segment) {
     chunk.segment_bytes.resize(levels - lost);
   }
   spec.level = std::min(spec.level, LevelsOf(spec.chunks) - 1);
+  if (spec.policy == LoadPolicy::kFastest && spec.floor_level > 0 && random->OneIn(2)) {
+    spec.floor_below_share = random->OneIn(4) ? 1 : random->LogUniform(1e-3, 1);
+  }
   if (!random->OneIn(4)) spec.prefill_seconds_per_token = random->LogUniform(1e-6, 1e-2);
   if (random->OneIn(2)) spec.prefill_seconds_per_token_pair = random->LogUniform(1e-10, 1e-6);
   if (random->OneIn(2)) spec.decode_seconds_per_token = random->LogUniform(1e-8, 1e-4);

@@ -45,6 +45,12 @@ absl::Status CheckChunks(const std::vector<StoredChunkSizes>& chunks) {
 
 }  // namespace
 
+double FloorBelowShare(double most, double floor, double below) {
+  if (!(below > floor) || !(most > floor)) return 0;
+  const double share = (most - floor) / (below - floor);
+  return share < 1 ? share : 1;
+}
+
 absl::Status LoadSpec::Validate() const {
   absl::Status status = CheckChunks(chunks);
   if (!status.ok()) return status;
@@ -58,6 +64,14 @@ absl::Status LoadSpec::Validate() const {
       return absl::InvalidArgumentError(
           absl::StrCat("floor_level must be below ", of_chunk, ", the levels of chunk ", i));
     }
+  }
+  // Not a number fails both.
+  if (!(floor_below_share >= 0 && floor_below_share <= 1)) {
+    return absl::InvalidArgumentError("floor_below_share must be 0 to 1");
+  }
+  if (floor_below_share > 0 && (policy != LoadPolicy::kFastest || floor_level == 0)) {
+    return absl::InvalidArgumentError(
+        "floor_below_share needs policy fastest and a floor_level above 0");
   }
   if (policy == LoadPolicy::kFixed && level < floor_level) {
     return absl::InvalidArgumentError("level must not be below floor_level");

@@ -217,6 +217,22 @@ TEST(LoadRpcTest, EveryPolicyDeliversAtLeastTheFloor) {
   }
 }
 
+TEST(LoadRpcTest, AMeanFloorLowersAsManyChunksAsAllowed) {
+  TestServer server;
+  TestContext context;
+  context.chunks = 20;
+  ASSERT_TRUE(server.PutContext(context).ok());
+  v1::LoadStart start = StartOf(context);
+  start.set_policy(v1::POLICY_FASTEST);
+  start.set_floor_level(2);
+  start.set_floor_below_share(0.3);
+  const TestLoad load = RunLoad(server.stub(), start);
+  ASSERT_TRUE(load.status.ok()) << load.status.error_message();
+  EXPECT_EQ(load.violation, "");
+  EXPECT_EQ(std::count(load.levels.begin(), load.levels.end(), 1), 6);
+  EXPECT_EQ(std::count(load.levels.begin(), load.levels.end(), 2), 14);
+}
+
 TEST(LoadRpcTest, RecomputeSendsPlansAndNoBytes) {
   TestServer server;
   const TestContext context;
@@ -309,6 +325,17 @@ TEST(LoadRpcTest, HostileStartsAreRefusedByName) {
        },
        kInvalid, "level is 3"},
       {"floor too fine", [](auto& s) { s.set_floor_level(4000000000u); }, kInvalid, "floor_level"},
+      {"a mean floor under a deadline",
+       [](auto& s) {
+         s.mutable_deadline()->set_seconds(1);
+         s.set_floor_level(1);
+         s.set_floor_below_share(0.5);
+       },
+       kInvalid, "floor_below_share"},
+      {"a mean floor of level 0", [](auto& s) { s.set_floor_below_share(0.5); }, kInvalid,
+       "floor_below_share"},
+      {"NaN below the floor", [=](auto& s) { s.set_floor_below_share(nan); }, kInvalid,
+       "floor_below_share"},
       {"recompute without ability", [](auto& s) { s.set_policy(v1::POLICY_RECOMPUTE); }, kInvalid,
        ""},
       {"negative prefill", [](auto& s) { s.set_prefill_seconds_per_token(-1); }, kInvalid,

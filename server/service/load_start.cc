@@ -83,6 +83,15 @@ absl::Status ParseSpec(const v1::LoadStart& start, LoadSpec& spec) {
   rates.Update(
       CheckRate("bandwidth_hint_bytes_per_second", start.bandwidth_hint_bytes_per_second()));
   if (!rates.ok()) return rates;
+  const double below = start.floor_below_share();
+  if (!(below >= 0 && below <= 1)) {
+    return absl::InvalidArgumentError("floor_below_share is not a number from 0 to 1");
+  }
+  if (below > 0 && (*policy != LoadPolicy::kFastest || start.floor_level() == 0)) {
+    return absl::InvalidArgumentError(
+        "floor_below_share needs POLICY_FASTEST and a floor_level above 0");
+  }
+  spec.floor_below_share = below;
   spec.policy = *policy;
   spec.deadline = *deadline;
   spec.ability = *ability;
