@@ -14,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -46,6 +47,7 @@
 #include "storage/rocksdb/rocksdb_tuning.h"
 #include "storage/rocksdb/store_change.h"
 #include "storage/rocksdb/table_cutter.h"
+#include "storage/rocksdb/write_gate.h"
 
 namespace kvstream {
 
@@ -54,8 +56,10 @@ namespace kvstream {
 // different ids share a disk sync.
 //
 // After a failed write or sync (a full disk, an I/O error) RocksDB refuses writes while reads go
-// on. The next writes, at most one an options.resume_interval, try to make it writable again; until
-// that works they fail with the medium's error. A write that was refused is gone for good then.
+// on. The next writes, at most one an options.resume_interval, have a thread try to make it
+// writable again; until that works they fail with the medium's error, or with UNAVAILABLE if an
+// attempt lasts for longer than options.resume_wait, or than the call may (CallDeadline). A write
+// that was refused is gone for good then.
 //
 // With options.capacity_bytes all files in the directory together stay below that at every moment
 // (capacity_plan.h says how); Create then reads all infos, some 150 bytes of memory a chunk.
@@ -173,18 +177,29 @@ class RocksDbChunkStore final : public ChunkStore {
   // options_.sync_writes says. UNAVAILABLE for a write that would have to wait and must not.
   absl::Status Write(rocksdb::WriteBatch* batch, const StoreChange& change, absl::string_view what,
                      const absl::optional<rocksdb::WriteOptions>& how = absl::nullopt);
+  // By when a write that may wait has to be let in.
+  absl::Time WriteDeadline() const;
+  static absl::Status RefusalWhileResuming(absl::string_view what);
+  // For a write that waits for something else first, in vain if the store recovers meanwhile.
+  absl::Status AwaitWrites(absl::string_view what);
   // The write alone. ThreadSanitizer cannot see how RocksDB, which is not instrumented, hands the
   // batches of several threads to the one that writes them all; its suppressions name this
   // function, so that they hide nothing else.
   ABSL_ATTRIBUTE_NOINLINE rocksdb::Status Commit(rocksdb::WriteBatch* batch,
                                                  const rocksdb::WriteOptions& how)
-      ABSL_SHARED_LOCKS_REQUIRED(log_mutex_);
-  // After an error: at most one attempt at a time and an interval to leave the read-only state, and
-  // only with room on the disk, since RocksDB takes a disk that is full while it resumes for a
-  // fatal error.
+      ABSL_SHARED_LOCKS_REQUIRED(writes_);
+  // After an error: begins an attempt to leave the read-only state, at most one at a time and an
+  // interval. When this returns, `writes_` is shut for as long as the attempt lasts.
   void MaybeResume();
+  // The same, and waits for an attempt that lasts. For threads that nobody waits for.
+  void AwaitResume();
+  void Attempt();
+  // RocksDB takes a disk that is full while it resumes for a fatal error.
   bool HasRoomToResume() const;
-  void Resume() ABSL_LOCKS_EXCLUDED(log_mutex_);
+  // False: the store takes no writes yet. May take seconds.
+  bool Resume() ABSL_EXCLUSIVE_LOCKS_REQUIRED(writes_);
+  // No attempt begins any more; waits for one that lasts.
+  void EndResuming();
   // Finds out, where the last write has failed, whether the store takes writes again.
   void TryToWrite();
   // To be called after every write, whatever became of it.
@@ -321,8 +336,8 @@ class RocksDbChunkStore final : public ChunkStore {
   const std::shared_ptr<DamagedTables> damaged_ = std::make_shared<DamagedTables>();
   const std::shared_ptr<BackgroundErrors> errors_;
   const std::shared_ptr<FlushGate> gate_;
-  // Held shared by every write, and alone while the log to be written to is put in order.
-  absl::Mutex log_mutex_;
+  // Every write is in it; shut while the log to be written to is put in order.
+  WriteGate writes_;
   absl::Mutex mend_mutex_;
   bool compacting_ ABSL_GUARDED_BY(mend_mutex_) = false;
   bool mending_ ABSL_GUARDED_BY(mend_mutex_) = false;
@@ -334,6 +349,9 @@ class RocksDbChunkStore final : public ChunkStore {
   bool resuming_ ABSL_GUARDED_BY(resume_mutex_) = false;
   bool closing_ ABSL_GUARDED_BY(resume_mutex_) = false;
   absl::Time next_resume_ ABSL_GUARDED_BY(resume_mutex_) = absl::InfinitePast();
+  // Errors that there had been when an attempt worked.
+  uint64_t resumed_at_ ABSL_GUARDED_BY(resume_mutex_) = 0;
+  std::thread resumer_ ABSL_GUARDED_BY(resume_mutex_);
 
   // Sequence numbers: what was there when the store was opened, and what is known to be synced.
   uint64_t settled_sequence_ = 0;

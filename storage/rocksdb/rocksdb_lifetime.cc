@@ -16,6 +16,7 @@
 #include "storage/rocksdb/capacity_plan.h"
 #include "storage/rocksdb/lifetime_format.h"
 #include "storage/rocksdb/rocksdb_chunk_store.h"
+#include "storage/rocksdb/slices.h"
 #include "storage/rocksdb/status_mapping.h"
 
 namespace kvstream {
@@ -27,9 +28,6 @@ using rocksdb_format::IdKey;
 
 // Chunks of one write batch.
 constexpr size_t kLifetimeBatch = 256;
-
-rocksdb::Slice ToSlice(absl::string_view bytes) { return {bytes.data(), bytes.size()}; }
-absl::string_view ToView(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
 
 }  // namespace
 

@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "storage/chunk_limits.h"
 #include "storage/rocksdb/rocksdb_chunk_store.h"
+#include "storage/rocksdb/slices.h"
 #include "storage/rocksdb/status_mapping.h"
 
 namespace kvstream {
@@ -32,9 +33,6 @@ constexpr size_t kBatchChunks = 256;
 // Between two attempts, at first and at most.
 constexpr absl::Duration kFirstPause = absl::Seconds(10);
 constexpr absl::Duration kLongestPause = absl::Hours(1);
-
-rocksdb::Slice ToSlice(absl::string_view bytes) { return {bytes.data(), bytes.size()}; }
-absl::string_view ToView(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
 
 rocksdb::ReadOptions PastTheCache() {
   rocksdb::ReadOptions read;

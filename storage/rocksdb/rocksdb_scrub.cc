@@ -16,15 +16,13 @@
 #include "storage/id_text.h"
 #include "storage/rocksdb/lifetime_format.h"
 #include "storage/rocksdb/rocksdb_chunk_store.h"
+#include "storage/rocksdb/slices.h"
 #include "storage/rocksdb/status_mapping.h"
 
 namespace kvstream {
 namespace {
 
 using rocksdb_format::IdKey;
-
-rocksdb::Slice ToSlice(absl::string_view bytes) { return {bytes.data(), bytes.size()}; }
-absl::string_view ToView(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
 
 rocksdb::ReadOptions PastTheCache() {
   rocksdb::ReadOptions read;
