@@ -182,7 +182,7 @@ absl::Status RocksDbChunkStore::RestoreIndex() {
     const absl::StatusOr<double> clock = rocksdb_format::DecodeClock(bytes);
     if (!clock.ok()) return clock.status();
     keeper_->RestoreClock(*clock);
-  } else if (!found.IsNotFound()) {
+  } else if (!found.IsNotFound() && !found.IsCorruption()) {  // a lost clock loses some order only
     return FromRocksDb(found, what);
   }
   // Both are in the order of ids.

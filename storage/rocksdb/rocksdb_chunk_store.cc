@@ -111,8 +111,10 @@ absl::StatusOr<std::unique_ptr<ChunkStore>> RocksDbChunkStore::Create(
 
 RocksDbChunkStore::~RocksDbChunkStore() {
   if (db_ == nullptr) return;
+  StopMending();
   EndResuming();
   if (keeper_ != nullptr) keeper_->Stop();
+  EndMending();
   rocksdb::CancelAllBackgroundWork(db_.get(), /*wait=*/true);
   // Neither can fail in a way that matters: every acknowledged write is in the synced log.
   for (rocksdb::ColumnFamilyHandle* handle : families_) {
@@ -151,6 +153,8 @@ absl::Status RocksDbChunkStore::Open() {
   settled_sequence_ = db_->GetLatestSequenceNumber();
   synced_sequence_ = settled_sequence_;
   if (absl::Status status = OpenMeta(); !status.ok()) return status;
+  if (absl::Status status = RebuildIndexes(); !status.ok()) return status;
+  if (absl::Status status = LoadProfiles(); !status.ok()) return status;
   if (keeper_ != nullptr) {
     if (absl::Status status = RestoreIndex(); !status.ok()) return status;
   }
@@ -159,80 +163,6 @@ absl::Status RocksDbChunkStore::Open() {
   deletions_left_ = !CompleteDeletions().ok();
   if (keeper_ != nullptr) StartKeeper();
   return absl::OkStatus();
-}
-
-absl::Status RocksDbChunkStore::OpenMeta() {
-  const std::string what = absl::StrCat("opening the store in ", options_.data_dir);
-  const rocksdb::ReadOptions read;
-  std::string bytes;
-  rocksdb::Status status = db_->Get(read, family(kMeta), rocksdb_format::kVersionKey, &bytes);
-  if (status.IsNotFound()) {
-    // A new store, or one whose creation was cut short: either way nothing can be in it.
-    const std::unique_ptr<rocksdb::Iterator> chunks(db_->NewIterator(read, family(kChunks)));
-    chunks->SeekToFirst();
-    if (!chunks->status().ok()) return FromRocksDb(chunks->status(), what);
-    if (chunks->Valid()) {
-      return absl::DataLossError(absl::StrCat(what, ": its version is missing"));
-    }
-    rocksdb::WriteBatch batch;
-    status = batch.Put(family(kMeta), rocksdb_format::kVersionKey,
-                       rocksdb_format::EncodeVersion(rocksdb_format::kStoreVersion));
-    if (!status.ok()) return FromRocksDb(status, what);
-    return Write(&batch, StoreChange(), what);
-  }
-  if (!status.ok()) return FromRocksDb(status, what);
-  const absl::StatusOr<uint32_t> version = rocksdb_format::DecodeVersion(bytes);
-  if (!version.ok()) return Annotate(version.status(), what);
-  if (*version > rocksdb_format::kStoreVersion) {
-    return NewerStoreError(options_.data_dir, absl::StrCat("it has version ", *version));
-  }
-  if (*version == 0) return absl::DataLossError(absl::StrCat(what, ": its version is 0"));
-  if (*version < rocksdb_format::kStoreVersion) {
-    // All that older versions wrote is read as it is. A crash on the way begins again.
-    const absl::Status built = BuildIndexes();
-    // Damage ends the reading of infos. The rest is served as ever, and the next opening tries
-    // again.
-    if (absl::IsDataLoss(built)) return LoadCounters();
-    if (!built.ok()) return built;
-    rocksdb::WriteBatch batch;
-    status = batch.Put(family(kMeta), rocksdb_format::kVersionKey,
-                       rocksdb_format::EncodeVersion(rocksdb_format::kStoreVersion));
-    if (!status.ok()) return FromRocksDb(status, what);
-    if (absl::Status raised = Write(&batch, StoreChange(), what); !raised.ok()) return raised;
-  }
-  return LoadCounters();
-}
-
-absl::Status RocksDbChunkStore::LoadCounters() {
-  const std::string what = absl::StrCat("opening the store in ", options_.data_dir);
-  const rocksdb::ReadOptions read;
-  std::string bytes;
-  const rocksdb::Status status =
-      db_->Get(read, family(kMeta), rocksdb_format::kCountersKey, &bytes);
-  if (status.IsNotFound()) return absl::OkStatus();  // nothing was ever put
-  if (!status.ok()) return FromRocksDb(status, what);
-  const absl::StatusOr<Counters> counters = rocksdb_format::DecodeCounters(bytes);
-  if (!counters.ok()) return Annotate(counters.status(), what);
-  counters_.SetTotal(*counters);
-  const std::unique_ptr<rocksdb::Iterator> next(db_->NewIterator(read, family(kMeta)));
-  for (next->Seek(rocksdb_format::kTenantCountersPrefix); next->Valid(); next->Next()) {
-    absl::string_view tenant = ToView(next->key());
-    if (!absl::ConsumePrefix(&tenant, rocksdb_format::kTenantCountersPrefix)) break;
-    const absl::StatusOr<Counters> of_tenant =
-        rocksdb_format::DecodeCounters(ToView(next->value()));
-    if (!of_tenant.ok()) return Annotate(of_tenant.status(), what);
-    counters_.SetTenant(tenant, *of_tenant);
-  }
-  return FromRocksDb(next->status(), what);
-}
-
-absl::StatusOr<bool> RocksDbChunkStore::Exists(Family in, absl::string_view key,
-                                               absl::string_view what) {
-  rocksdb::PinnableSlice value;
-  const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), family(in), ToSlice(key), &value);
-  if (status.ok()) return true;
-  if (status.IsNotFound()) return false;
-  return FromRocksDb(status, what);
 }
 
 void RocksDbChunkStore::ForgetInfosOf(const rocksdb::WriteBatch& batch) {
@@ -557,6 +487,7 @@ absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RocksDbChunkStore::Li
       if (!id.ok()) return Annotate(id.status(), "ListTenant");
       ids.push_back(*id);
     }
+    IndexDamaged(next->status());
     if (!next->status().ok()) return FromRocksDb(next->status(), "ListTenant");
     if (ids.empty()) break;
     auto infos = GetInfos(ids);
@@ -568,57 +499,6 @@ absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RocksDbChunkStore::Li
     }
   }
   return listed;
-}
-
-absl::StatusOr<bool> RocksDbChunkStore::PutProfile(const StoredProfileId& id,
-                                                   absl::string_view bytes) {
-  if (absl::Status status = ValidateProfile(id, bytes); !status.ok()) return status;
-  const std::string what = absl::StrCat("PutProfile of profile ", ShortHex(id));
-  absl::optional<CapacityKeeper::Room> room;
-  if (keeper_ != nullptr) {
-    if (absl::Status status = AwaitWrites(what); !status.ok()) return status;
-    absl::StatusOr<CapacityKeeper::Room> admitted = keeper_->Admit(bytes.size() + 1024, what);
-    if (!admitted.ok()) return admitted.status();
-    room.emplace(*std::move(admitted));
-  }
-  const IdClaims::Claim claim(&profile_claims_, absl::MakeConstSpan(&id, 1));
-  const std::string list_key = rocksdb_format::ProfileListKey(id);
-  const absl::StatusOr<bool> exists = Exists(kMeta, list_key, what);
-  if (!exists.ok()) return exists.status();
-  if (*exists) return false;
-  rocksdb::WriteBatch batch = NewBatch(bytes.size());
-  rocksdb::Status status = batch.Put(family(kProfiles), ToSlice(IdKey(id)), ToSlice(bytes));
-  if (status.ok()) status = batch.Put(family(kMeta), list_key, rocksdb::Slice());
-  if (!status.ok()) return FromRocksDb(status, what);
-  if (absl::Status written = Write(&batch, StoreChange(), what); !written.ok()) return written;
-  return true;
-}
-
-absl::StatusOr<std::string> RocksDbChunkStore::GetProfile(const StoredProfileId& id) {
-  const std::string what = absl::StrCat("GetProfile of profile ", ShortHex(id));
-  std::string bytes;
-  const rocksdb::Status status =
-      db_->Get(rocksdb::ReadOptions(), family(kProfiles), ToSlice(IdKey(id)), &bytes);
-  if (status.IsNotFound()) {
-    return absl::NotFoundError(absl::StrCat(what, ": the profile is not stored"));
-  }
-  if (!status.ok()) return FromRocksDb(status, what);
-  return bytes;
-}
-
-absl::StatusOr<std::vector<StoredProfileId>> RocksDbChunkStore::ListProfiles() {
-  std::vector<StoredProfileId> ids;
-  const std::unique_ptr<rocksdb::Iterator> next(
-      db_->NewIterator(rocksdb::ReadOptions(), family(kMeta)));
-  for (next->Seek(rocksdb_format::kProfileListPrefix); next->Valid(); next->Next()) {
-    absl::string_view key = ToView(next->key());
-    if (!absl::ConsumePrefix(&key, rocksdb_format::kProfileListPrefix)) break;
-    const absl::StatusOr<StoredProfileId> id = rocksdb_format::DecodeIdKey(key);
-    if (!id.ok()) return Annotate(id.status(), "ListProfiles");
-    ids.push_back(*id);
-  }
-  if (!next->status().ok()) return FromRocksDb(next->status(), "ListProfiles");
-  return ids;
 }
 
 absl::StatusOr<StoreStats> RocksDbChunkStore::Stats() {

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
@@ -101,7 +102,7 @@ class RocksDbChunkStore final : public ChunkStore {
       const absl::optional<ChunkId>& after, size_t limit) override;
   // One batch, and one sync, for 256 chunks; so do Pin, Unpin, DeleteSoon.
   absl::StatusOr<size_t> Renew(absl::Span<const ChunkId> ids, absl::Time expires) override;
-  // Tries first to make a store writable again whose last write has failed, and to get rid of
+  // Tries first to make a store writable again whose last write has failed. Has a thread get rid of
   // damaged tables: what their ranges hold is written once more, if all of it can be read.
   absl::StatusOr<size_t> Expire(absl::Time now, size_t limit) override;
   absl::StatusOr<size_t> Pin(absl::Span<const ChunkId> ids, absl::string_view owner,
@@ -148,6 +149,10 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::StatusOr<StoreStats> Stats() override;
   absl::string_view driver() const override { return "rocksdb"; }
 
+  // From here on no table is mended; what is under way ends after its batch (some 4 MiB, or a
+  // chunk), and is begun anew when the store is opened again. The destructor does it too.
+  void StopMending();
+
   // The most that disk_bytes has been since the store was opened; 0 without a capacity. For tests.
   uint64_t peak_disk_bytes() const { return files_ == nullptr ? 0 : files_->peak_bytes(); }
   // Puts that waited for room since then, by what they waited for. For benchmarks.
@@ -159,17 +164,28 @@ class RocksDbChunkStore final : public ChunkStore {
   explicit RocksDbChunkStore(const RocksDbChunkStoreOptions& options);
 
   absl::Status Open();
+  // rocksdb_meta.cc
   // Checks the version, writes it into an empty store or brings an older one up to it, and loads
   // the counters.
   absl::Status OpenMeta();
   absl::Status LoadCounters();
+  // In place of what is damaged: reads all infos, and builds the indexes of the newest version.
+  absl::Status Recount(bool build_indexes);
+  // Makes the indexes anew if an earlier run has noted that they are damaged.
+  absl::Status RebuildIndexes();
+  // Notes that, durably, if IndexDamaged has seen it.
+  void NoteIndexDamage();
+  // To be called with every status of reading such an index.
+  void IndexDamaged(const rocksdb::Status& status) {
+    if (status.IsCorruption()) index_damaged_ = true;
+  }
+  absl::Status LoadProfiles();
+  bool HasProfile(const StoredProfileId& id) const;
 
   rocksdb::ColumnFamilyHandle* family(Family family) const { return families_[family]; }
 
   // One chunk's info; none if it is absent.
   absl::StatusOr<absl::optional<ChunkInfo>> GetInfo(const ChunkId& id, absl::string_view what);
-  // False if absent.
-  absl::StatusOr<bool> Exists(Family in, absl::string_view key, absl::string_view what);
   // A batch with the log's mark (log_mark.h). Write gives one to any other batch, for a copy of it.
   rocksdb::WriteBatch NewBatch(size_t reserved_bytes) const;
   LogMark Mark() const;
@@ -212,6 +228,9 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::Status FindChunks(const ChunkId& after, const absl::optional<ChunkId>& before, size_t limit,
                           ScrubbedInfos* page);
   absl::StatusOr<bool> DiscardOne(const ChunkId& id);
+  // What can be found of a chunk whose info cannot be read. A segment that cannot be read has no
+  // bytes.
+  ChunkInfo LeftOf(const ChunkId& id);
   // The tenant and the parent of a chunk whose info cannot be read, from the indexes that name the
   // chunk: walks through both, some 100 bytes a chunk of the store.
   void FindOwners(const ChunkId& id, ChunkInfo* info);
@@ -268,10 +287,16 @@ class RocksDbChunkStore final : public ChunkStore {
 
   // rocksdb_mend.cc
   struct SegmentRange;
-  // Lets compactions of families with tables that are in the way rest, and mends what can be; of
-  // failed attempts the next comes later and later, or after MendSoon.
+  // On a thread of its own, lets compactions of families with tables that are in the way rest, and
+  // mends what can be; of failed attempts the next comes later and later, or after MendSoon.
   void MendTables();
   void MendSoon();
+  // `mend`: it is time for an attempt. `held`: families whose compactions rest.
+  void MendEach(bool mend, const std::array<bool, kFamilies>& held);
+  // CANCELLED after StopMending.
+  absl::Status MayMend() const;
+  // StopMending, and waits.
+  void EndMending();
   // Takes a table of `segments` away while compactions rest. FAILED_PRECONDITION: it is on level 0.
   // DATA_LOSS: a chunk in its range cannot be read. Reads and writes all payload in its range.
   absl::Status MendTable(uint64_t number);
@@ -341,6 +366,8 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::Mutex mend_mutex_;
   bool compacting_ ABSL_GUARDED_BY(mend_mutex_) = false;
   bool mending_ ABSL_GUARDED_BY(mend_mutex_) = false;
+  std::atomic<bool> stop_mending_{false};  // set under mend_mutex_
+  std::thread mender_ ABSL_GUARDED_BY(mend_mutex_);
   // Families whose compactions rest.
   std::array<bool, kFamilies> held_ ABSL_GUARDED_BY(mend_mutex_) = {};
   absl::Time next_mend_ ABSL_GUARDED_BY(mend_mutex_) = absl::InfinitePast();
@@ -359,6 +386,8 @@ class RocksDbChunkStore final : public ChunkStore {
   std::atomic<uint64_t> expired_{0};
   // Deletions of an earlier run could not be completed: Expire tries again.
   std::atomic<bool> deletions_left_{false};
+  std::atomic<bool> index_damaged_{false};
+  std::atomic<bool> index_damage_noted_{false};
   mutable absl::Mutex lifetime_mutex_;
   // As in the family `doomed`.
   absl::flat_hash_set<ChunkId> doomed_ ABSL_GUARDED_BY(lifetime_mutex_);
@@ -366,6 +395,8 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::Time swept_to_ ABSL_GUARDED_BY(lifetime_mutex_) = absl::InfinitePast();
 
   StoreCounters counters_;
+  mutable absl::Mutex profiles_mutex_;
+  std::set<StoredProfileId> profiles_ ABSL_GUARDED_BY(profiles_mutex_);  // that are stored
 };
 
 }  // namespace kvstream
