@@ -626,6 +626,19 @@ absl::StatusOr<ListPage> ClientImpl::List(uint32_t page_size, const std::string&
   return page;
 }
 
+StoreWrites WritesFromProto(v1::StoreWrites writes) {
+  switch (writes) {
+    case v1::STORE_WRITES_TAKEN:
+      return StoreWrites::kTaken;
+    case v1::STORE_WRITES_REFUSED:
+      return StoreWrites::kRefused;
+    case v1::STORE_WRITES_REFUSED_UNTIL_RESTART:
+      return StoreWrites::kRefusedUntilRestart;
+    default:
+      return StoreWrites::kUnknown;
+  }
+}
+
 absl::StatusOr<ServerStats> ClientImpl::Stats() {
   v1::StatsResponse response;
   if (absl::Status status =
@@ -667,6 +680,8 @@ absl::StatusOr<ServerStats> ClientImpl::Stats() {
   for (const v1::TenantStats& tenant : response.tenants()) {
     stats.tenants.push_back({tenant.name(), tenant.chunks(), tenant.bytes(), tenant.quota_bytes()});
   }
+  stats.store_writes = WritesFromProto(response.store_writes());
+  stats.damaged_files = response.damaged_files();
   return stats;
 }
 
@@ -716,6 +731,20 @@ absl::StatusOr<BackupResult> ClientImpl::Backup(const std::string& name) {
 }
 
 }  // namespace
+
+absl::string_view StoreWritesName(StoreWrites writes) {
+  switch (writes) {
+    case StoreWrites::kUnknown:
+      break;
+    case StoreWrites::kTaken:
+      return "taken";
+    case StoreWrites::kRefused:
+      return "refused";
+    case StoreWrites::kRefusedUntilRestart:
+      return "refused_until_restart";
+  }
+  return "unknown";
+}
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Create(Options options) {
   return CreateClient(std::move(options), CreateCudaChunkDecoder, CreateCudaEncoder);

@@ -70,6 +70,7 @@ TEST_F(RocksDbChunkStoreTest, RefusesOptionsOutOfRange) {
   expect_refused("max_log_bytes", [](auto* o) { o->max_log_bytes = o->write_buffer_bytes - 1; });
   expect_refused("background_jobs", [](auto* o) { o->background_jobs = 0; });
   expect_refused("resume_interval", [](auto* o) { o->resume_interval = -absl::Seconds(1); });
+  expect_refused("resume_wait", [](auto* o) { o->resume_wait = -absl::Seconds(1); });
   expect_refused("now", [](auto* o) { o->now = nullptr; });
 }
 
