@@ -564,7 +564,8 @@ TEST(LoadAssemblerTest, RefusesPlansOutOfRange) {
   plan = good;
   plan.mutable_recompute();
   ExpectViolation(plan_error(plan), "which the client said it cannot");
-  ExpectViolation(Load(Shape(1)).assembler.OnMessage({}), "neither plan, data, order nor summary");
+  ExpectViolation(Load(Shape(1)).assembler.OnMessage({}),
+                  "neither beginning, plan, data, order nor summary");
 }
 
 TEST(LoadAssemblerTest, APlanThatComesWithDataIsAsOneBeforeThem) {

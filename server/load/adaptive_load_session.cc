@@ -36,9 +36,22 @@ int BaseLevelFor(const LoadSpec& spec) {
   return spec.policy == LoadPolicy::kFixed ? spec.level : spec.floor_level;
 }
 
-std::vector<int> StopsFor(const LoadSpec& spec, const ChunkTable& chunks,
+// What there is to send: segments that the client holds count for nothing.
+std::vector<StoredChunkSizes> WithoutHeld(const LoadSpec& spec) {
+  std::vector<StoredChunkSizes> chunks = spec.chunks;
+  for (size_t i = 0; i < spec.held_levels.size(); ++i) {
+    std::fill_n(chunks[i].segment_bytes.begin(), spec.held_levels[i], 0);
+  }
+  return chunks;
+}
+
+// unheld: the table of WithoutHeld(); stops are those of the whole chunks.
+std::vector<int> StopsFor(const LoadSpec& spec, const ChunkTable& unheld,
                           const LoadSessionOptions& options) {
   if (spec.policy != LoadPolicy::kDeadline) return {};
+  absl::optional<ChunkTable> whole;
+  if (!spec.held_levels.empty()) whole.emplace(spec.chunks);
+  const ChunkTable& chunks = whole.has_value() ? *whole : unheld;
   std::vector<uint64_t> level_bytes(chunks.levels());
   for (int level = 0; level < chunks.levels(); ++level) {
     level_bytes[level] = chunks.bytes(0, chunks.size(), level);
@@ -92,7 +105,7 @@ AdaptiveLoadSession::AdaptiveLoadSession(const LoadSpec& spec, const LoadSession
     : policy_(spec.policy),
       ability_(spec.ability),
       options_(options),
-      chunks_(spec.chunks),
+      chunks_(spec.held_levels.empty() ? ChunkTable(spec.chunks) : ChunkTable(WithoutHeld(spec))),
       created_(now),
       deadline_(spec.deadline),
       due_(now + (spec.deadline ? *spec.deadline : absl::InfiniteDuration())),
@@ -110,9 +123,10 @@ AdaptiveLoadSession::AdaptiveLoadSession(const LoadSpec& spec, const LoadSession
       orders_(chunks_.size(), spec.ability, spec.recompute_can_stop),
       ledger_(&chunks_,
               PrefillModel(spec.prefill_seconds_per_token, spec.prefill_seconds_per_token_pair)),
-      delivery_(&chunks_, OrderFor(spec), StopsFor(spec, chunks_, options)),
+      delivery_(&chunks_, OrderFor(spec), StopsFor(spec, chunks_, options), spec.held_levels),
       boundary_(delivery_.order() == BaseOrder::kForward ? chunks_.size() : 0),
-      arrived_(delivery_.order() == BaseOrder::kForward ? 0 : chunks_.size()),
+      arrived_(delivery_.order() == BaseOrder::kForward ? delivery_.open().begin
+                                                        : delivery_.open().end),
       reported_at_(now),
       advanced_at_(now) {
   if (policy_ == LoadPolicy::kRecompute) {

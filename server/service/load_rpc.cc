@@ -194,6 +194,7 @@ void LoadRpc::HandleStart(const v1::LoadStart& start, absl::Duration now) {
                                         if (load != nullptr) load->strand_.Resume();
                                       });
   plan_with_data_ = start.takes_plan_with_data();
+  begun_owed_ = !load_.spec.held_levels.empty();
   strand_.StepsDoNotBlock();
   story_ = LoadStory(start.story_samples_max());
   last_progress_ = now;
@@ -261,6 +262,12 @@ void LoadRpc::Pump(absl::Duration now) {
     const LinkShareView view = gate_->View(now);
     environment_->metrics->ObserveLoadStart(view.loads, view.slack);
   }
+  if (begun_owed_ && !write_outstanding_ && !ending_) {
+    begun_owed_ = false;
+    v1::LoadResponse response;
+    response.mutable_begun();
+    WriteProto(response);
+  }
   while (session_ != nullptr && !write_outstanding_ && !summary_written_ && !ending_) {
     const LoadAction action =
         unsent_.has_value() ? *std::exchange(unsent_, absl::nullopt) : session_->Next(now);
@@ -315,9 +322,10 @@ bool LoadRpc::Carry(const LoadAction& action, absl::Duration now) {
 }
 
 v1::ChunkPlan LoadRpc::NotePlan(const SendPlan& plan) {
+  const bool held = !load_.spec.held_levels.empty() && load_.spec.held_levels[plan.chunk] > 0;
   if (!plan.decision.level.has_value()) {
     ++record_.stages.recompute_told;
-  } else if (!plan.first_plan_of_chunk) {
+  } else if (!plan.first_plan_of_chunk || held) {
     const size_t level = static_cast<size_t>(*plan.decision.level);
     std::vector<uint64_t>& refinements = record_.stages.refinements;
     if (refinements.size() <= level) refinements.resize(level + 1);

@@ -108,6 +108,7 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   // What the session has sent and the store is still reading, or what a plan goes before.
   absl::optional<LoadAction> unsent_;
   bool plan_with_data_ = false;  // the client takes it so
+  bool begun_owed_ = false;      // a LoadBegun, before anything else
   // Not sent yet: goes with the data that follow, else before whatever follows.
   absl::optional<v1::ChunkPlan> held_plan_;
 
