@@ -15,6 +15,7 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "storage/call_deadline.h"
 #include "storage/chunk_limits.h"
 #include "storage/id_text.h"
 #include "storage/rocksdb/lifetime_format.h"
@@ -38,6 +39,11 @@ absl::string_view ToView(const rocksdb::Slice& slice) { return {slice.data(), sl
 
 std::string Naming(absl::string_view operation, const ChunkId& id) {
   return absl::StrCat(operation, " of chunk ", ShortHex(id));
+}
+
+absl::Status AnotherWriter(absl::string_view what) {
+  return absl::UnavailableError(
+      absl::StrCat(what, ": another writer of it was not done by the call's deadline"));
 }
 
 // Prefixes a status of our own parsers.
@@ -405,7 +411,8 @@ absl::StatusOr<bool> RocksDbChunkStore::Put(const ChunkId& id, const ChunkInfo& 
     room.emplace(*std::move(admitted));
   }
   // Another Put of the id, if one is in flight, decides first; RocksDB shows only what is synced.
-  const IdClaims::Claim claim(&chunk_claims_, absl::MakeConstSpan(&id, 1));
+  const IdClaims::Claim claim(&chunk_claims_, absl::MakeConstSpan(&id, 1), CallDeadline::Current());
+  if (!claim.held()) return AnotherWriter(what);
   const absl::StatusOr<absl::optional<ChunkInfo>> stored = GetInfo(id, what);
   if (!stored.ok()) return stored.status();
   if (stored->has_value()) {
@@ -698,7 +705,9 @@ absl::StatusOr<bool> RocksDbChunkStore::PutProfile(const StoredProfileId& id,
     if (!admitted.ok()) return admitted.status();
     room.emplace(*std::move(admitted));
   }
-  const IdClaims::Claim claim(&profile_claims_, absl::MakeConstSpan(&id, 1));
+  const IdClaims::Claim claim(&profile_claims_, absl::MakeConstSpan(&id, 1),
+                              CallDeadline::Current());
+  if (!claim.held()) return AnotherWriter(what);
   const std::string list_key = rocksdb_format::ProfileListKey(id);
   const absl::StatusOr<bool> exists = Exists(kMeta, list_key, what);
   if (!exists.ok()) return exists.status();
