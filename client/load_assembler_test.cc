@@ -565,7 +565,7 @@ TEST(LoadAssemblerTest, RefusesPlansOutOfRange) {
   plan.mutable_recompute();
   ExpectViolation(plan_error(plan), "which the client said it cannot");
   ExpectViolation(Load(Shape(1)).assembler.OnMessage({}),
-                  "neither plan, data, order, batch nor summary");
+                  "neither beginning, plan, data, order, batch nor summary");
 }
 
 TEST(LoadAssemblerTest, APlanThatComesWithDataIsAsOneBeforeThem) {

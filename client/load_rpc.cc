@@ -131,7 +131,8 @@ class LoadRpc {
         backoff_(began_ + (options_.deadline.value_or(absl::ZeroDuration()) > absl::ZeroDuration()
                                ? *options_.deadline
                                : call.silence_max)),
-        assembler_(ShapeOf(call)),
+        holds_(call.held != nullptr && !call.held->empty()),
+        assembler_(ShapeOf(call), holds_ ? std::move(*call.held) : std::vector<HeldChunk>()),
         transport_(std::make_unique<LoadTransport>(call.channel)),
         decoders_(call.make_executor([this] { transport_->Wake(); })),
         recompute_(options_.recompute, [this] { transport_->Wake(); }) {}
@@ -166,6 +167,8 @@ class LoadRpc {
   // are over.
   void Fail(absl::Status status);
   absl::Status FinalStatus() const;
+  // Of a load that fails with it.
+  void LeaveKept(const absl::Status& status);
 
   const LoadCall& call_;
   const LoadOptions& options_;
@@ -188,6 +191,7 @@ class LoadRpc {
   std::vector<SegmentFrame> frames_;
   std::vector<grpc::Slice> slices_;
   std::vector<absl::string_view> pieces_;
+  const bool holds_;  // something since before the load
   LoadAssembler assembler_;
   // In this order: the workers are gone before the transport that they wake.
   std::unique_ptr<LoadTransport> transport_;
@@ -241,7 +245,7 @@ absl::StatusOr<LoadResult> LoadRpc::Run() {
     call_.farewells->Say(std::move(transport_));
   }
   if (absl::Status status = FinalStatus(); !status.ok()) {
-    if (call_.kept != nullptr && absl::IsUnavailable(status)) *call_.kept = assembler_.Kept();
+    LeaveKept(status);
     return status;
   }
 
@@ -262,6 +266,17 @@ absl::StatusOr<LoadResult> LoadRpc::Run() {
   result.recomputed_tokens = assembler_.recomputed_tokens();
   result.recompute_time = assembler_.recompute_time();
   return result;
+}
+
+void LoadRpc::LeaveKept(const absl::Status& status) {
+  if (call_.kept == nullptr) return;
+  // Refused before it began, a load may still go well that asks for less.
+  const bool refused = holds_ && !absl::IsUnavailable(status) && !absl::IsCancelled(status) &&
+                       (!heard_ || assembler_.held_refused());
+  if (refused) *call_.held_refused = true;
+  if (!refused && !absl::IsUnavailable(status)) return;
+  *call_.kept = assembler_.Kept();
+  if (call_.held != nullptr) *call_.held = assembler_.TakeHeld();
 }
 
 void LoadRpc::OnEvent(LoadTransport::Event event, const grpc::ByteBuffer& message) {
@@ -319,6 +334,12 @@ void LoadRpc::SendStart() {
   start->set_recompute_can_stop(options_.recompute_watch != nullptr);
   start->set_bandwidth_hint_bytes_per_second(options_.bandwidth_hint_bytes_per_second);
   if (options_.observer != nullptr) start->set_story_samples_max(kStorySamplesMax);
+  if (holds_) {
+    assembler_.SayHeld(start);
+    // With all in place there may be nothing else to report.
+    if (assembler_.chunks_ready() == assembler_.chunks()) all_ready_at_ = start_sent_;
+    pace_.DueAtOnce();
+  }
   transport_->Write(request);
   LoadEvent started;
   started.decode_seconds_per_token = start->decode_seconds_per_token();
@@ -387,6 +408,7 @@ void LoadRpc::TellMessage(const v1::LoadResponse& response) const {
       options_.observer->OnServerSamples(ServerSamples(response.summary()));
       event.kind = LoadEvent::Kind::kSummary;
       break;
+    case v1::LoadResponse::kBegun:
     case v1::LoadResponse::MESSAGE_NOT_SET:
       return;
   }
@@ -550,6 +572,11 @@ void LoadRpc::CheckDeadline() {
   if (now < DeadlineAt()) return;
   if (!assembler_.all_in_place()) {
     late_ = true;
+    return;
+  }
+  if (!heard_) {
+    // Held since before the call, and there is no time left to wait for a server.
+    Fail(absl::UnavailableError(absl::StrCat(call_.server, ": load: no answer by the deadline")));
     return;
   }
   if (!transport_->can_write()) return;

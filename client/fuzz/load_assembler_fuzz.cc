@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "client/held_chunk.h"
 #include "client/load_assembler.h"
 #include "client/segment_frame.h"
 #include "kvstream/v1/kvstream.pb.h"
@@ -21,6 +22,7 @@ uint64_t fuzz_finished_loads = 0;
 namespace {
 
 using kvstream::DecodeJob;
+using kvstream::HeldChunk;
 using kvstream::LoadAssembler;
 using kvstream::RecomputeJob;
 using kvstream::SegmentFrame;
@@ -54,12 +56,26 @@ void Check(bool holds) {
 // A server that keeps to the protocol most of the time, so that runs get far.
 class NearlyHonestServer {
  public:
-  explicit NearlyHonestServer(bool may_recompute) : may_recompute_(may_recompute) {}
+  NearlyHonestServer(bool may_recompute, const std::vector<int>& held)
+      : may_recompute_(may_recompute), begun_owed_(!held.empty()) {
+    for (uint32_t chunk = 0; chunk < held.size(); ++chunk) {
+      parts_[chunk].next_level = held[chunk];
+      parts_[chunk].level = held[chunk] - 1;
+    }
+  }
+
+  static uint64_t SegmentBytes(int level) { return static_cast<uint64_t>(2 + level); }
 
   bool done() const { return done_; }
 
   kvstream::v1::LoadResponse Next(Input* input) {
     const uint8_t mischief = input->Byte();
+    if (begun_owed_ && mischief < 254) {
+      begun_owed_ = false;
+      kvstream::v1::LoadResponse message;
+      message.mutable_begun();
+      return message;
+    }
     uint32_t chunk = input->Byte() % kChunks;
     for (uint32_t i = 0; i < kChunks && parts_[chunk].finest(); ++i) chunk = (chunk + 1) % kChunks;
     const ChunkPart& part = parts_[chunk];
@@ -112,8 +128,6 @@ class NearlyHonestServer {
     bool complete() const { return recompute || (level >= 0 && next_level > level); }
   };
 
-  static uint64_t SegmentBytes(int level) { return static_cast<uint64_t>(2 + level); }
-
   void Plan(Input* input, uint32_t chunk, kvstream::v1::ChunkPlan* plan) {
     ChunkPart& part = parts_[chunk];
     plan->set_chunk(chunk);
@@ -151,6 +165,7 @@ class NearlyHonestServer {
   }
 
   const bool may_recompute_;
+  bool begun_owed_;
   bool done_ = false;
   std::array<ChunkPart, kChunks> parts_;
 };
@@ -203,8 +218,9 @@ class Run {
   Run(const uint8_t* data, size_t size)
       : input_(data, size),
         shape_(Shape(&input_)),
-        assembler_(shape_),
-        server_(shape_.ability != kvstream::ClientRecomputeAbility::kNone) {}
+        held_(Held(&input_, shape_)),
+        assembler_(shape_, HeldChunks(held_, shape_)),
+        server_(shape_.ability != kvstream::ClientRecomputeAbility::kNone, held_) {}
 
   void Go() {
     while (!input_.empty()) {
@@ -219,7 +235,23 @@ class Run {
         return;
       }
     }
-    if (!assembler_.working() && !assembler_.finished()) Check(!assembler_.Verdict().ok());
+    if (assembler_.working() || assembler_.finished()) return;
+    Check(!assembler_.Verdict().ok());
+    // What is in place may go on to another server.
+    const std::vector<absl::optional<kvstream::LoadedChunk>> kept = assembler_.Kept();
+    const std::vector<HeldChunk> held = assembler_.TakeHeld();
+    for (uint32_t chunk = 0; chunk < kChunks; ++chunk) {
+      if (held[chunk].levels == 0) continue;
+      Check(kept[chunk].has_value() && kept[chunk]->level == held[chunk].decoded_level);
+      Check(held[chunk].levels <= kLevels && held[chunk].decoded_level < held[chunk].levels);
+      Check(held[chunk].segment_bytes.size() == static_cast<size_t>(held[chunk].levels));
+      const bool whole = held[chunk].decoded_level + 1 == kLevels;
+      Check(whole || held[chunk].segments.size() == static_cast<size_t>(held[chunk].levels));
+      for (size_t level = 0; level < held[chunk].segments.size(); ++level) {
+        sum_ +=
+            static_cast<uint8_t>(held[chunk].segments[level][held[chunk].segment_bytes[level] - 1]);
+      }
+    }
   }
 
  private:
@@ -236,6 +268,35 @@ class Run {
     shape.floor_level = (flags >> 4) % 2;
     if (flags >= 0xe0) shape.fixed_level = (flags >> 5) % 3;
     return shape;
+  }
+
+  // Levels held per chunk, or none at all.
+  static std::vector<int> Held(Input* input, const kvstream::LoadShape& shape) {
+    if (shape.fixed_level.has_value() || input->Byte() % 4 != 0) return {};
+    std::vector<int> held(kChunks);
+    for (int& levels : held) {
+      levels = input->Byte() % (kLevels + 1);
+      if (levels <= shape.floor_level) levels = 0;
+    }
+    return held;
+  }
+  static std::vector<HeldChunk> HeldChunks(const std::vector<int>& levels,
+                                           const kvstream::LoadShape& shape) {
+    std::vector<HeldChunk> chunks(levels.size());
+    for (size_t i = 0; i < levels.size(); ++i) {
+      if (levels[i] == 0) continue;
+      chunks[i].levels = levels[i];
+      // Odd chunks have a level that was not decoded yet.
+      chunks[i].decoded_level = levels[i] - 1;
+      if (i % 2 == 1 && levels[i] == 2) chunks[i].decoded_level = shape.floor_level;
+      chunks[i].stored_levels = kLevels;
+      for (int level = 0; level < levels[i]; ++level) {
+        chunks[i].segment_bytes.push_back(NearlyHonestServer::SegmentBytes(level));
+        if (levels[i] == kLevels) continue;
+        chunks[i].segments.emplace_back(new char[NearlyHonestServer::SegmentBytes(level)]());
+      }
+    }
+    return chunks;
   }
 
   // False: the load has failed.
@@ -317,6 +378,7 @@ class Run {
 
   Input input_;
   const kvstream::LoadShape shape_;
+  const std::vector<int> held_;
   LoadAssembler assembler_;
   NearlyHonestServer server_;
   std::vector<DecodeJob> decoding_;

@@ -198,6 +198,7 @@ void LoadRpc::HandleStart(const v1::LoadStart& start, absl::Duration now) {
                                       });
   takes_batches_ = start.takes_batches();
   plan_with_data_ = start.takes_plan_with_data();
+  begun_owed_ = !load_.spec.held_levels.empty();
   strand_.StepsDoNotBlock();
   story_ = LoadStory(start.story_samples_max());
   last_progress_ = now;
@@ -265,6 +266,12 @@ void LoadRpc::Pump(absl::Duration now) {
     const LinkShareView view = gate_->View(now);
     environment_->metrics->ObserveLoadStart(view.loads, view.slack);
   }
+  if (begun_owed_ && !write_outstanding_ && !ending_) {
+    begun_owed_ = false;
+    v1::LoadResponse response;
+    response.mutable_begun();
+    WriteProto(response);
+  }
   while (session_ != nullptr && !write_outstanding_ && !summary_written_ && !ending_) {
     const LoadAction action =
         unsent_.has_value() ? *std::exchange(unsent_, absl::nullopt) : session_->Next(now);
@@ -328,9 +335,10 @@ bool LoadRpc::CarryOther(const LoadAction& action, absl::Duration now) {
 }
 
 v1::ChunkPlan LoadRpc::NotePlan(const SendPlan& plan) {
+  const bool held = !load_.spec.held_levels.empty() && load_.spec.held_levels[plan.chunk] > 0;
   if (!plan.decision.level.has_value()) {
     ++record_.stages.recompute_told;
-  } else if (!plan.first_plan_of_chunk) {
+  } else if (!plan.first_plan_of_chunk || held) {
     const size_t level = static_cast<size_t>(*plan.decision.level);
     std::vector<uint64_t>& refinements = record_.stages.refinements;
     if (refinements.size() <= level) refinements.resize(level + 1);

@@ -116,6 +116,7 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   SegmentMessage data_;             // of this step, empty between steps
   uint64_t data_bytes_newest_ = 0;  // of the part added last
   bool plan_with_data_ = false;     // the client takes it so
+  bool begun_owed_ = false;         // a LoadBegun, before anything else
   // Not sent yet: goes with the data that follow, else before whatever follows.
   absl::optional<v1::ChunkPlan> held_plan_;
 

@@ -344,6 +344,18 @@ TEST(LoadRpcTest, HostileStartsAreRefusedByName) {
        "prefill_seconds_per_token_pair"},
       {"infinite decode", [](auto& s) { s.set_decode_seconds_per_token(INFINITY); }, kInvalid,
        "decode_seconds_per_token"},
+      {"one level held for four chunks", [](auto& s) { s.add_held_levels(1); }, kInvalid,
+       "held_levels has 1 values for 4 chunks"},
+      {"more levels held than there are",
+       [](auto& s) {
+         for (const uint32_t held : {1, 1, 4, 1}) s.add_held_levels(held);
+       },
+       kInvalid, "held_levels of chunk 2 is 4"},
+      {"held in pieces",
+       [](auto& s) {
+         for (const uint32_t held : {0, 1, 0, 1}) s.add_held_levels(held);
+       },
+       kInvalid, "held_levels: chunks 0 to 2 of 4"},
       {"NaN hint", [=](auto& s) { s.set_bandwidth_hint_bytes_per_second(nan); }, kInvalid,
        "bandwidth_hint"},
   };
