@@ -117,6 +117,11 @@ struct ListPage {
   std::string next_page_token;  // empty: this was the last page
 };
 
+// As proto StoreWrites.
+enum class StoreWrites { kUnknown, kTaken, kRefused, kRefusedUntilRestart };
+// "unknown", "taken", "refused", "refused_until_restart".
+absl::string_view StoreWritesName(StoreWrites writes);
+
 // As proto StatsResponse.
 struct ServerStats {
   std::string version;
@@ -151,6 +156,9 @@ struct ServerStats {
     uint64_t quota_bytes = 0;
   };
   std::vector<Tenant> tenants;  // for an admin: all of them
+  // Unknown and 0 from a daemon that does not say it, and for a tenant that is no admin.
+  StoreWrites store_writes = StoreWrites::kUnknown;
+  uint64_t damaged_files = 0;  // of the store, not mended yet
 };
 
 struct PinPage {

@@ -105,6 +105,8 @@ TEST_F(ClientAdminTest, ReadsStats) {
     response->set_load_bytes_sent(7);
     response->add_chunks_by_level(8);
     response->set_chunks_recomputed(9);
+    response->set_store_writes(v1::STORE_WRITES_REFUSED_UNTIL_RESTART);
+    response->set_damaged_files(10);
     return grpc::Status::OK;
   };
   const absl::StatusOr<ServerStats> stats = client_->Stats();
@@ -122,6 +124,9 @@ TEST_F(ClientAdminTest, ReadsStats) {
   EXPECT_EQ(stats->load_bytes_sent, 7);
   EXPECT_THAT(stats->chunks_by_level, ElementsAre(8));
   EXPECT_EQ(stats->chunks_recomputed, 9);
+  EXPECT_EQ(stats->store_writes, StoreWrites::kRefusedUntilRestart);
+  EXPECT_EQ(StoreWritesName(stats->store_writes), "refused_until_restart");
+  EXPECT_EQ(stats->damaged_files, 10);
 }
 
 TEST_F(ClientAdminTest, DeletesInPartsTheProtocolAllows) {

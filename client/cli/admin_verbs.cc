@@ -42,6 +42,15 @@ absl::Status Stats(const ServerOptions& options, Format format) {
     absl::StrAppendFormat(&capacity, "lifetimes  %d chunks expired; %d pins, on %s\n",
                           stats.expired_chunks, stats.pins, FormatBytes(stats.pinned_bytes));
   }
+  if (stats.store_writes == StoreWrites::kRefused) {
+    absl::StrAppend(&capacity, "writes     refused, the disk fails; tried again\n");
+  } else if (stats.store_writes == StoreWrites::kRefusedUntilRestart) {
+    absl::StrAppend(&capacity, "writes     refused until kvstreamd is restarted\n");
+  }
+  if (stats.damaged_files > 0) {
+    absl::StrAppend(&capacity, "damage     in ", stats.damaged_files,
+                    " files of the store; see kvstreamctl scrub\n");
+  }
   Json tenants = Json::array();
   std::string tenant_lines;
   const auto add_tenant = [&tenant_lines](const std::string& name, uint64_t bytes,
@@ -74,6 +83,8 @@ absl::Status Stats(const ServerOptions& options, Format format) {
        {"expired_chunks", stats.expired_chunks},
        {"pins", stats.pins},
        {"pinned_bytes", stats.pinned_bytes},
+       {"store_writes", std::string(StoreWritesName(stats.store_writes))},
+       {"damaged_files", stats.damaged_files},
        {"profile_ids", std::move(profiles)},
        {"loads_in_flight", stats.loads_in_flight},
        {"loads_finished", stats.loads_finished},

@@ -367,6 +367,8 @@ py::dict StatsDict(const ServerStats& stats) {
   out["load_bytes_sent"] = stats.load_bytes_sent;
   out["chunks_by_level"] = stats.chunks_by_level;
   out["chunks_recomputed"] = stats.chunks_recomputed;
+  out["store_writes"] = std::string(StoreWritesName(stats.store_writes));
+  out["damaged_files"] = stats.damaged_files;
   out["tenant"] = stats.tenant;
   out["tenant_bytes"] = stats.tenant_bytes;
   out["tenant_quota_bytes"] = stats.tenant_quota_bytes;

@@ -48,11 +48,15 @@ struct LoadSpec {
   double bandwidth_hint_bytes_per_second = 0;  // 0: none
   double round_trip_hint_seconds = 0;          // the same
   bool recompute_can_stop = false;
+  // Per chunk, how many levels the client holds already, decoded, from level 0 on; empty: nothing.
+  // They are not sent, and the chunk counts as one whose base was. As proto LoadStart.held_levels.
+  std::vector<uint8_t> held_levels;
 
   // INVALID_ARGUMENT naming the first field that is out of range: a number that is not finite or
   // negative, a level that no chunk has or a floor that one lacks, a chunk without tokens or
   // levels, a segment without bytes, a deadline that is not positive, a policy that lacks its
-  // deadline or ability. What passes cannot overflow the planner's sums. O(chunks * levels).
+  // deadline or ability, chunks held below the base or in an order that no load leaves. What passes
+  // cannot overflow the planner's sums. O(chunks * levels).
   absl::Status Validate() const;
 
   // No chunk comes below it.

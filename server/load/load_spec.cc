@@ -1,4 +1,5 @@
 // Validation of what a client asks for and of the options.
+#include <algorithm>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
@@ -39,6 +40,42 @@ absl::Status CheckChunks(const std::vector<StoredChunkSizes>& chunks) {
             absl::StrCat("chunk ", i, " has a segment of ", bytes, " bytes"));
       }
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckHeld(const LoadSpec& spec) {
+  if (spec.held_levels.empty()) return absl::OkStatus();
+  const size_t size = spec.chunks.size();
+  if (spec.held_levels.size() != size) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("held_levels has ", spec.held_levels.size(), " values for ", size, " chunks"));
+  }
+  if (spec.policy == LoadPolicy::kRecompute) {
+    return absl::InvalidArgumentError("held_levels does not go with policy recompute");
+  }
+  const size_t base = spec.policy == LoadPolicy::kFixed ? spec.level : spec.floor_level;
+  size_t missing = 0, begin = size, end = 0;
+  for (size_t i = 0; i < size; ++i) {
+    const size_t held = spec.held_levels[i], levels = spec.chunks[i].segment_bytes.size();
+    if (held > levels || (held > 0 && held <= std::min(base, levels - 1))) {
+      return absl::InvalidArgumentError(absl::StrCat("held_levels of chunk ", i, " is ", held,
+                                                     ", not 0 or from the base to ", levels));
+    }
+    if (held > 0) continue;
+    ++missing;
+    begin = std::min(begin, i);
+    end = i + 1;
+  }
+  if (missing == 0) return absl::OkStatus();
+  // The stream and recompute take what is undecided from the ends of one range.
+  const bool last = spec.ability == RecomputeAbility::kSuffix;
+  const bool first =
+      spec.ability == RecomputeAbility::kFront || spec.ability == RecomputeAbility::kAny;
+  if (end - begin != missing || (last && end != size) || (first && begin != 0)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "held_levels: chunks ", begin, " to ", end - 1, " of ", size, " have ", missing,
+        " that are not held, which is no order in which this ability's loads are left"));
   }
   return absl::OkStatus();
 }
@@ -94,7 +131,7 @@ absl::Status LoadSpec::Validate() const {
         CheckNumber("round_trip_hint_seconds", round_trip_hint_seconds, 3600)}) {
     if (!check.ok()) return check;
   }
-  return absl::OkStatus();
+  return CheckHeld(*this);
 }
 
 absl::Status LoadSessionOptions::Validate() const {

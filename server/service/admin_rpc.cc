@@ -235,6 +235,18 @@ absl::Status FillTenantStats(const RpcEnvironment& environment, v1::StatsRespons
   return absl::OkStatus();
 }
 
+v1::StoreWrites ToProto(WriteState writes) {
+  switch (writes) {
+    case WriteState::kTaken:
+      return v1::STORE_WRITES_TAKEN;
+    case WriteState::kRefused:
+      return v1::STORE_WRITES_REFUSED;
+    case WriteState::kRefusedForGood:
+      return v1::STORE_WRITES_REFUSED_UNTIL_RESTART;
+  }
+  return v1::STORE_WRITES_UNSPECIFIED;
+}
+
 }  // namespace
 
 absl::Status HandleStats(const RpcEnvironment& environment, const v1::StatsRequest& request,
@@ -269,6 +281,8 @@ absl::Status HandleStats(const RpcEnvironment& environment, const v1::StatsReque
   // How busy the server is, is for its operator to know.
   if (environment.tenant != nullptr && environment.whole_store == nullptr) return absl::OkStatus();
   const LoadTotals totals = environment.metrics->load_totals();
+  response.set_store_writes(ToProto(stats->writes));
+  response.set_damaged_files(stats->damaged_files);
   response.set_loads_in_flight(static_cast<uint32_t>(environment.loads->in_flight()));
   response.set_loads_finished(totals.finished);
   response.set_loads_failed(totals.failed);

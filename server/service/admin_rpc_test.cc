@@ -374,6 +374,8 @@ TEST(StatsTest, CountsWhatIsStoredAndWhatLoadsDid) {
   EXPECT_EQ(stats.loads_failed(), 1u);
   EXPECT_EQ(stats.load_bytes_sent(), context.bytes_at(1));
   EXPECT_THAT(stats.chunks_by_level(), ElementsAre(0, 4));
+  EXPECT_EQ(stats.store_writes(), v1::STORE_WRITES_TAKEN);
+  EXPECT_EQ(stats.damaged_files(), 0u);
 }
 
 TEST(RequestLimitTest, RequestsBeyondTheLimitAreRefused) {

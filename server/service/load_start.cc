@@ -127,6 +127,28 @@ absl::Status CheckLevels(const v1::LoadStart& start, size_t full_levels, LoadSpe
   return absl::OkStatus();
 }
 
+// The levels that the client holds, where it holds any. What the store has lost of them since is
+// made up in spec.chunks, by segments that nobody sends.
+absl::Status TakeHeld(const v1::LoadStart& start, size_t full_levels, LoadSpec& spec) {
+  if (start.held_levels().empty()) return absl::OkStatus();
+  if (static_cast<size_t>(start.held_levels_size()) != spec.chunks.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("held_levels has ", start.held_levels_size(),
+                                                   " values for ", spec.chunks.size(), " chunks"));
+  }
+  spec.held_levels.reserve(spec.chunks.size());
+  for (size_t i = 0; i < spec.chunks.size(); ++i) {
+    const uint32_t held = start.held_levels(static_cast<int>(i));
+    if (held > full_levels) {
+      return absl::InvalidArgumentError(absl::StrCat("held_levels of chunk ", i, " is ", held,
+                                                     "; the profile has ", full_levels, " levels"));
+    }
+    spec.held_levels.push_back(static_cast<uint8_t>(held));
+    std::vector<uint64_t>& segment_bytes = spec.chunks[i].segment_bytes;
+    if (segment_bytes.size() < held) segment_bytes.resize(held, 1);
+  }
+  return absl::OkStatus();
+}
+
 std::string ChunkName(size_t index, const ChunkId& id) {
   return absl::StrCat("chunk ", index, " (", IdHex(id), ")");
 }
@@ -198,7 +220,8 @@ absl::StatusOr<PreparedLoad> PrepareLoad(const v1::LoadStart& start,
   const absl::StatusOr<size_t> full_levels =
       ResolveChunks(load.ids, *profile_id, *environment.store, load.spec);
   if (!full_levels.ok()) return full_levels.status();
-  status = CheckLevels(start, *full_levels, load.spec);
+  status = TakeHeld(start, *full_levels, load.spec);
+  if (status.ok()) status = CheckLevels(start, *full_levels, load.spec);
   if (!status.ok()) return status;
   environment.store->Touch(load.ids);
   return load;

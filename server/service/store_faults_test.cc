@@ -31,12 +31,14 @@ class StoreFaultsTest : public testing::TestWithParam<Fault> {
   StoreFaultsTest() : env_(rocksdb::NewCompositeEnv(fs_)) { Start(); }
 
   // By default the server itself does not try to write.
-  void Start(absl::Duration expiry_interval = absl::Hours(24)) {
+  void Start(absl::Duration expiry_interval = absl::Hours(24),
+             absl::Duration resume_wait = absl::InfiniteDuration()) {
     server_.reset();
     RocksDbChunkStoreOptions options;
     options.data_dir = dir_.path();
     options.block_cache_bytes = 8 << 20;
     options.resume_interval = absl::ZeroDuration();
+    options.resume_wait = resume_wait;
     options.env = env_.get();
     auto store = RocksDbChunkStore::Create(options);
     ASSERT_TRUE(store.ok()) << store.status();
@@ -71,6 +73,7 @@ class StoreFaultsTest : public testing::TestWithParam<Fault> {
     v1::StatsResponse stats;
     EXPECT_TRUE(server_->stub().Stats(&clients[2], v1::StatsRequest(), &stats).ok());
     EXPECT_GE(stats.chunks(), context.chunks);
+    writes_ = stats.store_writes();
     v1::ScrubResponse scrubbed;
     EXPECT_TRUE(server_->stub().Scrub(&clients[3], v1::ScrubRequest(), &scrubbed).ok());
     EXPECT_EQ(scrubbed.damage_size(), 0);
@@ -88,6 +91,7 @@ class StoreFaultsTest : public testing::TestWithParam<Fault> {
   const std::shared_ptr<FaultFileSystem> fs_ = std::make_shared<FaultFileSystem>(1);
   const std::unique_ptr<rocksdb::Env> env_;
   std::unique_ptr<TestServer> server_;
+  v1::StoreWrites writes_ = v1::STORE_WRITES_UNSPECIFIED;  // as Stats said last
 };
 
 TEST_P(StoreFaultsTest, WritesAreRefusedEverythingElseIsServed) {
@@ -103,6 +107,7 @@ TEST_P(StoreFaultsTest, WritesAreRefusedEverythingElseIsServed) {
     EXPECT_EQ(deleted.error_code(), GetParam().code) << deleted.error_message();
     ExpectServed(before);
   }
+  EXPECT_EQ(writes_, v1::STORE_WRITES_REFUSED);
   EXPECT_THAT(server_->server().MetricsText(), HasSubstr("kvstream_store_writable 0"));
   EXPECT_THAT(server_->server().MetricsText(), HasSubstr("kvstream_store_restart_needed 0"));
   fs_->FailWrites(rocksdb::IOStatus::OK());
@@ -111,6 +116,7 @@ TEST_P(StoreFaultsTest, WritesAreRefusedEverythingElseIsServed) {
   ASSERT_TRUE(put.ok()) << put.error_message();
   ExpectServed(before);
   ExpectServed(after);
+  EXPECT_EQ(writes_, v1::STORE_WRITES_TAKEN);
   EXPECT_THAT(server_->server().MetricsText(), HasSubstr("kvstream_store_writable 1"));
 }
 
@@ -131,6 +137,31 @@ TEST_P(StoreFaultsTest, AStoreWhoseDiskIsWellAgainSaysSoByItself) {
   fs_->FailSyncs(rocksdb::IOStatus::OK());
   EXPECT_TRUE(Eventually([&] { return writable("true"); }));
   ExpectServed(before);
+}
+
+// An attempt to take writes again that does not end.
+TEST_P(StoreFaultsTest, WhileTheStoreRecoversWritesAreRefusedAtOnceEverythingElseIsServed) {
+  ASSERT_NO_FATAL_FAILURE(Start(absl::Hours(24), absl::ZeroDuration()));
+  TestContext before, after;
+  after.name = 'y';
+  ASSERT_TRUE(server_->PutContext(before).ok());
+  fs_->FailWrites(GetParam().writes);
+  fs_->FailSyncs(GetParam().syncs);
+  EXPECT_FALSE(server_->PutContext(after).ok());
+  fs_->FailWrites(rocksdb::IOStatus::OK());
+  fs_->FailSyncs(rocksdb::IOStatus::OK());
+  fs_->Hold(FaultFileSystem::Held::kNewTables);
+  for (int i = 0; i < 2; ++i) {
+    for (const grpc::Status& refused : {server_->PutContext(after), Delete(before)}) {
+      EXPECT_EQ(refused.error_code(), grpc::StatusCode::UNAVAILABLE);
+      EXPECT_THAT(refused.error_message(), HasSubstr("recovering"));
+    }
+    ExpectServed(before);
+  }
+  fs_->Hold(FaultFileSystem::Held::kNothing);
+  EXPECT_TRUE(Eventually([&] { return server_->PutContext(after).ok(); }));
+  ExpectServed(before);
+  ExpectServed(after);
 }
 
 const rocksdb::IOStatus kFine = rocksdb::IOStatus::OK();

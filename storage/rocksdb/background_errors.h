@@ -7,6 +7,7 @@
 #include <rocksdb/status.h>
 
 #include <atomic>
+#include <cstdint>
 #include <memory>
 #include <utility>
 
@@ -26,8 +27,13 @@ class BackgroundErrors final : public rocksdb::EventListener {
 
   // Whether a flush, compaction or write has failed since the last Clear.
   bool failed() const { return failed_.load(std::memory_order_acquire); }
-  void Set() { failed_.store(true, std::memory_order_release); }
+  void Set() {
+    errors_.fetch_add(1);
+    failed_.store(true, std::memory_order_release);
+  }
   void Clear() { failed_.store(false, std::memory_order_release); }
+  // How often one has.
+  uint64_t errors() const { return errors_.load(); }
   // An error from which only opening the store again leads back.
   void SetLasting() { lasting_.store(true, std::memory_order_release); }
   WriteState state() const {
@@ -83,6 +89,7 @@ class BackgroundErrors final : public rocksdb::EventListener {
   const std::shared_ptr<const LogMender> logs_;
   const std::shared_ptr<DamagedTables> damaged_;
   std::atomic<bool> failed_{false};
+  std::atomic<uint64_t> errors_{0};
   std::atomic<bool> lasting_{false};
 };
 

@@ -63,6 +63,7 @@ TEST(BoundedPowerCutTest, EvictionsThatWereNotSyncedKeepNothingFromOpening) {
   options.capacity_bytes = RocksDbChunkStoreOptions::kCapacityBytesMin;
   options.usage_interval = absl::Milliseconds(2);
   options.resume_interval = absl::ZeroDuration();
+  options.resume_wait = absl::InfiniteDuration();
   options.room_timeout = absl::Seconds(2);
   options.env = env.get();
 

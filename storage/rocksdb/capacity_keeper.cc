@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "storage/call_deadline.h"
 
 namespace kvstream {
 namespace {
@@ -106,7 +107,7 @@ absl::StatusOr<CapacityKeeper::Room> CapacityKeeper::Admit(uint64_t bytes, absl:
                      capacity_bytes_, " bytes; at most ", plan_.put_max));
   }
   const absl::Time begin = absl::Now();
-  const absl::Time until = begin + room_timeout_;
+  const absl::Time until = std::min(begin + room_timeout_, CallDeadline::Current());
   absl::MutexLock lock(&mutex_);
   CapacityLimit first = CapacityLimit::kNone;
   while (true) {
@@ -117,7 +118,7 @@ absl::StatusOr<CapacityKeeper::Room> CapacityKeeper::Admit(uint64_t bytes, absl:
     const absl::Duration left = until - absl::Now();
     if (stopped_ || left <= absl::ZeroDuration()) {
       return absl::ResourceExhaustedError(absl::StrCat(
-          what, ": no room for ", bytes, " bytes within ", absl::FormatDuration(room_timeout_),
+          what, ": no room for ", bytes, " bytes within ", absl::FormatDuration(until - begin),
           "; the capacity is ", capacity_bytes_,
           " bytes, and what is stored is in use or leaves the disk more slowly than chunks come (",
           index_.payload_bytes(), " of payload, ", use.tables, " in tables, ",

@@ -106,8 +106,9 @@ class CapacityKeeper {
   // Ends the threads; they finish what they are at, so compactions must be made to end first.
   void Stop();
 
-  // Waits until a write of so many bytes fits, at most options.room_timeout: RESOURCE_EXHAUSTED.
-  // `what` opens the message. Call it without any claim on ids.
+  // Waits until a write of so many bytes fits, at most options.room_timeout and until the call's
+  // deadline (CallDeadline): RESOURCE_EXHAUSTED. `what` opens the message. Call it without any
+  // claim on ids.
   absl::StatusOr<Room> Admit(uint64_t bytes, absl::string_view what);
 
   // A chunk is stored with these levels; it is not stored any more. Call them while nobody else can

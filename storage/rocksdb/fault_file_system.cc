@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
+
 namespace kvstream {
 
 using rocksdb::FileOptions;
@@ -59,6 +61,7 @@ class FaultFileSystem::File final : public rocksdb::FSWritableFileOwnerWrapper {
   }
   IOStatus Sync(const IOOptions& options, IODebugContext* debug) override {
     absl::MutexLock lock(&owner_->mutex_);
+    if (absl::EndsWith(path_, ".log")) owner_->WaitWhileHeld(Held::kLogSyncs);
     IOStatus status = owner_->Step(true, true);
     FileState& state = owner_->files_[path_];
     if (status.ok()) {
@@ -142,6 +145,24 @@ void FaultFileSystem::FailDirectorySyncs(const IOStatus& status) {
   directory_failure_ = status;
 }
 
+void FaultFileSystem::Hold(Held what) {
+  absl::MutexLock lock(&mutex_);
+  held_ = what;
+}
+
+void FaultFileSystem::AwaitHeld() const {
+  absl::MutexLock lock(&mutex_);
+  const auto somebody_waits = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return waiting_ > 0; };
+  mutex_.Await(absl::Condition(&somebody_waits));
+}
+
+void FaultFileSystem::WaitWhileHeld(Held what) {
+  const auto let_go = [this, what]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return held_ != what; };
+  ++waiting_;
+  mutex_.Await(absl::Condition(&let_go));
+  --waiting_;
+}
+
 void FaultFileSystem::Restart(bool keep_some) {
   constexpr uint64_t kPageBytes = 4096;
   absl::MutexLock lock(&mutex_);
@@ -182,6 +203,7 @@ IOStatus FaultFileSystem::NewWritableFile(const std::string& path, const FileOpt
                                           std::unique_ptr<rocksdb::FSWritableFile>* file,
                                           IODebugContext* debug) {
   absl::MutexLock lock(&mutex_);
+  if (absl::EndsWith(path, ".sst")) WaitWhileHeld(Held::kNewTables);
   if (IOStatus status = Step(true, false); !status.ok()) return status;
   std::unique_ptr<rocksdb::FSWritableFile> real;
   if (IOStatus status = target()->NewWritableFile(path, options, &real, debug); !status.ok()) {

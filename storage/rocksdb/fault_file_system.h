@@ -43,6 +43,16 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
   void FailSyncs(const rocksdb::IOStatus& status);
   void FailDirectorySyncs(const rocksdb::IOStatus& status);
 
+  // Until the next call whoever does this waits, before it counts as an operation.
+  enum class Held {
+    kNothing,
+    kNewTables,  // creates a file "*.sst"
+    kLogSyncs,   // syncs a file "*.log"
+  };
+  void Hold(Held what);
+  // Waits until somebody waits.
+  void AwaitHeld() const;
+
   rocksdb::IOStatus NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
                                     std::unique_ptr<rocksdb::FSWritableFile>* file,
                                     rocksdb::IODebugContext* debug) override;
@@ -77,6 +87,7 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
     bool in_synced_directory = false;
   };
 
+  void WaitWhileHeld(Held what) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Counts an operation. An error if the power is cut or, for `writes` and `syncs`, if those are to
   // fail.
   rocksdb::IOStatus Step(bool writes, bool syncs) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -88,6 +99,8 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
   rocksdb::IOStatus write_failure_ ABSL_GUARDED_BY(mutex_);
   rocksdb::IOStatus sync_failure_ ABSL_GUARDED_BY(mutex_);
   rocksdb::IOStatus directory_failure_ ABSL_GUARDED_BY(mutex_);
+  Held held_ ABSL_GUARDED_BY(mutex_) = Held::kNothing;
+  int waiting_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<std::string, FileState> files_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -24,6 +24,10 @@ inline constexpr char kDoomedFamily[] = "doomed";
 // ChildKey -> nothing, of every stored chunk that has a parent.
 inline constexpr char kChildrenFamily[] = "children";
 
+// A key of `meta` -> nothing: `tenants`, `expiry` and `children`, which can be made from the chunk
+// records, are damaged, and are made anew when the store is opened.
+inline constexpr char kRebuildKey[] = "rebuild_indexes";
+
 // 8 bytes of time, in the order of times: nanoseconds since the Unix epoch plus 2^63, big-endian;
 // then the id. `at` must fit (ValidateExpires) and be finite.
 struct Expiry {

@@ -34,6 +34,7 @@ class PowerCutTest : public testing::Test {
     options_.block_cache_bytes = 16 << 20;
     options_.env = env_.get();
     options_.resume_interval = absl::ZeroDuration();
+    options_.resume_wait = absl::InfiniteDuration();
   }
 
   void Open() {

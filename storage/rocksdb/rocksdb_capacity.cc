@@ -14,6 +14,7 @@
 #include "storage/id_text.h"
 #include "storage/rocksdb/compaction_pick.h"
 #include "storage/rocksdb/rocksdb_chunk_store.h"
+#include "storage/rocksdb/slices.h"
 #include "storage/rocksdb/status_mapping.h"
 
 namespace kvstream {
@@ -23,9 +24,6 @@ using rocksdb_format::IdKey;
 
 // Chunks of one batch of Trim.
 constexpr size_t kTrimBatch = 256;
-
-rocksdb::Slice ToSlice(absl::string_view bytes) { return {bytes.data(), bytes.size()}; }
-absl::string_view ToView(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
 
 }  // namespace
 
@@ -164,14 +162,13 @@ absl::StatusOr<bool> RocksDbChunkStore::CompactSome() {
   how.compression = rocksdb::kNoCompression;
   how.output_file_size_limit = keeper_->plan().target_file_bytes;
   const TableCutter::Scope cut(cutter_.get(), pick->entries_per_table);
+  // Its failure would end a resume that goes on meanwhile.
+  if (!writes_.EnterBy(absl::InfinitePast())) return RefusalWhileResuming("compacting");
   compactions_->BeginOwn(pick->bytes);
-  rocksdb::Status status;
-  {
-    // Its failure would end a resume that goes on meanwhile.
-    absl::ReaderMutexLock lock(&log_mutex_);
-    status = db_->CompactFiles(how, family(kSegments), pick->files, pick->output_level);
-  }
+  const rocksdb::Status status =
+      db_->CompactFiles(how, family(kSegments), pick->files, pick->output_level);
   compactions_->EndOwn();
+  writes_.Leave();
   if (!status.ok()) return FromRocksDb(status, "compacting");
   return true;
 }
@@ -185,7 +182,7 @@ absl::Status RocksDbChunkStore::RestoreIndex() {
     const absl::StatusOr<double> clock = rocksdb_format::DecodeClock(bytes);
     if (!clock.ok()) return clock.status();
     keeper_->RestoreClock(*clock);
-  } else if (!found.IsNotFound()) {
+  } else if (!found.IsNotFound() && !found.IsCorruption()) {  // a lost clock loses some order only
     return FromRocksDb(found, what);
   }
   // Both are in the order of ids.
@@ -232,7 +229,7 @@ void RocksDbChunkStore::StartKeeper() {
   };
   // Puts that wait for room write nothing, so they would not resume a store that has failed.
   hooks.flush = [this] {
-    MaybeResume();
+    AwaitResume();
     rocksdb::FlushOptions how;
     how.allow_write_stall = true;
     return FromRocksDb(db_->Flush(how, families_), "flushing");

@@ -11,14 +11,15 @@
 #include <functional>
 #include <utility>
 
-#include "absl/base/attributes.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "storage/call_deadline.h"
 #include "storage/chunk_limits.h"
 #include "storage/id_text.h"
 #include "storage/rocksdb/lifetime_format.h"
 #include "storage/rocksdb/rocksdb_open.h"
+#include "storage/rocksdb/slices.h"
 #include "storage/rocksdb/status_mapping.h"
 
 namespace kvstream {
@@ -32,9 +33,6 @@ constexpr size_t kFirstReadBatch = 64;
 constexpr size_t kLastReadBatch = 1024;
 // Chunks of one delete's write batch: bounds what one sync and one set of claims cover.
 constexpr size_t kDeleteBatch = 256;
-
-rocksdb::Slice ToSlice(absl::string_view bytes) { return {bytes.data(), bytes.size()}; }
-absl::string_view ToView(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
 
 std::string Naming(absl::string_view operation, const ChunkId& id) {
   return absl::StrCat(operation, " of chunk ", ShortHex(id));
@@ -92,13 +90,6 @@ class ChangedKeys final : public rocksdb::WriteBatch::Handler {
   const std::function<void(absl::string_view)> changed_;
 };
 
-// In a frame of its own below Commit's, see there.
-ABSL_ATTRIBUTE_NOINLINE rocksdb::Status WriteBatchTo(rocksdb::DB* db,
-                                                     const rocksdb::WriteOptions& options,
-                                                     rocksdb::WriteBatch* batch) {
-  return db->Write(options, batch);
-}
-
 }  // namespace
 
 RocksDbChunkStore::RocksDbChunkStore(const RocksDbChunkStoreOptions& options)
@@ -121,13 +112,10 @@ absl::StatusOr<std::unique_ptr<ChunkStore>> RocksDbChunkStore::Create(
 
 RocksDbChunkStore::~RocksDbChunkStore() {
   if (db_ == nullptr) return;
-  // No resume begins any more, and no thread of the keeper waits for a flush that is held back.
-  {
-    absl::MutexLock lock(&resume_mutex_);
-    closing_ = true;
-  }
-  gate_->OpenForEver();
+  StopMending();
+  EndResuming();
   if (keeper_ != nullptr) keeper_->Stop();
+  EndMending();
   rocksdb::CancelAllBackgroundWork(db_.get(), /*wait=*/true);
   // Neither can fail in a way that matters: every acknowledged write is in the synced log.
   for (rocksdb::ColumnFamilyHandle* handle : families_) {
@@ -166,6 +154,8 @@ absl::Status RocksDbChunkStore::Open() {
   settled_sequence_ = db_->GetLatestSequenceNumber();
   synced_sequence_ = settled_sequence_;
   if (absl::Status status = OpenMeta(); !status.ok()) return status;
+  if (absl::Status status = RebuildIndexes(); !status.ok()) return status;
+  if (absl::Status status = LoadProfiles(); !status.ok()) return status;
   if (keeper_ != nullptr) {
     if (absl::Status status = RestoreIndex(); !status.ok()) return status;
   }
@@ -174,147 +164,6 @@ absl::Status RocksDbChunkStore::Open() {
   deletions_left_ = !CompleteDeletions().ok();
   if (keeper_ != nullptr) StartKeeper();
   return absl::OkStatus();
-}
-
-absl::Status RocksDbChunkStore::OpenMeta() {
-  const std::string what = absl::StrCat("opening the store in ", options_.data_dir);
-  const rocksdb::ReadOptions read;
-  std::string bytes;
-  rocksdb::Status status = db_->Get(read, family(kMeta), rocksdb_format::kVersionKey, &bytes);
-  if (status.IsNotFound()) {
-    // A new store, or one whose creation was cut short: either way nothing can be in it.
-    const std::unique_ptr<rocksdb::Iterator> chunks(db_->NewIterator(read, family(kChunks)));
-    chunks->SeekToFirst();
-    if (!chunks->status().ok()) return FromRocksDb(chunks->status(), what);
-    if (chunks->Valid()) {
-      return absl::DataLossError(absl::StrCat(what, ": its version is missing"));
-    }
-    rocksdb::WriteBatch batch;
-    status = batch.Put(family(kMeta), rocksdb_format::kVersionKey,
-                       rocksdb_format::EncodeVersion(rocksdb_format::kStoreVersion));
-    if (!status.ok()) return FromRocksDb(status, what);
-    return Write(&batch, StoreChange(), what);
-  }
-  if (!status.ok()) return FromRocksDb(status, what);
-  const absl::StatusOr<uint32_t> version = rocksdb_format::DecodeVersion(bytes);
-  if (!version.ok()) return Annotate(version.status(), what);
-  if (*version > rocksdb_format::kStoreVersion) {
-    return NewerStoreError(options_.data_dir, absl::StrCat("it has version ", *version));
-  }
-  if (*version == 0) return absl::DataLossError(absl::StrCat(what, ": its version is 0"));
-  if (*version < rocksdb_format::kStoreVersion) {
-    // All that older versions wrote is read as it is. A crash on the way begins again.
-    const absl::Status built = BuildIndexes();
-    // Damage ends the reading of infos. The rest is served as ever, and the next opening tries
-    // again.
-    if (absl::IsDataLoss(built)) return LoadCounters();
-    if (!built.ok()) return built;
-    rocksdb::WriteBatch batch;
-    status = batch.Put(family(kMeta), rocksdb_format::kVersionKey,
-                       rocksdb_format::EncodeVersion(rocksdb_format::kStoreVersion));
-    if (!status.ok()) return FromRocksDb(status, what);
-    if (absl::Status raised = Write(&batch, StoreChange(), what); !raised.ok()) return raised;
-  }
-  return LoadCounters();
-}
-
-absl::Status RocksDbChunkStore::LoadCounters() {
-  const std::string what = absl::StrCat("opening the store in ", options_.data_dir);
-  const rocksdb::ReadOptions read;
-  std::string bytes;
-  const rocksdb::Status status =
-      db_->Get(read, family(kMeta), rocksdb_format::kCountersKey, &bytes);
-  if (status.IsNotFound()) return absl::OkStatus();  // nothing was ever put
-  if (!status.ok()) return FromRocksDb(status, what);
-  const absl::StatusOr<Counters> counters = rocksdb_format::DecodeCounters(bytes);
-  if (!counters.ok()) return Annotate(counters.status(), what);
-  counters_.SetTotal(*counters);
-  const std::unique_ptr<rocksdb::Iterator> next(db_->NewIterator(read, family(kMeta)));
-  for (next->Seek(rocksdb_format::kTenantCountersPrefix); next->Valid(); next->Next()) {
-    absl::string_view tenant = ToView(next->key());
-    if (!absl::ConsumePrefix(&tenant, rocksdb_format::kTenantCountersPrefix)) break;
-    const absl::StatusOr<Counters> of_tenant =
-        rocksdb_format::DecodeCounters(ToView(next->value()));
-    if (!of_tenant.ok()) return Annotate(of_tenant.status(), what);
-    counters_.SetTenant(tenant, *of_tenant);
-  }
-  return FromRocksDb(next->status(), what);
-}
-
-absl::StatusOr<bool> RocksDbChunkStore::Exists(Family in, absl::string_view key,
-                                               absl::string_view what) {
-  rocksdb::PinnableSlice value;
-  const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), family(in), ToSlice(key), &value);
-  if (status.ok()) return true;
-  if (status.IsNotFound()) return false;
-  return FromRocksDb(status, what);
-}
-
-bool RocksDbChunkStore::HasRoomToResume() const {
-  // Resuming writes what the buffers hold to tables and starts a new log.
-  const uint64_t needed_bytes = 2 * options_.write_buffer_bytes + (uint64_t{16} << 20);
-  uint64_t free_bytes = 0;
-  const rocksdb::IOStatus status = db_->GetFileSystem()->GetFreeSpace(
-      options_.data_dir, rocksdb::IOOptions(), &free_bytes, /*dbg=*/nullptr);
-  return !status.ok() || free_bytes >= needed_bytes;
-}
-
-void RocksDbChunkStore::MaybeResume() {
-  if (!errors_->failed()) return;
-  const absl::Time now = options_.now();
-  {
-    absl::MutexLock lock(&resume_mutex_);
-    if (closing_ || resuming_ || now < next_resume_) return;
-    resuming_ = true;
-    next_resume_ = now + options_.resume_interval;
-  }
-  // Whether it worked is what the write that follows finds out.
-  if (HasRoomToResume()) Resume();
-  absl::MutexLock lock(&resume_mutex_);
-  resuming_ = false;
-}
-
-void RocksDbChunkStore::Resume() {
-  // RocksDB begins a new log only if there is something to flush. If the failed log is the one to
-  // be written to still, a merge of nothing is buffered past it and flushed. A write of another
-  // thread in between would meet that log, and then RocksDB's assertions end the process.
-  absl::WriterMutexLock lock(&log_mutex_);
-  rocksdb::FlushOptions flush;
-  flush.allow_write_stall = true;  // writes wait for the lock anyway
-  for (int tries = 0; tries < 3; ++tries) {
-    // After a manifest that could not be written RocksDB asserts that no file is deleted, which it
-    // sees to for its own work, but not for CompactFiles. A resume that succeeds ends this.
-    const bool kept = db_->DisableFileDeletions().ok();
-    const rocksdb::Status resumed = gate_->Resume(db_.get());
-    if (!resumed.ok()) {
-      if (kept) db_->EnableFileDeletions(/*force=*/false).PermitUncheckedError();
-      return;
-    }
-    logs_->ForgetDirectory();
-    if (!logs_->log_failed()) return;
-    rocksdb::WriteOptions past_the_log;
-    past_the_log.disableWAL = true;
-    rocksdb::WriteBatch nothing;
-    rocksdb::Status status = nothing.Merge(family(kMeta), rocksdb_format::kCountersKey,
-                                           rocksdb_format::EncodeCounters({}));
-    if (status.ok()) status = Commit(&nothing, past_the_log);
-    if (status.ok()) status = db_->Flush(flush, families_);
-    if (status.ok()) return;
-  }
-}
-
-rocksdb::Status RocksDbChunkStore::Commit(rocksdb::WriteBatch* batch,
-                                          const rocksdb::WriteOptions& how) {
-  return WriteBatchTo(db_.get(), how, batch);
-}
-
-void RocksDbChunkStore::TryToWrite() {
-  if (errors_->state() != WriteState::kRefused) return;
-  rocksdb::WriteBatch nothing;
-  const rocksdb::Status status = nothing.Merge(family(kMeta), rocksdb_format::kCountersKey,
-                                               rocksdb_format::EncodeCounters({}));
-  // What it was for has happened, whatever becomes of it.
-  if (status.ok()) Write(&nothing, StoreChange(), "trying to write").IgnoreError();
 }
 
 void RocksDbChunkStore::ForgetInfosOf(const rocksdb::WriteBatch& batch) {
@@ -331,43 +180,6 @@ LogMark RocksDbChunkStore::Mark() const {
 
 rocksdb::WriteBatch RocksDbChunkStore::NewBatch(size_t reserved_bytes) const {
   return NewMarkedBatch(Mark(), reserved_bytes);
-}
-
-absl::Status RocksDbChunkStore::Write(rocksdb::WriteBatch* batch, const StoreChange& change,
-                                      absl::string_view what,
-                                      const absl::optional<rocksdb::WriteOptions>& how) {
-  if (const rocksdb::Status merged = change.MergeInto(batch, family(kMeta)); !merged.ok()) {
-    return FromRocksDb(merged, what);
-  }
-  MarkBatch(Mark(), batch);
-  MaybeResume();
-  rocksdb::WriteOptions options;
-  options.sync = options_.sync_writes;
-  options = how.value_or(options);
-  rocksdb::Status status;
-  {
-    absl::ReaderMutexLock lock(&log_mutex_);
-    status = Commit(batch, options);
-  }
-  ForgetInfosOf(*batch);
-  if (status.ok()) {
-    errors_->Clear();
-    if (options.sync) {
-      const uint64_t last = LastSequence(*batch);
-      uint64_t known = synced_sequence_.load(std::memory_order_relaxed);
-      while (known < last && !synced_sequence_.compare_exchange_weak(known, last)) continue;
-    }
-  } else if (!status.IsIncomplete()) {
-    errors_->Set();
-  }
-  if (!status.ok() && (status.severity() >= rocksdb::Status::kFatalError || logs_->lost())) {
-    errors_->SetLasting();
-    return Annotate(FromRocksDb(status, what),
-                    "the store takes no writes until the process is restarted");
-  }
-  if (!status.ok()) return FromRocksDb(status, what);
-  counters_.Apply(change);
-  return absl::OkStatus();
 }
 
 absl::StatusOr<absl::optional<ChunkInfo>> RocksDbChunkStore::GetInfo(const ChunkId& id,
@@ -398,6 +210,7 @@ absl::StatusOr<bool> RocksDbChunkStore::Put(const ChunkId& id, const ChunkInfo& 
       if (!renewed.ok()) return renewed.status();
       if (*renewed > 0) return false;
     }
+    if (absl::Status status = AwaitWrites(what); !status.ok()) return status;
     // 1 KiB for the record, keys and lengths of a batch.
     absl::StatusOr<CapacityKeeper::Room> admitted =
         keeper_->Admit(payload_bytes + 1024 + 64 * segments.size(), what);
@@ -405,7 +218,8 @@ absl::StatusOr<bool> RocksDbChunkStore::Put(const ChunkId& id, const ChunkInfo& 
     room.emplace(*std::move(admitted));
   }
   // Another Put of the id, if one is in flight, decides first; RocksDB shows only what is synced.
-  const IdClaims::Claim claim(&chunk_claims_, absl::MakeConstSpan(&id, 1));
+  const IdClaims::Claim claim(&chunk_claims_, absl::MakeConstSpan(&id, 1), CallDeadline::Current());
+  if (!claim.held()) return claim.Late(what);
   const absl::StatusOr<absl::optional<ChunkInfo>> stored = GetInfo(id, what);
   if (!stored.ok()) return stored.status();
   if (stored->has_value()) {
@@ -675,6 +489,7 @@ absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RocksDbChunkStore::Li
       if (!id.ok()) return Annotate(id.status(), "ListTenant");
       ids.push_back(*id);
     }
+    IndexDamaged(next->status());
     if (!next->status().ok()) return FromRocksDb(next->status(), "ListTenant");
     if (ids.empty()) break;
     auto infos = GetInfos(ids);
@@ -686,56 +501,6 @@ absl::StatusOr<std::vector<std::pair<ChunkId, ChunkInfo>>> RocksDbChunkStore::Li
     }
   }
   return listed;
-}
-
-absl::StatusOr<bool> RocksDbChunkStore::PutProfile(const StoredProfileId& id,
-                                                   absl::string_view bytes) {
-  if (absl::Status status = ValidateProfile(id, bytes); !status.ok()) return status;
-  const std::string what = absl::StrCat("PutProfile of profile ", ShortHex(id));
-  absl::optional<CapacityKeeper::Room> room;
-  if (keeper_ != nullptr) {
-    absl::StatusOr<CapacityKeeper::Room> admitted = keeper_->Admit(bytes.size() + 1024, what);
-    if (!admitted.ok()) return admitted.status();
-    room.emplace(*std::move(admitted));
-  }
-  const IdClaims::Claim claim(&profile_claims_, absl::MakeConstSpan(&id, 1));
-  const std::string list_key = rocksdb_format::ProfileListKey(id);
-  const absl::StatusOr<bool> exists = Exists(kMeta, list_key, what);
-  if (!exists.ok()) return exists.status();
-  if (*exists) return false;
-  rocksdb::WriteBatch batch = NewBatch(bytes.size());
-  rocksdb::Status status = batch.Put(family(kProfiles), ToSlice(IdKey(id)), ToSlice(bytes));
-  if (status.ok()) status = batch.Put(family(kMeta), list_key, rocksdb::Slice());
-  if (!status.ok()) return FromRocksDb(status, what);
-  if (absl::Status written = Write(&batch, StoreChange(), what); !written.ok()) return written;
-  return true;
-}
-
-absl::StatusOr<std::string> RocksDbChunkStore::GetProfile(const StoredProfileId& id) {
-  const std::string what = absl::StrCat("GetProfile of profile ", ShortHex(id));
-  std::string bytes;
-  const rocksdb::Status status =
-      db_->Get(rocksdb::ReadOptions(), family(kProfiles), ToSlice(IdKey(id)), &bytes);
-  if (status.IsNotFound()) {
-    return absl::NotFoundError(absl::StrCat(what, ": the profile is not stored"));
-  }
-  if (!status.ok()) return FromRocksDb(status, what);
-  return bytes;
-}
-
-absl::StatusOr<std::vector<StoredProfileId>> RocksDbChunkStore::ListProfiles() {
-  std::vector<StoredProfileId> ids;
-  const std::unique_ptr<rocksdb::Iterator> next(
-      db_->NewIterator(rocksdb::ReadOptions(), family(kMeta)));
-  for (next->Seek(rocksdb_format::kProfileListPrefix); next->Valid(); next->Next()) {
-    absl::string_view key = ToView(next->key());
-    if (!absl::ConsumePrefix(&key, rocksdb_format::kProfileListPrefix)) break;
-    const absl::StatusOr<StoredProfileId> id = rocksdb_format::DecodeIdKey(key);
-    if (!id.ok()) return Annotate(id.status(), "ListProfiles");
-    ids.push_back(*id);
-  }
-  if (!next->status().ok()) return FromRocksDb(next->status(), "ListProfiles");
-  return ids;
 }
 
 absl::StatusOr<StoreStats> RocksDbChunkStore::Stats() {

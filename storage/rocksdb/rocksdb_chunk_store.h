@@ -13,7 +13,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -46,6 +48,7 @@
 #include "storage/rocksdb/rocksdb_tuning.h"
 #include "storage/rocksdb/store_change.h"
 #include "storage/rocksdb/table_cutter.h"
+#include "storage/rocksdb/write_gate.h"
 
 namespace kvstream {
 
@@ -54,8 +57,10 @@ namespace kvstream {
 // different ids share a disk sync.
 //
 // After a failed write or sync (a full disk, an I/O error) RocksDB refuses writes while reads go
-// on. The next writes, at most one an options.resume_interval, try to make it writable again; until
-// that works they fail with the medium's error. A write that was refused is gone for good then.
+// on. The next writes, at most one an options.resume_interval, have a thread try to make it
+// writable again; until that works they fail with the medium's error, or with UNAVAILABLE if an
+// attempt lasts for longer than options.resume_wait, or than the call may (CallDeadline). A write
+// that was refused is gone for good then.
 //
 // With options.capacity_bytes all files in the directory together stay below that at every moment
 // (capacity_plan.h says how); Create then reads all infos, some 150 bytes of memory a chunk.
@@ -97,7 +102,7 @@ class RocksDbChunkStore final : public ChunkStore {
       const absl::optional<ChunkId>& after, size_t limit) override;
   // One batch, and one sync, for 256 chunks; so do Pin, Unpin, DeleteSoon.
   absl::StatusOr<size_t> Renew(absl::Span<const ChunkId> ids, absl::Time expires) override;
-  // Tries first to make a store writable again whose last write has failed, and to get rid of
+  // Tries first to make a store writable again whose last write has failed. Has a thread get rid of
   // damaged tables: what their ranges hold is written once more, if all of it can be read.
   absl::StatusOr<size_t> Expire(absl::Time now, size_t limit) override;
   absl::StatusOr<size_t> Pin(absl::Span<const ChunkId> ids, absl::string_view owner,
@@ -144,6 +149,10 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::StatusOr<StoreStats> Stats() override;
   absl::string_view driver() const override { return "rocksdb"; }
 
+  // From here on no table is mended; what is under way ends after its batch (some 4 MiB, or a
+  // chunk), and is begun anew when the store is opened again. The destructor does it too.
+  void StopMending();
+
   // The most that disk_bytes has been since the store was opened; 0 without a capacity. For tests.
   uint64_t peak_disk_bytes() const { return files_ == nullptr ? 0 : files_->peak_bytes(); }
   // Puts that waited for room since then, by what they waited for. For benchmarks.
@@ -155,17 +164,28 @@ class RocksDbChunkStore final : public ChunkStore {
   explicit RocksDbChunkStore(const RocksDbChunkStoreOptions& options);
 
   absl::Status Open();
+  // rocksdb_meta.cc
   // Checks the version, writes it into an empty store or brings an older one up to it, and loads
   // the counters.
   absl::Status OpenMeta();
   absl::Status LoadCounters();
+  // In place of what is damaged: reads all infos, and builds the indexes of the newest version.
+  absl::Status Recount(bool build_indexes);
+  // Makes the indexes anew if an earlier run has noted that they are damaged.
+  absl::Status RebuildIndexes();
+  // Notes that, durably, if IndexDamaged has seen it.
+  void NoteIndexDamage();
+  // To be called with every status of reading such an index.
+  void IndexDamaged(const rocksdb::Status& status) {
+    if (status.IsCorruption()) index_damaged_ = true;
+  }
+  absl::Status LoadProfiles();
+  bool HasProfile(const StoredProfileId& id) const;
 
   rocksdb::ColumnFamilyHandle* family(Family family) const { return families_[family]; }
 
   // One chunk's info; none if it is absent.
   absl::StatusOr<absl::optional<ChunkInfo>> GetInfo(const ChunkId& id, absl::string_view what);
-  // False if absent.
-  absl::StatusOr<bool> Exists(Family in, absl::string_view key, absl::string_view what);
   // A batch with the log's mark (log_mark.h). Write gives one to any other batch, for a copy of it.
   rocksdb::WriteBatch NewBatch(size_t reserved_bytes) const;
   LogMark Mark() const;
@@ -173,18 +193,29 @@ class RocksDbChunkStore final : public ChunkStore {
   // options_.sync_writes says. UNAVAILABLE for a write that would have to wait and must not.
   absl::Status Write(rocksdb::WriteBatch* batch, const StoreChange& change, absl::string_view what,
                      const absl::optional<rocksdb::WriteOptions>& how = absl::nullopt);
+  // By when a write that may wait has to be let in.
+  absl::Time WriteDeadline() const;
+  static absl::Status RefusalWhileResuming(absl::string_view what);
+  // For a write that waits for something else first, in vain if the store recovers meanwhile.
+  absl::Status AwaitWrites(absl::string_view what);
   // The write alone. ThreadSanitizer cannot see how RocksDB, which is not instrumented, hands the
   // batches of several threads to the one that writes them all; its suppressions name this
   // function, so that they hide nothing else.
   ABSL_ATTRIBUTE_NOINLINE rocksdb::Status Commit(rocksdb::WriteBatch* batch,
                                                  const rocksdb::WriteOptions& how)
-      ABSL_SHARED_LOCKS_REQUIRED(log_mutex_);
-  // After an error: at most one attempt at a time and an interval to leave the read-only state, and
-  // only with room on the disk, since RocksDB takes a disk that is full while it resumes for a
-  // fatal error.
+      ABSL_SHARED_LOCKS_REQUIRED(writes_);
+  // After an error: begins an attempt to leave the read-only state, at most one at a time and an
+  // interval. When this returns, `writes_` is shut for as long as the attempt lasts.
   void MaybeResume();
+  // The same, and waits for an attempt that lasts. For threads that nobody waits for.
+  void AwaitResume();
+  void Attempt();
+  // RocksDB takes a disk that is full while it resumes for a fatal error.
   bool HasRoomToResume() const;
-  void Resume() ABSL_LOCKS_EXCLUDED(log_mutex_);
+  // False: the store takes no writes yet. May take seconds.
+  bool Resume() ABSL_EXCLUSIVE_LOCKS_REQUIRED(writes_);
+  // No attempt begins any more; waits for one that lasts.
+  void EndResuming();
   // Finds out, where the last write has failed, whether the store takes writes again.
   void TryToWrite();
   // To be called after every write, whatever became of it.
@@ -197,6 +228,9 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::Status FindChunks(const ChunkId& after, const absl::optional<ChunkId>& before, size_t limit,
                           ScrubbedInfos* page);
   absl::StatusOr<bool> DiscardOne(const ChunkId& id);
+  // What can be found of a chunk whose info cannot be read. A segment that cannot be read has no
+  // bytes.
+  ChunkInfo LeftOf(const ChunkId& id);
   // The tenant and the parent of a chunk whose info cannot be read, from the indexes that name the
   // chunk: walks through both, some 100 bytes a chunk of the store.
   void FindOwners(const ChunkId& id, ChunkInfo* info);
@@ -253,10 +287,16 @@ class RocksDbChunkStore final : public ChunkStore {
 
   // rocksdb_mend.cc
   struct SegmentRange;
-  // Lets compactions of families with tables that are in the way rest, and mends what can be; of
-  // failed attempts the next comes later and later, or after MendSoon.
+  // On a thread of its own, lets compactions of families with tables that are in the way rest, and
+  // mends what can be; of failed attempts the next comes later and later, or after MendSoon.
   void MendTables();
   void MendSoon();
+  // `mend`: it is time for an attempt. `held`: families whose compactions rest.
+  void MendEach(bool mend, const std::array<bool, kFamilies>& held);
+  // CANCELLED after StopMending.
+  absl::Status MayMend() const;
+  // StopMending, and waits.
+  void EndMending();
   // Takes a table of `segments` away while compactions rest. FAILED_PRECONDITION: it is on level 0.
   // DATA_LOSS: a chunk in its range cannot be read. Reads and writes all payload in its range.
   absl::Status MendTable(uint64_t number);
@@ -321,11 +361,13 @@ class RocksDbChunkStore final : public ChunkStore {
   const std::shared_ptr<DamagedTables> damaged_ = std::make_shared<DamagedTables>();
   const std::shared_ptr<BackgroundErrors> errors_;
   const std::shared_ptr<FlushGate> gate_;
-  // Held shared by every write, and alone while the log to be written to is put in order.
-  absl::Mutex log_mutex_;
+  // Every write is in it; shut while the log to be written to is put in order.
+  WriteGate writes_;
   absl::Mutex mend_mutex_;
   bool compacting_ ABSL_GUARDED_BY(mend_mutex_) = false;
   bool mending_ ABSL_GUARDED_BY(mend_mutex_) = false;
+  std::atomic<bool> stop_mending_{false};  // set under mend_mutex_
+  std::thread mender_ ABSL_GUARDED_BY(mend_mutex_);
   // Families whose compactions rest.
   std::array<bool, kFamilies> held_ ABSL_GUARDED_BY(mend_mutex_) = {};
   absl::Time next_mend_ ABSL_GUARDED_BY(mend_mutex_) = absl::InfinitePast();
@@ -334,6 +376,9 @@ class RocksDbChunkStore final : public ChunkStore {
   bool resuming_ ABSL_GUARDED_BY(resume_mutex_) = false;
   bool closing_ ABSL_GUARDED_BY(resume_mutex_) = false;
   absl::Time next_resume_ ABSL_GUARDED_BY(resume_mutex_) = absl::InfinitePast();
+  // Errors that there had been when an attempt worked.
+  uint64_t resumed_at_ ABSL_GUARDED_BY(resume_mutex_) = 0;
+  std::thread resumer_ ABSL_GUARDED_BY(resume_mutex_);
 
   // Sequence numbers: what was there when the store was opened, and what is known to be synced.
   uint64_t settled_sequence_ = 0;
@@ -341,6 +386,8 @@ class RocksDbChunkStore final : public ChunkStore {
   std::atomic<uint64_t> expired_{0};
   // Deletions of an earlier run could not be completed: Expire tries again.
   std::atomic<bool> deletions_left_{false};
+  std::atomic<bool> index_damaged_{false};
+  std::atomic<bool> index_damage_noted_{false};
   mutable absl::Mutex lifetime_mutex_;
   // As in the family `doomed`.
   absl::flat_hash_set<ChunkId> doomed_ ABSL_GUARDED_BY(lifetime_mutex_);
@@ -348,6 +395,8 @@ class RocksDbChunkStore final : public ChunkStore {
   absl::Time swept_to_ ABSL_GUARDED_BY(lifetime_mutex_) = absl::InfinitePast();
 
   StoreCounters counters_;
+  mutable absl::Mutex profiles_mutex_;
+  std::set<StoredProfileId> profiles_ ABSL_GUARDED_BY(profiles_mutex_);  // that are stored
 };
 
 }  // namespace kvstream

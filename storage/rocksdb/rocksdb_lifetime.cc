@@ -16,6 +16,8 @@
 #include "storage/rocksdb/capacity_plan.h"
 #include "storage/rocksdb/lifetime_format.h"
 #include "storage/rocksdb/rocksdb_chunk_store.h"
+#include "storage/rocksdb/skip_damage.h"
+#include "storage/rocksdb/slices.h"
 #include "storage/rocksdb/status_mapping.h"
 
 namespace kvstream {
@@ -28,8 +30,12 @@ using rocksdb_format::IdKey;
 // Chunks of one write batch.
 constexpr size_t kLifetimeBatch = 256;
 
-rocksdb::Slice ToSlice(absl::string_view bytes) { return {bytes.data(), bytes.size()}; }
-absl::string_view ToView(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
+// Whether an iterator that has read up to `last` stands on a key, behind damage if there is some.
+bool Readable(absl::string_view last, rocksdb::Iterator* it) {
+  return it->Valid() || (it->status().IsCorruption() && SkipDamage(last, it));
+}
+// Of such an iterator at its end.
+bool Failed(const rocksdb::Status& status) { return !status.ok() && !status.IsCorruption(); }
 
 }  // namespace
 
@@ -216,13 +222,15 @@ absl::Status RocksDbChunkStore::CompleteDeletions() {
   {
     const std::unique_ptr<rocksdb::Iterator> next(
         db_->NewIterator(rocksdb::ReadOptions(), family(kDoomed)));
-    for (next->SeekToFirst(); next->Valid(); next->Next()) {
+    for (next->SeekToFirst(); Readable(ids.empty() ? "" : IdKey(ids.back()), next.get());
+         next->Next()) {
       const absl::StatusOr<ChunkId> id = rocksdb_format::DecodeIdKey(ToView(next->key()));
       if (!id.ok()) return id.status();
       ids.push_back(*id);
       SetDoomed(*id, true);
     }
-    if (!next->status().ok()) return FromRocksDb(next->status(), what);
+    // What damage hides stays stored.
+    if (Failed(next->status())) return FromRocksDb(next->status(), what);
   }
   const absl::StatusOr<size_t> deleted = Delete(ids);
   if (!deleted.ok()) return deleted.status();
@@ -285,7 +293,16 @@ absl::StatusOr<size_t> RocksDbChunkStore::EndPins(
       }
     }
     if (ended.empty()) return 0;
-    const auto stored = StoredOf(batch_ids, what);
+    auto stored = StoredOf(batch_ids, what);
+    if (absl::IsDataLoss(stored.status())) {
+      // The pin of a chunk whose record is damaged ends all the same.
+      std::vector<std::pair<ChunkId, ChunkInfo>> readable;
+      for (const ChunkId& id : batch_ids) {
+        const auto one = StoredOf({&id, 1}, what);
+        if (one.ok()) readable.insert(readable.end(), one->begin(), one->end());
+      }
+      stored = std::move(readable);
+    }
     if (!stored.ok()) return stored.status();
     rocksdb::WriteBatch batch;
     rocksdb::Status status;
@@ -339,13 +356,16 @@ std::string RocksDbChunkStore::TenantOf(const ChunkId& id) {
 absl::Status RocksDbChunkStore::RestorePins() {
   const std::unique_ptr<rocksdb::Iterator> next(
       db_->NewIterator(rocksdb::ReadOptions(), family(kPins)));
-  for (next->SeekToFirst(); next->Valid(); next->Next()) {
+  std::string last;
+  for (next->SeekToFirst(); Readable(last, next.get()); next->Next()) {
+    last = next->key().ToString();
     const auto stored = rocksdb_format::DecodePin(ToView(next->key()), ToView(next->value()));
     if (!stored.ok()) return stored.status();
     pins_.Restore(stored->pin, stored->payload_bytes, TenantOf(stored->pin.id));
     if (keeper_ != nullptr) keeper_->SetPinned(stored->pin.id, true);
   }
-  return FromRocksDb(next->status(), "reading pins");
+  // A store without a few of its pins is worth more than none.
+  return Failed(next->status()) ? FromRocksDb(next->status(), "reading pins") : absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<ChunkId>> RocksDbChunkStore::Children(const ChunkId& id, size_t limit) {
@@ -358,6 +378,7 @@ absl::StatusOr<std::vector<ChunkId>> RocksDbChunkStore::Children(const ChunkId& 
     if (!child.ok()) return child.status();
     children.push_back(*child);
   }
+  IndexDamaged(next->status());
   if (!next->status().ok()) return FromRocksDb(next->status(), "Children");
   return children;
 }
@@ -367,13 +388,20 @@ absl::StatusOr<std::vector<RocksDbChunkStore::Due>> RocksDbChunkStore::DueChunks
   std::vector<Due> due;
   const std::unique_ptr<rocksdb::Iterator> next(
       db_->NewIterator(rocksdb::ReadOptions(), family(kExpiry)));
-  for (next->Seek(from); next->Valid() && due.size() < limit; next->Next()) {
+  std::string last = from;
+  const auto readable = [&] {
+    IndexDamaged(next->status());
+    return Readable(last, next.get());
+  };
+  for (next->Seek(from); due.size() < limit && readable(); next->Next()) {
+    last = next->key().ToString();
     const auto expiry = rocksdb_format::DecodeExpiryKey(ToView(next->key()));
     if (!expiry.ok()) return expiry.status();
     if (expiry->at > now) break;
     due.push_back({expiry->id, expiry->at});
   }
-  if (!next->status().ok()) return FromRocksDb(next->status(), "Expire");
+  // Chunks whose entries damage hides stay until the store is opened again.
+  if (Failed(next->status())) return FromRocksDb(next->status(), "Expire");
   return due;
 }
 
@@ -451,6 +479,7 @@ absl::StatusOr<size_t> RocksDbChunkStore::ExpireBatch(absl::Span<const Due> due,
 absl::StatusOr<size_t> RocksDbChunkStore::Expire(absl::Time now, size_t limit) {
   TryToWrite();
   MendTables();
+  NoteIndexDamage();
   rocksdb::WriteOptions how;
   // What is back after a power cut expires again. Holders wait for it: see HoldTable.
   how.no_slowdown = true;

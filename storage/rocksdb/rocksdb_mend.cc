@@ -13,11 +13,13 @@
 
 #include <algorithm>
 #include <memory>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "storage/chunk_limits.h"
 #include "storage/rocksdb/rocksdb_chunk_store.h"
+#include "storage/rocksdb/slices.h"
 #include "storage/rocksdb/status_mapping.h"
 
 namespace kvstream {
@@ -32,9 +34,6 @@ constexpr size_t kBatchChunks = 256;
 // Between two attempts, at first and at most.
 constexpr absl::Duration kFirstPause = absl::Seconds(10);
 constexpr absl::Duration kLongestPause = absl::Hours(1);
-
-rocksdb::Slice ToSlice(absl::string_view bytes) { return {bytes.data(), bytes.size()}; }
-absl::string_view ToView(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
 
 rocksdb::ReadOptions PastTheCache() {
   rocksdb::ReadOptions read;
@@ -96,20 +95,39 @@ void RocksDbChunkStore::MendSoon() {
 
 void RocksDbChunkStore::MendTables() {
   if (damaged_->size() == 0 || errors_->failed()) return;
-  std::array<bool, kFamilies> held = {};
-  bool mend = false;
+  absl::MutexLock lock(&mend_mutex_);
+  if (stop_mending_ || mending_ || compacting_) return;
+  const absl::Time now = options_.now();
+  const bool mend = now >= next_mend_;
+  if (mend) {
+    next_mend_ = now + mend_pause_;
+    mend_pause_ = std::min(2 * mend_pause_, kLongestPause);
+  }
+  if (mender_.joinable()) mender_.join();  // has nothing left to do
+  mending_ = true;
+  mender_ = std::thread([this, mend, held = held_] { MendEach(mend, held); });
+}
+
+void RocksDbChunkStore::StopMending() {
+  absl::MutexLock lock(&mend_mutex_);
+  stop_mending_ = true;
+}
+
+void RocksDbChunkStore::EndMending() {
+  StopMending();
+  std::thread mender;
   {
     absl::MutexLock lock(&mend_mutex_);
-    if (mending_ || compacting_) return;
-    mending_ = true;
-    held = held_;
-    const absl::Time now = options_.now();
-    mend = now >= next_mend_;
-    if (mend) {
-      next_mend_ = now + mend_pause_;
-      mend_pause_ = std::min(2 * mend_pause_, kLongestPause);
-    }
+    mender = std::move(mender_);
   }
+  if (mender.joinable()) mender.join();
+}
+
+absl::Status RocksDbChunkStore::MayMend() const {
+  return stop_mending_ ? absl::CancelledError("mending is stopped") : absl::OkStatus();
+}
+
+void RocksDbChunkStore::MendEach(bool mend, const std::array<bool, kFamilies>& held) {
   // Whether compactions rest while this runs, and what of that stays.
   std::array<bool, kFamilies> resting = held, stays = {};
   const auto rest = [&](Family in) {
@@ -122,11 +140,12 @@ void RocksDbChunkStore::MendTables() {
       damaged_->Forget(number);  // gone, with what was in it
       continue;
     }
+    if (*in == kTenants || *in == kExpiry || *in == kChildren) index_damaged_ = true;
     if (in_the_way) {
       rest(*in);
       stays[*in] = true;
     }
-    if (mend && *in == kSegments && rest(kSegments) && MendTable(number).ok()) {
+    if (mend && MayMend().ok() && *in == kSegments && rest(kSegments) && MendTable(number).ok()) {
       damaged_->Forget(number);
     }
   }
@@ -194,12 +213,15 @@ absl::Status RocksDbChunkStore::ForSegments(
     bytes += PayloadBytes(*info);
     chunks.emplace_back(*id, *std::move(info));
     if (bytes < kBatchBytes && chunks.size() < kBatchChunks) continue;
-    if (absl::Status status = of_batch(chunks); !status.ok()) return status;
+    absl::Status status = MayMend();
+    if (status.ok()) status = of_batch(chunks);
+    if (!status.ok()) return status;
     chunks.clear();
     bytes = 0;
   }
   if (!next->status().ok()) return FromRocksDb(next->status(), kWhat);
-  return chunks.empty() ? absl::OkStatus() : of_batch(chunks);
+  if (absl::Status status = MayMend(); !status.ok() || chunks.empty()) return status;
+  return of_batch(chunks);
 }
 
 absl::Status RocksDbChunkStore::CheckSegments(
@@ -272,7 +294,9 @@ absl::Status RocksDbChunkStore::DeleteLeftovers(const SegmentRange& range,
            next->Next()) {
         keys.push_back(next->key().ToString());
         if (keys.size() < kBatchChunks) continue;
-        if (absl::Status status = DeleteUnused(keys); !status.ok()) return status;
+        absl::Status status = MayMend();
+        if (status.ok()) status = DeleteUnused(keys);
+        if (!status.ok()) return status;
         keys.clear();
       }
       if (!next->status().ok()) return FromRocksDb(next->status(), kWhat);

@@ -38,6 +38,7 @@ absl::Status RocksDbChunkStoreOptions::Validate() const {
   if (room_timeout < absl::ZeroDuration()) return Invalid("room_timeout is negative");
   if (usage_interval <= absl::ZeroDuration()) return Invalid("usage_interval must be positive");
   if (resume_interval < absl::ZeroDuration()) return Invalid("resume_interval is negative");
+  if (resume_wait < absl::ZeroDuration()) return Invalid("resume_wait is negative");
   if (now == nullptr) return Invalid("now must be a clock");
   return absl::OkStatus();
 }

@@ -60,6 +60,8 @@ struct RocksDbChunkStoreOptions {
   // At most one attempt in this time to make a store writable again after an error in the
   // background, such as a full disk.
   absl::Duration resume_interval = absl::Seconds(1);
+  // A write that meets such an attempt waits so long for its end before it fails; some never wait.
+  absl::Duration resume_wait = absl::Milliseconds(500);
 
   // For tests. The clock of resume_interval and of pins; and the file system, borrowed for the
   // store's life (null: the machine's).

@@ -16,6 +16,8 @@
 #include "storage/id_text.h"
 #include "storage/rocksdb/lifetime_format.h"
 #include "storage/rocksdb/rocksdb_chunk_store.h"
+#include "storage/rocksdb/skip_damage.h"
+#include "storage/rocksdb/slices.h"
 #include "storage/rocksdb/status_mapping.h"
 
 namespace kvstream {
@@ -23,60 +25,10 @@ namespace {
 
 using rocksdb_format::IdKey;
 
-rocksdb::Slice ToSlice(absl::string_view bytes) { return {bytes.data(), bytes.size()}; }
-absl::string_view ToView(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
-
 rocksdb::ReadOptions PastTheCache() {
   rocksdb::ReadOptions read;
   read.fill_cache = false;
   return read;
-}
-
-// The beginning of an id as a number, and the least id that begins with it. Ids are hashes, so the
-// first 8 bytes tell them apart.
-uint64_t Prefix(absl::string_view key) {
-  uint64_t prefix = 0;
-  for (size_t i = 0; i < 8; ++i) {
-    prefix = prefix << 8 | (i < key.size() ? static_cast<uint8_t>(key[i]) : 0);
-  }
-  return prefix;
-}
-std::string LeastKey(uint64_t prefix) {
-  std::string key(rocksdb_format::kIdBytes, '\0');
-  for (size_t i = 0; i < 8; ++i) key[i] = static_cast<char>(prefix >> (56 - 8 * i));
-  return key;
-}
-
-// Puts an iterator that damage has stopped, behind `last` (empty: the beginning), on the first key
-// that can be read again: an iterator can only be put on keys, so this tries some further and
-// further away, then halves the distance. False if there is none. Two damaged places with intact
-// keys in between may pass for one. Some 130 seeks at most.
-bool SkipDamage(absl::string_view last, rocksdb::Iterator* it) {
-  const uint64_t begin = Prefix(last);
-  if (begin == UINT64_MAX) return false;
-  const auto readable = [&](uint64_t prefix) {
-    it->Seek(LeastKey(prefix));
-    return it->status().ok();
-  };
-  uint64_t damaged = begin;
-  uint64_t step = 1;
-  while (!readable(begin + step)) {
-    damaged = begin + step;
-    const uint64_t next = step * 2;
-    if (step > UINT64_MAX / 2 || next > UINT64_MAX - begin) {
-      if (!readable(UINT64_MAX)) return false;
-      step = UINT64_MAX - begin;
-      break;
-    }
-    step = next;
-  }
-  uint64_t intact = begin + step;
-  while (intact - damaged > 1) {
-    const uint64_t middle = damaged + (intact - damaged) / 2;
-    (readable(middle) ? intact : damaged) = middle;
-  }
-  it->Seek(LeastKey(intact));
-  return it->status().ok() && it->Valid();
 }
 
 }  // namespace
@@ -212,6 +164,16 @@ void RocksDbChunkStore::FindOwners(const ChunkId& id, ChunkInfo* info) {
   });
 }
 
+ChunkInfo RocksDbChunkStore::LeftOf(const ChunkId& id) {
+  ChunkInfo info;
+  FindOwners(id, &info);
+  for (uint32_t level = 0; level < kMaxChunkLevels; ++level) {
+    const absl::StatusOr<PinnedBytes> segment = ScrubSegment(id, level);
+    info.segment_bytes.push_back(segment.ok() ? segment->bytes().size() : 0);
+  }
+  return info;
+}
+
 absl::StatusOr<bool> RocksDbChunkStore::DiscardOne(const ChunkId& id) {
   const IdClaims::Claim claim(&chunk_claims_, absl::MakeConstSpan(&id, 1));
   const std::string what = absl::StrCat("Discard of chunk ", ShortHex(id));
@@ -221,17 +183,8 @@ absl::StatusOr<bool> RocksDbChunkStore::DiscardOne(const ChunkId& id) {
   if (!info.ok() && !absl::IsDataLoss(info.status())) return info.status();
   // As Delete: whoever wants it gone ends the pin first.
   if (pins_.Pinned(id, options_.now())) return false;
-  ChunkInfo removed;
-  if (info.ok()) {
-    removed = **info;
-  } else {
-    // What the info would say can only be found; an expiry is left over, which Expire takes.
-    FindOwners(id, &removed);
-    for (uint32_t level = 0; level < kMaxChunkLevels; ++level) {
-      const absl::StatusOr<PinnedBytes> segment = ScrubSegment(id, level);
-      removed.segment_bytes.push_back(segment.ok() ? segment->bytes().size() : 0);
-    }
-  }
+  // An expiry of one whose info cannot be read is left over, which Expire takes.
+  const ChunkInfo removed = info.ok() ? **info : LeftOf(id);
   rocksdb::WriteBatch batch;
   const rocksdb::Status status = BatchRemoval(id, removed, &batch);
   if (!status.ok()) return FromRocksDb(status, what);

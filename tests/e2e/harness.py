@@ -6,6 +6,7 @@ a process that ends), with TIMEOUT_SECONDS as the bound past which a test fails;
 import contextlib
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -65,11 +66,20 @@ def wait_until(condition, what):
 
 
 class Daemon:
-    """A kvstreamd process on free loopback ports. Its data directory survives restarts."""
+    """A kvstreamd process on free loopback ports. Its data directory survives restarts.
 
-    def __init__(self, data_dir, *options, store="rocksdb", environment=None):
+    With `file_bytes_max` the kernel refuses it every write that would make a file longer: a disk that fails, without any privilege.
+    """
+
+    def __init__(self, data_dir, *options, store="rocksdb", environment=None, file_bytes_max=None):
         self.data_dir, self.options, self.store, self.environment = data_dir, options, store, environment or {}
+        self.file_bytes_max = file_bytes_max
         self.process = None
+
+    def _limit(self):
+        # Else the signal ends the process; it gets EFBIG.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.file_bytes_max, self.file_bytes_max))
 
     def start(self):
         os.makedirs(self.data_dir, exist_ok=True)
@@ -80,7 +90,8 @@ class Daemon:
         self.process = subprocess.Popen(
             [binary("server/kvstreamd"), "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--ports-file", ports_file,
              "--store", self.store, "--data-dir", os.path.join(self.data_dir, "db"), *self.options],
-            stdout=self.log, stderr=subprocess.STDOUT, env={**os.environ, **self.environment})
+            stdout=self.log, stderr=subprocess.STDOUT, env={**os.environ, **self.environment},
+            preexec_fn=self._limit if self.file_bytes_max else None)
         wait_until(lambda: os.path.exists(ports_file) or self.process.poll() is not None, "kvstreamd to open its ports")
         if self.process.poll() is not None:
             raise RuntimeError(f"kvstreamd ended with status {self.process.returncode} at its start:\n{self.output()}")

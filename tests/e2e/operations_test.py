@@ -130,6 +130,44 @@ class OperationsTest(harness.TestCase):
             self.assertEqual(ctl("stats", "--server", daemon.address)["store"], "memory")
             self.assertEqual(daemon.stop(), 0)
 
+    def fail_for_good(self, model, profile, daemon):
+        """Puts until the log cannot be written and holds too much that was not synced (--sync-writes false): only a restart helps."""
+        kept = model.context("kept", 600)
+        ctl("put", "--server", daemon.address, "--profile", profile, "--in", kept)
+        for i in range(20):
+            done = harness.run_ctl("put", "--server", daemon.address, "--profile", profile, "--in", model.context(f"more-{i}", 2000))
+            if done.returncode != 0:
+                return kept
+        self.fail("every put was taken")
+
+    def test_a_store_that_takes_no_writes_until_a_restart_says_so_and_serves(self):
+        model = harness.Model(self.scratch, layers=4, head_size=32)
+        profile = model.profile()
+        unsynced = ("--sync-writes", "false", "--expiry-interval", "100ms")
+        with harness.Daemon(self.path("data"), *unsynced, file_bytes_max=600_000) as daemon:
+            self.assertEqual(ctl("stats", "--server", daemon.address)["store_writes"], "taken")
+            kept = self.fail_for_good(model, profile, daemon)
+            stats = ctl("stats", "--server", daemon.address)
+            self.assertEqual((stats["store_writes"], stats["damaged_files"]), ("refused_until_restart", 0))
+            self.assertIn("refused until kvstreamd is restarted", harness.run_ctl("stats", "--server", daemon.address).stdout)
+            harness.wait_until(lambda: json.loads(daemon.get("/health"))["restart_needed"], "health to say that it takes a restart")
+            self.load_whole(daemon, profile, kept)
+            self.assertEqual(daemon.stop(), 0, daemon.output())
+        # Told to, it ends by itself, with a status of its own. A restart on a disk that is well has everything.
+        with harness.Daemon(self.path("other"), *unsynced, "--exit-when-read-only", "true", file_bytes_max=600_000) as daemon:
+            kept = self.fail_for_good(model, profile, daemon)
+            self.assertEqual(daemon.process.wait(timeout=harness.TIMEOUT_SECONDS), 4, daemon.output())
+            self.assertIn("the store takes no writes until kvstreamd is restarted", daemon.output())
+        with harness.Daemon(self.path("other")) as daemon:
+            self.load_whole(daemon, profile, kept)
+            ctl("put", "--server", daemon.address, "--profile", profile, "--in", model.context("after", 2000))
+            self.assertEqual(ctl("stats", "--server", daemon.address)["store_writes"], "taken")
+            self.assertEqual(daemon.stop(), 0, daemon.output())
+
+    def load_whole(self, daemon, profile, context):
+        loaded = ctl("load", "--server", daemon.address, "--profile", profile, "--tokens-from", context, "--out", self.path("whole.safetensors"))
+        self.assertEqual(len(loaded["chunks"]), 3)
+
 
 if __name__ == "__main__":
     unittest.main()

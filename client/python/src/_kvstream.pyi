@@ -78,6 +78,8 @@ class ServerStats(TypedDict):
     load_bytes_sent: int
     chunks_by_level: list[int]
     chunks_recomputed: int
+    store_writes: Literal["unknown", "taken", "refused", "refused_until_restart"]
+    damaged_files: int
 
 class ListedChunk(TypedDict):
     id: bytes

@@ -13,7 +13,12 @@ absl::Status Broken(uint32_t chunk, const char* what) {
 
 }  // namespace
 
-SessionChecker::SessionChecker(const LoadSpec& spec) : spec_(spec), chunks_(spec.chunks.size()) {}
+SessionChecker::SessionChecker(const LoadSpec& spec) : spec_(spec), chunks_(spec.chunks.size()) {
+  for (size_t i = 0; i < spec.held_levels.size(); ++i) {
+    chunks_[i].complete = spec.held_levels[i];
+    chunks_[i].plan_level = spec.held_levels[i] - 1;
+  }
+}
 
 absl::Status SessionChecker::OnPlan(const SendPlan& plan) {
   if (plan.chunk >= chunks_.size()) return Broken(plan.chunk, "plan for no chunk");
