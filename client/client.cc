@@ -118,14 +118,15 @@ class ClientImpl final : public RangeClient {
   absl::StatusOr<LoadResult> Load(std::shared_ptr<const Profile> profile,
                                   const ContextIdentity& identity, absl::Span<const int32_t> tokens,
                                   const LoadOptions& options, const MutableKvView& out) override {
-    return LoadRangeOf(std::move(profile), identity, tokens, options, out, WholeContext(), nullptr);
+    LoadRange whole = WholeContext();
+    return LoadRangeOf(std::move(profile), identity, tokens, options, out, whole, false);
   }
   absl::StatusOr<LoadResult> LoadChunks(std::shared_ptr<const Profile> profile,
                                         const ContextIdentity& identity,
                                         absl::Span<const int32_t> tokens,
                                         const LoadOptions& options, const MutableKvView& out,
                                         LoadRange* range) override {
-    return LoadRangeOf(std::move(profile), identity, tokens, options, out, *range, &range->kept);
+    return LoadRangeOf(std::move(profile), identity, tokens, options, out, *range, true);
   }
 
   absl::StatusOr<LoadResult> LoadToDevice(std::shared_ptr<const Profile> profile,
@@ -133,8 +134,8 @@ class ClientImpl final : public RangeClient {
                                           absl::Span<const int32_t> tokens,
                                           const LoadOptions& options,
                                           const DeviceTarget& target) override {
-    return LoadRangeToDevice(std::move(profile), identity, tokens, options, target, WholeContext(),
-                             nullptr);
+    LoadRange whole = WholeContext();
+    return LoadRangeToDevice(std::move(profile), identity, tokens, options, target, whole, false);
   }
   absl::StatusOr<LoadResult> LoadChunksToDevice(std::shared_ptr<const Profile> profile,
                                                 const ContextIdentity& identity,
@@ -142,8 +143,7 @@ class ClientImpl final : public RangeClient {
                                                 const LoadOptions& options,
                                                 const DeviceTarget& target,
                                                 LoadRange* range) override {
-    return LoadRangeToDevice(std::move(profile), identity, tokens, options, target, *range,
-                             &range->kept);
+    return LoadRangeToDevice(std::move(profile), identity, tokens, options, target, *range, true);
   }
 
   absl::Status WarmUp(std::shared_ptr<const Profile> profile) override {
@@ -201,14 +201,13 @@ class ClientImpl final : public RangeClient {
                                          const ContextIdentity& identity,
                                          absl::Span<const int32_t> tokens,
                                          const LoadOptions& options, const MutableKvView& out,
-                                         const LoadRange& range,
-                                         std::vector<absl::optional<LoadedChunk>>* kept);
+                                         LoadRange& range, bool may_be_moved);
   absl::StatusOr<LoadResult> LoadRangeToDevice(std::shared_ptr<const Profile> profile,
                                                const ContextIdentity& identity,
                                                absl::Span<const int32_t> tokens,
                                                const LoadOptions& options,
-                                               const DeviceTarget& target, const LoadRange& range,
-                                               std::vector<absl::optional<LoadedChunk>>* kept);
+                                               const DeviceTarget& target, LoadRange& range,
+                                               bool may_be_moved);
   static LoadRange WholeContext() {
     LoadRange whole;
     whole.began = MonotonicNow();
@@ -218,8 +217,7 @@ class ClientImpl final : public RangeClient {
   // What loads of both kinds have in common; the decoding is still to be said.
   LoadCall MakeLoadCall(std::shared_ptr<const Profile> profile, const ContextIdentity& identity,
                         absl::Span<const int32_t> tokens, const LoadOptions& options,
-                        const LoadRange& range,
-                        std::vector<absl::optional<LoadedChunk>>* kept) const;
+                        LoadRange& range, bool may_be_moved) const;
   // Stores the profile unless the server has it. Returns the indices of the chunks to send.
   absl::StatusOr<std::vector<uint32_t>> PreparePut(const Profile& profile,
                                                    const std::vector<ChunkId>& ids);
@@ -409,8 +407,8 @@ absl::StatusOr<PutResult> ClientImpl::PutEncoded(std::shared_ptr<const Profile> 
 
 LoadCall ClientImpl::MakeLoadCall(std::shared_ptr<const Profile> profile,
                                   const ContextIdentity& identity, absl::Span<const int32_t> tokens,
-                                  const LoadOptions& options, const LoadRange& range,
-                                  std::vector<absl::optional<LoadedChunk>>* kept) const {
+                                  const LoadOptions& options, LoadRange& range,
+                                  bool may_be_moved) const {
   LoadCall call;
   call.channel = channel_;
   call.server = options_.server;
@@ -424,7 +422,11 @@ LoadCall ClientImpl::MakeLoadCall(std::shared_ptr<const Profile> profile,
       int64_t{range.first_chunk} * chunk_tokens;
   call.first_chunk = range.first_chunk;
   call.began = range.began;
-  call.kept = kept;
+  if (may_be_moved) {
+    call.kept = &range.kept;
+    call.held = &range.held;
+    call.held_refused = &range.held_refused;
+  }
   call.profile = std::move(profile);
   call.options = &options;
   call.farewells = &farewells_;
@@ -436,12 +438,12 @@ absl::StatusOr<LoadResult> ClientImpl::LoadRangeOf(std::shared_ptr<const Profile
                                                    const ContextIdentity& identity,
                                                    absl::Span<const int32_t> tokens,
                                                    const LoadOptions& options,
-                                                   const MutableKvView& out, const LoadRange& range,
-                                                   std::vector<absl::optional<LoadedChunk>>* kept) {
+                                                   const MutableKvView& out, LoadRange& range,
+                                                   bool may_be_moved) {
   absl::Status status = ValidateLoad(*profile, tokens.size(), options);
   status.Update(ValidateLoadMemory(*profile, tokens.size(), out));
   if (!status.ok()) return status;
-  LoadCall call = MakeLoadCall(profile, identity, tokens, options, range, kept);
+  LoadCall call = MakeLoadCall(profile, identity, tokens, options, range, may_be_moved);
   const int threads =
       std::min<int>(options_.decode_threads, static_cast<int>(call.chunk_ids.size()));
   call.make_executor = [&](std::function<void()> notify) {
@@ -450,10 +452,12 @@ absl::StatusOr<LoadResult> ClientImpl::LoadRangeOf(std::shared_ptr<const Profile
   return RunLoad(call);
 }
 
-absl::StatusOr<LoadResult> ClientImpl::LoadRangeToDevice(
-    std::shared_ptr<const Profile> profile, const ContextIdentity& identity,
-    absl::Span<const int32_t> tokens, const LoadOptions& options, const DeviceTarget& target,
-    const LoadRange& range, std::vector<absl::optional<LoadedChunk>>* kept) {
+absl::StatusOr<LoadResult> ClientImpl::LoadRangeToDevice(std::shared_ptr<const Profile> profile,
+                                                         const ContextIdentity& identity,
+                                                         absl::Span<const int32_t> tokens,
+                                                         const LoadOptions& options,
+                                                         const DeviceTarget& target,
+                                                         LoadRange& range, bool may_be_moved) {
   absl::Status status = ValidateLoad(*profile, tokens.size(), options);
   status.Update(ValidateDeviceTarget(profile->geometry(), tokens.size(), target));
   if (!status.ok()) return status;
@@ -464,7 +468,7 @@ absl::StatusOr<LoadResult> ClientImpl::LoadRangeToDevice(
       device_decoders_.Acquire(profile, key);
   if (!decoder.ok()) return decoder.status();
 
-  LoadCall call = MakeLoadCall(profile, identity, tokens, options, range, kept);
+  LoadCall call = MakeLoadCall(profile, identity, tokens, options, range, may_be_moved);
   call.make_executor = [&](std::function<void()> notify) {
     return std::make_unique<DeviceDecodeExecutor>(&device_decoders_, key, *std::move(decoder),
                                                   profile, target.kv, target.stream,

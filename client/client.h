@@ -68,6 +68,9 @@ struct LoadOptions {
   absl::optional<absl::Duration> deadline;       // wanted load delay, counted from the call
   int level = 0;                                 // kFixed; less for a chunk that has lost it
   int floor_level = 0;
+  // kFastest with a floor_level above 0: at most this part of the tokens may come one level below
+  // it, 0 to 1. docs/client.md says which share keeps a mean damage.
+  double floor_below_share = 0;
   ClientRecomputeAbility ability = ClientRecomputeAbility::kNone;
   RecomputeFn recompute;  // required unless ability is kNone
   // Optional: a callback that looks at it can stop, so the server orders recompute sooner and lets

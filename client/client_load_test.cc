@@ -612,6 +612,14 @@ TEST_F(ClientLoadTest, RefusesArgumentsThatDoNotFit) {
   options = {};
   options.floor_level = -1;
   refused(options, "level -1");
+  for (double bad : {-0.1, 1.1, std::numeric_limits<double>::quiet_NaN(), 0.5}) {
+    options = {};
+    options.floor_below_share = bad;  // the last one without a floor
+    refused(options, "floor_below_share");
+  }
+  options.floor_level = 1;
+  options.policy = ClientPolicy::kFixed;
+  refused(options, "floor_below_share");
   options = {};
   options.policy = ClientPolicy::kDeadline;
   refused(options, "needs a deadline");

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <tuple>
 #include <utility>
 
 #include "client/monotonic_clock.h"
@@ -182,89 +181,44 @@ class FailoverClient final : public Client {
   std::atomic<size_t> current_{0};
 };
 
-// A load in its parts.
-struct MovedLoad {
-  std::vector<absl::optional<LoadedChunk>> chunks;
-  uint64_t bytes = 0;
-  uint64_t recomputed_tokens = 0;
-
-  void Keep(const LoadRange& range) {
-    for (size_t i = 0; i < range.kept.size(); ++i) {
-      if (!range.kept[i].has_value()) continue;
-      chunks[range.first_chunk + i] = range.kept[i];
-      bytes += range.kept[i]->bytes;
-      if (!range.kept[i]->level.has_value()) {
-        recomputed_tokens += static_cast<uint64_t>(range.kept[i]->tokens);
-      }
-    }
-  }
-  // What is still to be loaded, in one piece; empty: nothing.
-  std::pair<uint32_t, uint32_t> Rest(bool to_the_end) const {
-    const auto first = std::find(chunks.begin(), chunks.end(), absl::nullopt);
-    const auto last = std::find(chunks.rbegin(), chunks.rend(), absl::nullopt);
-    const auto begin = static_cast<uint32_t>(first - chunks.begin());
-    const auto size = static_cast<uint32_t>(chunks.size());
-    if (begin == size) return {size, size};
-    return {begin, to_the_end ? size : static_cast<uint32_t>(chunks.rend() - last)};
-  }
-};
-
 absl::StatusOr<LoadResult> FailoverClient::LoadOnAny(const Profile& profile,
                                                      absl::Span<const int32_t> tokens,
                                                      const LoadOptions& options,
                                                      const LoadPart& load) {
-  LoadRange range;
-  range.began = MonotonicNow();
   const size_t chunk_tokens = static_cast<size_t>(profile.chunk_tokens());
-  MovedLoad moved;
-  moved.chunks.resize((tokens.size() + chunk_tokens - 1) / chunk_tokens);
-  const auto chunks = static_cast<uint32_t>(moved.chunks.size());
-  range.end_chunk = chunks;
+  const auto chunks = static_cast<uint32_t>((tokens.size() + chunk_tokens - 1) / chunk_tokens);
+  const absl::Duration deadline = options.deadline.value_or(absl::ZeroDuration());
+  const bool refines =
+      options.policy == ClientPolicy::kDefault || options.policy == ClientPolicy::kDeadline;
+  MovedLoad moved(chunks, options.ability, MonotonicNow(),
+                  refines ? deadline : absl::ZeroDuration());
   LoadOptions part_options = options;
   if (options.progress) {
     part_options.progress = [&](uint32_t ready, uint32_t of) {
       options.progress(chunks - of + ready, chunks);
     };
   }
-  const absl::StatusOr<LoadResult> last = OnAny([&](Client& client) -> absl::StatusOr<LoadResult> {
-    if (range.first_chunk == range.end_chunk) {
-      // The daemon went when all was in place.
-      LoadResult result;
-      result.load_delay = MonotonicNow() - range.began;
-      return result;
-    }
-    range.kept.clear();
-    absl::StatusOr<LoadResult> result =
-        load(static_cast<RangeClient&>(client), part_options, &range);
-    if (result.ok()) {
-      for (size_t i = 0; i < result->chunks.size(); ++i) {
-        moved.chunks[range.first_chunk + i] = result->chunks[i];
+  absl::StatusOr<LoadResult> result = OnAny([&](Client& client) -> absl::StatusOr<LoadResult> {
+    for (bool hold = true;; hold = false) {
+      LoadRange range = moved.Next(hold, MonotonicNow());
+      if (chunks > 0 && range.first_chunk == range.end_chunk) {
+        return moved.AsItIs(MonotonicNow());
       }
-    } else if (absl::IsUnavailable(result.status())) {
-      moved.Keep(range);
-      // Who can recompute a suffix only can recompute nothing in the middle.
-      std::tie(range.first_chunk, range.end_chunk) =
-          moved.Rest(options.ability == ClientRecomputeAbility::kSuffix);
+      const absl::StatusOr<LoadResult> part =
+          load(static_cast<RangeClient&>(client), part_options, &range);
+      if (part.ok()) return moved.OnLoaded(range, *part);
+      const bool again = range.held_refused;
+      if (again || absl::IsUnavailable(part.status()))
+        moved.OnLeft(std::move(range), MonotonicNow());
+      if (!again) return part;
     }
-    return result;
   });
-  const bool complete =
-      std::find(moved.chunks.begin(), moved.chunks.end(), absl::nullopt) == moved.chunks.end();
-  if (!last.ok() && !(complete && absl::IsUnavailable(last.status()))) return last.status();
-
-  LoadResult result;
-  if (last.ok()) result = *last;
-  result.load_delay = last.ok() ? result.load_delay : MonotonicNow() - range.began;
-  result.chunks.clear();
-  for (const absl::optional<LoadedChunk>& chunk : moved.chunks) result.chunks.push_back(*chunk);
-  result.bytes += moved.bytes;
-  result.recomputed_tokens += moved.recomputed_tokens;
-  result.goodput_bytes_per_second =
-      static_cast<double>(result.bytes) / std::max(1e-9, absl::ToDoubleSeconds(result.load_delay));
-  result.deadline_missed =
-      result.deadline_missed ||
-      (options.deadline.value_or(absl::ZeroDuration()) > absl::ZeroDuration() &&
-       result.load_delay > *options.deadline);
+  if (absl::IsUnavailable(result.status()) && moved.complete()) {
+    result = moved.AsItIs(MonotonicNow());
+  }
+  if (!result.ok()) return result;
+  result->deadline_missed =
+      result->deadline_missed || (deadline > absl::ZeroDuration() && result->load_delay > deadline);
   return result;
 }
 

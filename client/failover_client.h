@@ -9,20 +9,10 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "absl/types/optional.h"
 #include "client/client.h"
+#include "client/moved_load.h"
 
 namespace kvstream {
-
-// Which chunks of a context a load is about, and what is in place of them when it fails.
-struct LoadRange {
-  uint32_t first_chunk = 0;
-  uint32_t end_chunk = 0;  // beyond the last
-  absl::Duration began;    // MonotonicNow() when the caller called
-  // Filled on UNAVAILABLE: for each chunk of the range how it stands in the caller's memory; none:
-  // not, or coarser than the load's floor or fixed level.
-  std::vector<absl::optional<LoadedChunk>> kept;
-};
 
 // A client of one daemon that can load a part of a context, and says of a put that failed how far
 // it came.
@@ -59,7 +49,9 @@ class RangeClient : public Client {
 // Calls go to one of the daemons until it is UNAVAILABLE, then to the next, each at most once a
 // call; the next call begins with the one that answered last. A load that is moved, into either
 // kind of memory, keeps every chunk that is in place and asks the next daemon for the rest, under
-// the same deadline; chunks that were received whole are decoded first. A put that is moved asks
+// the same deadline; chunks that were received whole are decoded first. With policy kDeadline the
+// next daemon refines chunks that are in place too, until the deadline, unless it is of a version
+// that cannot; if it will not, or goes as well, they stay as they are. A put that is moved asks
 // the next daemon what is stored and sends the rest: of what the daemon before has acknowledged
 // nothing is encoded or sent again (where the daemons share a store), of a step that it has not, at
 // most 32 chunks. Its result counts what all daemons stored, and its progress never goes back.

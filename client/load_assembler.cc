@@ -18,11 +18,35 @@ constexpr int64_t kSegmentOverheadBytes = 64 << 10;
 
 }  // namespace
 
-LoadAssembler::LoadAssembler(LoadShape shape)
-    : shape_(std::move(shape)), states_(shape_.chunk_ids.size()) {
+LoadAssembler::LoadAssembler(LoadShape shape, std::vector<HeldChunk> held)
+    : shape_(std::move(shape)), states_(shape_.chunk_ids.size()), begun_owed_(!held.empty()) {
   for (uint32_t chunk = 0; chunk < chunks(); ++chunk) {
     not_in_place_.insert(not_in_place_.end(), chunk);
+    if (chunk < held.size() && held[chunk].levels > 0) Hold(chunk, std::move(held[chunk]));
   }
+}
+
+void LoadAssembler::Hold(uint32_t chunk, HeldChunk held) {
+  ChunkState& state = states_[chunk];
+  state.held = true;
+  state.complete_levels = held.levels;
+  state.first_level = state.planned_level = held.levels - 1;
+  state.decoded_level = held.decoded_level;
+  state.segments = std::move(held.segments);
+  state.segment_bytes = std::move(held.segment_bytes);
+  state.stored_levels = held.stored_levels;
+  Update(chunk);
+}
+
+void LoadAssembler::SayHeld(v1::LoadStart* start) const {
+  for (const ChunkState& state : states_) {
+    start->add_held_levels(state.held ? static_cast<uint32_t>(state.complete_levels) : 0);
+  }
+}
+
+absl::Status LoadAssembler::RefuseHeld(absl::string_view why) {
+  held_refused_ = true;
+  return absl::FailedPreconditionError(absl::StrCat("a load that goes on here: ", why));
 }
 
 int64_t LoadAssembler::TokensOf(uint32_t chunk) const {
@@ -45,22 +69,23 @@ absl::Status LoadAssembler::ChunkViolation(uint32_t chunk, absl::string_view wha
 // ------------------------------------------------------------------ from the server
 
 absl::Status LoadAssembler::OnMessage(const v1::LoadResponse& message) {
+  if (begun_owed_ && !message.has_begun()) {
+    return RefuseHeld("the server does not know that chunks may be held");
+  }
   switch (message.message_case()) {
+    case v1::LoadResponse::kBegun:
+      if (!begun_owed_) return Violation("a beginning where nothing is held, or a second one");
+      begun_owed_ = false;
+      return absl::OkStatus();
     case v1::LoadResponse::kPlan:
       return OnPlan(message.plan());
-    case v1::LoadResponse::kData: {
-      const v1::SegmentData& data = message.data();
-      if (data.has_plan()) {
-        if (absl::Status plan = OnPlanWithData(data.plan(), data.chunk()); !plan.ok()) return plan;
+    case v1::LoadResponse::kData:
+      return OnDataMessage(message.data());
+    case v1::LoadResponse::kBatch:
+      for (const v1::SegmentData& data : message.batch().data()) {
+        if (absl::Status status = OnDataMessage(data); !status.ok()) return status;
       }
-      SegmentFrame frame;
-      frame.chunk = data.chunk();
-      frame.level = data.level();
-      frame.offset = data.offset();
-      frame.size = data.data().size();
-      frame.payload = {data.data()};
-      return OnData(frame);
-    }
+      return absl::OkStatus();
     case v1::LoadResponse::kSummary:
       return OnSummary(message.summary());
     case v1::LoadResponse::kOrder:
@@ -68,7 +93,7 @@ absl::Status LoadAssembler::OnMessage(const v1::LoadResponse& message) {
     case v1::LoadResponse::MESSAGE_NOT_SET:
       break;
   }
-  return Violation("a message that is neither plan, data, order nor summary");
+  return Violation("a message that is neither beginning, plan, data, order, batch nor summary");
 }
 
 absl::Status LoadAssembler::CheckSizes(uint32_t chunk, const v1::ChunkPlan& plan) {
@@ -79,7 +104,7 @@ absl::Status LoadAssembler::CheckSizes(uint32_t chunk, const v1::ChunkPlan& plan
         chunk, absl::StrCat("the plan says ", plan.tokens(), " tokens where there are ", tokens));
   }
   if (plan.segment_bytes_size() == 0) {
-    if (plan.has_level() && state.segment_bytes.empty()) {
+    if (plan.has_level() && (state.segment_bytes.empty() || state.held)) {
       return ChunkViolation(chunk, "its first plan gives no segment_bytes");
     }
     return absl::OkStatus();
@@ -98,10 +123,19 @@ absl::Status LoadAssembler::CheckSizes(uint32_t chunk, const v1::ChunkPlan& plan
     }
   }
   const std::vector<uint64_t> announced(plan.segment_bytes().begin(), plan.segment_bytes().end());
-  if (!state.segment_bytes.empty() && state.segment_bytes != announced) {
+  if (state.held) {
+    // Encoded anew in between, its levels would not fit those that are here.
+    if (announced.size() < state.segment_bytes.size() ||
+        !std::equal(state.segment_bytes.begin(), state.segment_bytes.end(), announced.begin())) {
+      return RefuseHeld(absl::StrCat("chunk ", chunk, " of ", chunks(),
+                                     " is not stored as it was received before"));
+    }
+    state.held = false;
+  } else if (!state.segment_bytes.empty() && state.segment_bytes != announced) {
     return ChunkViolation(chunk, "a later plan changes segment_bytes");
   }
   state.segment_bytes = announced;
+  state.stored_levels = static_cast<int>(announced.size());
   return absl::OkStatus();
 }
 
@@ -182,7 +216,21 @@ absl::Status LoadAssembler::OnPlanWithData(const v1::ChunkPlan& plan, uint32_t c
   return Violation(absl::StrCat("a plan for chunk ", plan.chunk(), " with data of ", chunk));
 }
 
+absl::Status LoadAssembler::OnDataMessage(const v1::SegmentData& data) {
+  if (data.has_plan()) {
+    if (absl::Status plan = OnPlanWithData(data.plan(), data.chunk()); !plan.ok()) return plan;
+  }
+  SegmentFrame frame;
+  frame.chunk = data.chunk();
+  frame.level = data.level();
+  frame.offset = data.offset();
+  frame.size = data.data().size();
+  frame.payload = {data.data()};
+  return OnData(frame);
+}
+
 absl::Status LoadAssembler::OnData(const SegmentFrame& frame) {
+  if (begun_owed_) return RefuseHeld("the server does not know that chunks may be held");
   if (!frame.plan.empty()) {
     v1::ChunkPlan plan;
     if (!plan.ParseFromString(frame.plan)) return Violation("not a LoadResponse");
@@ -248,6 +296,7 @@ absl::Status LoadAssembler::OnSummary(const v1::LoadSummary& summary) {
   if (summary.chunks_size() != static_cast<int>(chunks())) {
     return Violation(absl::StrCat("a summary of ", summary.chunks_size(), " chunks of ", chunks()));
   }
+  double may_be_below = shape_.floor_below_share * static_cast<double>(shape_.tokens);
   if (!std::isfinite(summary.bandwidth_estimate_bytes_per_second())) {
     return Violation("a bandwidth estimate that is no number");
   }
@@ -268,7 +317,9 @@ absl::Status LoadAssembler::OnSummary(const v1::LoadSummary& summary) {
     if (state.complete_levels != state.planned_level + 1 || state.filled != 0) {
       return ChunkViolation(chunk, "the summary came before all of its data");
     }
-    if (state.planned_level < shape_.floor_level ||
+    const bool below = state.planned_level < shape_.floor_level;
+    if (below) may_be_below -= static_cast<double>(TokensOf(chunk));
+    if ((below && (may_be_below < 0 || state.planned_level + 1 < shape_.floor_level)) ||
         (shape_.fixed_level.has_value() && state.planned_level != FixedLevelOf(state))) {
       return ChunkViolation(chunk, absl::StrCat("delivered at level ", state.planned_level,
                                                 ", which the client did not allow"));
@@ -510,17 +561,39 @@ std::vector<LoadedChunk> LoadAssembler::Result() const {
   return result;
 }
 
+bool LoadAssembler::Keeps(const ChunkState& state) const {
+  // A decode that found damage may have written something all the same.
+  const int needed = std::max(shape_.floor_level, FixedLevelOf(state));
+  return state.recomputed || (!state.damaged && state.decoded_level >= needed);
+}
+
 std::vector<absl::optional<LoadedChunk>> LoadAssembler::Kept() const {
   const std::vector<LoadedChunk> result = Result();
   std::vector<absl::optional<LoadedChunk>> kept(result.size());
   for (size_t chunk = 0; chunk < result.size(); ++chunk) {
-    const ChunkState& state = states_[chunk];
-    // A decode that found damage may have written something all the same.
-    const int needed = std::max(shape_.floor_level, FixedLevelOf(state));
-    const bool decoded = !state.damaged && state.decoded_level >= needed;
-    if (state.recomputed || decoded) kept[chunk] = result[chunk];
+    if (Keeps(states_[chunk])) kept[chunk] = result[chunk];
   }
   return kept;
+}
+
+std::vector<HeldChunk> LoadAssembler::TakeHeld() {
+  std::vector<HeldChunk> held(states_.size());
+  for (size_t chunk = 0; chunk < states_.size(); ++chunk) {
+    ChunkState& state = states_[chunk];
+    if (state.recomputed || !Keeps(state)) continue;
+    const bool whole = state.decoded_level + 1 == shape_.levels;
+    // Given to recompute, its bytes are gone though what was decoded stands.
+    if (!whole && state.segments.size() < static_cast<size_t>(state.complete_levels)) continue;
+    HeldChunk& one = held[chunk];
+    one.levels = state.complete_levels;
+    one.decoded_level = state.decoded_level;
+    one.segment_bytes = std::move(state.segment_bytes);
+    one.segment_bytes.resize(static_cast<size_t>(one.levels));
+    one.stored_levels = state.stored_levels;
+    one.segments = std::move(state.segments);
+    one.segments.resize(whole ? 0 : static_cast<size_t>(one.levels));  // without one begun
+  }
+  return held;
 }
 
 }  // namespace kvstream

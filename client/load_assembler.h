@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
 #include "client/client.h"
+#include "client/held_chunk.h"
 #include "client/segment_frame.h"
 #include "kvstream/v1/kvstream.pb.h"
 
@@ -28,6 +29,7 @@ struct LoadShape {
   int levels = 0;                // of the profile
   int64_t values_per_token = 0;  // of the geometry
   int floor_level = 0;
+  double floor_below_share = 0;     // see LoadOptions
   absl::optional<int> fixed_level;  // a chunk that lacks it comes at its own finest
   ClientRecomputeAbility ability = ClientRecomputeAbility::kNone;
   // Neighbours that are recomputed in one call of the callback, where the server has planned them
@@ -75,7 +77,11 @@ struct RecomputeJob {
 // stands at the finest level or is recomputed.
 class LoadAssembler {
  public:
-  explicit LoadAssembler(LoadShape shape);
+  // held: what is in place since before the load, per chunk, or empty; as proto
+  // LoadStart.held_levels is to say it. The load then begins with the server's word that it counts:
+  // without that, or where a plan shows that the stored chunk is another one than what is held,
+  // messages give FAILED_PRECONDITION and held_refused().
+  explicit LoadAssembler(LoadShape shape, std::vector<HeldChunk> held = {});
   LoadAssembler(const LoadAssembler&) = delete;
 
   // Largest segment that is believed of a chunk of that many tokens: twice its uncompressed KV, and
@@ -135,6 +141,12 @@ class LoadAssembler {
   // Of a load that has failed and whose local work is over: the chunks that are in place, none
   // where one is not or is coarser than the floor or the fixed level.
   std::vector<absl::optional<LoadedChunk>> Kept() const;
+  // The same with their bytes, which leave the assembler; nothing of chunks that were recomputed.
+  std::vector<HeldChunk> TakeHeld();
+  // What was held stands as it did, or finer; a load without it may go well.
+  bool held_refused() const { return held_refused_; }
+  // Of what was held when the load began.
+  void SayHeld(v1::LoadStart* start) const;
   uint64_t recomputed_tokens() const { return recomputed_tokens_; }
   absl::Duration recompute_time() const { return recompute_time_; }
 
@@ -149,6 +161,8 @@ class LoadAssembler {
     bool recomputed = false;
     bool damaged = false;
     bool ready = false;
+    bool held = false;        // since before the load, and no plan since
+    int stored_levels = 0;    // at the server; of a chunk that is held, at the one before
     int complete_levels = 0;  // segments received whole
     int decoded_level = -1;
     uint64_t filled = 0;  // bytes of segment complete_levels
@@ -157,7 +171,12 @@ class LoadAssembler {
     std::vector<std::unique_ptr<char[]>> segments;  // those begun
   };
 
+  void Hold(uint32_t chunk, HeldChunk held);
+  absl::Status RefuseHeld(absl::string_view why);
+  // Whether the chunk is good enough to go on with elsewhere.
+  bool Keeps(const ChunkState& state) const;
   absl::Status OnPlan(const v1::ChunkPlan& plan);
+  absl::Status OnDataMessage(const v1::SegmentData& data);
   absl::Status OnPlanWithData(const v1::ChunkPlan& plan, uint32_t chunk);
   absl::Status OnOrder(const v1::RecomputeOrder& order);
   absl::Status OnSummary(const v1::LoadSummary& summary);
@@ -202,6 +221,8 @@ class LoadAssembler {
   uint64_t bytes_received_ = 0;
   std::vector<uint32_t> unreported_damage_;
   absl::Status first_damage_;
+  bool begun_owed_ = false;  // the server has yet to say that it counts what is held
+  bool held_refused_ = false;
   bool has_summary_ = false;
   double bandwidth_estimate_ = 0;
 };

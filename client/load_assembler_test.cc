@@ -564,7 +564,8 @@ TEST(LoadAssemblerTest, RefusesPlansOutOfRange) {
   plan = good;
   plan.mutable_recompute();
   ExpectViolation(plan_error(plan), "which the client said it cannot");
-  ExpectViolation(Load(Shape(1)).assembler.OnMessage({}), "neither plan, data, order nor summary");
+  ExpectViolation(Load(Shape(1)).assembler.OnMessage({}),
+                  "neither beginning, plan, data, order, batch nor summary");
 }
 
 TEST(LoadAssemblerTest, APlanThatComesWithDataIsAsOneBeforeThem) {
@@ -588,6 +589,30 @@ TEST(LoadAssemblerTest, APlanThatComesWithDataIsAsOneBeforeThem) {
   SegmentFrame frame;
   frame.plan = "no plan";
   ExpectViolation(load.assembler.OnData(frame), "not a LoadResponse");
+}
+
+TEST(LoadAssemblerTest, ABatchIsItsPartsOneAfterTheOther) {
+  Load load(Shape(2));
+  v1::LoadResponse message;
+  for (uint32_t chunk = 0; chunk < 2; ++chunk) {
+    v1::SegmentData* data = message.mutable_batch()->add_data();
+    data->set_chunk(chunk);
+    data->set_data("0123456789");
+    v1::ChunkPlan* plan = data->mutable_plan();
+    plan->set_chunk(chunk);
+    plan->set_level(0);
+    plan->add_segment_bytes(10);
+  }
+  ASSERT_TRUE(load.assembler.OnMessage(message).ok());
+  ASSERT_TRUE(load.Decode().ok());
+  ASSERT_TRUE(load.Decode().ok());
+  ASSERT_TRUE(load.Summary({0, 0}).ok());
+  EXPECT_TRUE(load.assembler.finished());
+
+  Load other(Shape(2));
+  message.mutable_batch()->mutable_data(1)->set_chunk(0);
+  ExpectViolation(other.assembler.OnMessage(message), "a plan for chunk 1 with data of 0");
+  EXPECT_TRUE(other.assembler.NextDecode().has_value()) << "the part before stands";
 }
 
 // A first plan that was lowered: what came is what the chunk has, not something to recompute.
@@ -691,6 +716,25 @@ TEST(LoadAssemblerTest, RefusesASummaryThatIsNotWhatWasDelivered) {
   ExpectViolation(partial.Summary({0, 0}), "second summary");
   ExpectViolation(partial.Plan(0, 1), "after the summary");
   ExpectViolation(partial.Data(0, 1, 0, "x"), "after the summary");
+}
+
+TEST(LoadAssemblerTest, SomeChunksMayComeOneLevelBelowTheFloor) {
+  const auto summary_error = [](const std::vector<int>& levels, double share) {
+    LoadShape shape = Shape(static_cast<int>(levels.size()));
+    shape.floor_level = 2;
+    shape.floor_below_share = share;
+    Load load(shape);
+    for (size_t i = 0; i < levels.size(); ++i) {
+      EXPECT_TRUE(load.Send(static_cast<uint32_t>(i), 0, levels[i]).ok());
+    }
+    return load.Summary(levels);
+  };
+  EXPECT_TRUE(summary_error({1, 2, 2, 2}, 0.3).ok());
+  EXPECT_TRUE(summary_error({2, 2, 1, 1}, 0.5).ok());
+  EXPECT_TRUE(summary_error({1, 1}, 1).ok());
+  ExpectViolation(summary_error({1, 1, 2, 2}, 0.25), "which the client did not allow");
+  ExpectViolation(summary_error({1, 2}, 0), "which the client did not allow");
+  ExpectViolation(summary_error({0, 2}, 1), "which the client did not allow");
 }
 
 TEST(LoadAssemblerTest, AChunkThatLostTheFixedLevelComesAtItsFinest) {

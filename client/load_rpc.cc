@@ -76,6 +76,7 @@ LoadShape ShapeOf(const LoadCall& call) {
   shape.levels = call.profile->levels();
   shape.values_per_token = call.profile->geometry().values_per_token();
   shape.floor_level = call.options->floor_level;
+  shape.floor_below_share = call.options->floor_below_share;
   if (call.options->policy == ClientPolicy::kFixed) shape.fixed_level = call.options->level;
   shape.ability = call.options->ability;
   // Where chunks are given to recompute one after another, each one's end tells the server how fast
@@ -130,7 +131,8 @@ class LoadRpc {
         backoff_(began_ + (options_.deadline.value_or(absl::ZeroDuration()) > absl::ZeroDuration()
                                ? *options_.deadline
                                : call.silence_max)),
-        assembler_(ShapeOf(call)),
+        holds_(call.held != nullptr && !call.held->empty()),
+        assembler_(ShapeOf(call), holds_ ? std::move(*call.held) : std::vector<HeldChunk>()),
         transport_(std::make_unique<LoadTransport>(call.channel)),
         decoders_(call.make_executor([this] { transport_->Wake(); })),
         recompute_(options_.recompute, [this] { transport_->Wake(); }) {}
@@ -148,6 +150,7 @@ class LoadRpc {
   void Tell(LoadEvent event) const;
   void TellPlan(const v1::ChunkPlan& plan) const;
   void TellFrame(const SegmentFrame& frame) const;
+  void TellData(const v1::SegmentData& data) const;
   void TellMessage(const v1::LoadResponse& response) const;
   void TakeLocalResults();
   void GiveOutWork();
@@ -164,6 +167,8 @@ class LoadRpc {
   // are over.
   void Fail(absl::Status status);
   absl::Status FinalStatus() const;
+  // Of a load that fails with it.
+  void LeaveKept(const absl::Status& status);
 
   const LoadCall& call_;
   const LoadOptions& options_;
@@ -183,9 +188,10 @@ class LoadRpc {
   bool taken_ = false;  // the message that says so is written
   bool gone_ = false;   // and the stream is half-closed
   absl::Status failure_;
-  SegmentFrame frame_;
+  std::vector<SegmentFrame> frames_;
   std::vector<grpc::Slice> slices_;
   std::vector<absl::string_view> pieces_;
+  const bool holds_;  // something since before the load
   LoadAssembler assembler_;
   // In this order: the workers are gone before the transport that they wake.
   std::unique_ptr<LoadTransport> transport_;
@@ -239,7 +245,7 @@ absl::StatusOr<LoadResult> LoadRpc::Run() {
     call_.farewells->Say(std::move(transport_));
   }
   if (absl::Status status = FinalStatus(); !status.ok()) {
-    if (call_.kept != nullptr && absl::IsUnavailable(status)) *call_.kept = assembler_.Kept();
+    LeaveKept(status);
     return status;
   }
 
@@ -260,6 +266,17 @@ absl::StatusOr<LoadResult> LoadRpc::Run() {
   result.recomputed_tokens = assembler_.recomputed_tokens();
   result.recompute_time = assembler_.recompute_time();
   return result;
+}
+
+void LoadRpc::LeaveKept(const absl::Status& status) {
+  if (call_.kept == nullptr) return;
+  // Refused before it began, a load may still go well that asks for less.
+  const bool refused = holds_ && !absl::IsUnavailable(status) && !absl::IsCancelled(status) &&
+                       (!heard_ || assembler_.held_refused());
+  if (refused) *call_.held_refused = true;
+  if (!refused && !absl::IsUnavailable(status)) return;
+  *call_.kept = assembler_.Kept();
+  if (call_.held != nullptr) *call_.held = assembler_.TakeHeld();
 }
 
 void LoadRpc::OnEvent(LoadTransport::Event event, const grpc::ByteBuffer& message) {
@@ -307,14 +324,22 @@ void LoadRpc::SendStart() {
   }
   start->set_level(static_cast<uint32_t>(options_.level));
   start->set_floor_level(static_cast<uint32_t>(options_.floor_level));
+  start->set_floor_below_share(options_.floor_below_share);
   start->set_recompute_ability(ToProto(options_.ability));
   start->set_prefill_seconds_per_token(options_.prefill_seconds_per_token);
   start->set_prefill_seconds_per_token_pair(options_.prefill_seconds_per_token_pair);
   start->set_decode_seconds_per_token(decoders_->seconds_per_token());
   start->set_takes_plan_with_data(true);
+  start->set_takes_batches(true);
   start->set_recompute_can_stop(options_.recompute_watch != nullptr);
   start->set_bandwidth_hint_bytes_per_second(options_.bandwidth_hint_bytes_per_second);
   if (options_.observer != nullptr) start->set_story_samples_max(kStorySamplesMax);
+  if (holds_) {
+    assembler_.SayHeld(start);
+    // With all in place there may be nothing else to report.
+    if (assembler_.chunks_ready() == assembler_.chunks()) all_ready_at_ = start_sent_;
+    pace_.DueAtOnce();
+  }
   transport_->Write(request);
   LoadEvent started;
   started.decode_seconds_per_token = start->decode_seconds_per_token();
@@ -350,29 +375,42 @@ void LoadRpc::TellFrame(const SegmentFrame& frame) const {
   Tell(event);
 }
 
+void LoadRpc::TellData(const v1::SegmentData& data) const {
+  if (data.has_plan()) TellPlan(data.plan());
+  LoadEvent event;
+  event.kind = LoadEvent::Kind::kData;
+  event.chunk = data.chunk();
+  event.level = static_cast<int>(data.level());
+  event.offset = data.offset();
+  event.bytes = data.data().size();
+  Tell(event);
+}
+
 void LoadRpc::TellMessage(const v1::LoadResponse& response) const {
   if (options_.observer == nullptr) return;
   LoadEvent event;
-  if (response.has_plan()) {
-    TellPlan(response.plan());
-    return;
-  }
-  if (response.data().has_plan()) TellPlan(response.data().plan());
-  if (response.has_order()) {
-    event.kind = LoadEvent::Kind::kOrder;
-    event.chunk = response.order().first();
-    event.chunks = response.order().end() - response.order().first();
-  } else if (response.has_data()) {
-    event.kind = LoadEvent::Kind::kData;
-    event.chunk = response.data().chunk();
-    event.level = static_cast<int>(response.data().level());
-    event.offset = response.data().offset();
-    event.bytes = response.data().data().size();
-  } else if (!response.has_summary()) {
-    return;  // an order; the story has no place for it yet
-  } else {
-    options_.observer->OnServerSamples(ServerSamples(response.summary()));
-    event.kind = LoadEvent::Kind::kSummary;
+  switch (response.message_case()) {
+    case v1::LoadResponse::kPlan:
+      TellPlan(response.plan());
+      return;
+    case v1::LoadResponse::kData:
+      TellData(response.data());
+      return;
+    case v1::LoadResponse::kBatch:
+      for (const v1::SegmentData& data : response.batch().data()) TellData(data);
+      return;
+    case v1::LoadResponse::kOrder:
+      event.kind = LoadEvent::Kind::kOrder;
+      event.chunk = response.order().first();
+      event.chunks = response.order().end() - response.order().first();
+      break;
+    case v1::LoadResponse::kSummary:
+      options_.observer->OnServerSamples(ServerSamples(response.summary()));
+      event.kind = LoadEvent::Kind::kSummary;
+      break;
+    case v1::LoadResponse::kBegun:
+    case v1::LoadResponse::MESSAGE_NOT_SET:
+      return;
   }
   Tell(event);
 }
@@ -399,9 +437,12 @@ absl::Status LoadRpc::OnMessage(const grpc::ByteBuffer& message) {
   }
   const uint64_t bytes_before = assembler_.bytes_received();
   absl::Status status;
-  if (ParseSegmentFrame(pieces_, &frame_)) {
-    status = assembler_.OnData(frame_);
-    if (status.ok()) TellFrame(frame_);
+  if (ParseSegmentFrames(pieces_, &frames_)) {
+    for (const SegmentFrame& frame : frames_) {
+      status = assembler_.OnData(frame);
+      if (!status.ok()) break;
+      TellFrame(frame);
+    }
   } else {
     std::string joined;
     joined.reserve(message.Length());
@@ -533,6 +574,11 @@ void LoadRpc::CheckDeadline() {
     late_ = true;
     return;
   }
+  if (!heard_) {
+    // Held since before the call, and there is no time left to wait for a server.
+    Fail(absl::UnavailableError(absl::StrCat(call_.server, ": load: no answer by the deadline")));
+    return;
+  }
   if (!transport_->can_write()) return;
   v1::LoadRequest request;
   assembler_.TakeProgress(request.mutable_progress());
@@ -644,6 +690,14 @@ absl::Status ValidateLoad(const Profile& profile, size_t tokens, const LoadOptio
   if (!has_deadline &&
       (options.policy == ClientPolicy::kDeadline || options.policy == ClientPolicy::kCacheGen)) {
     return absl::InvalidArgumentError("load: this policy needs a deadline");
+  }
+  const bool fastest = options.policy == ClientPolicy::kFastest ||
+                       (options.policy == ClientPolicy::kDefault && !has_deadline);
+  if (!(options.floor_below_share >= 0 && options.floor_below_share <= 1) ||
+      (options.floor_below_share > 0 && (!fastest || options.floor_level == 0))) {
+    return absl::InvalidArgumentError(
+        "load: a floor_below_share that is not 0 to 1, or without policy fastest and a floor_level "
+        "above 0");
   }
   const bool can_recompute = options.ability != ClientRecomputeAbility::kNone;
   if (can_recompute != static_cast<bool>(options.recompute)) {

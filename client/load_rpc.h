@@ -16,6 +16,7 @@
 #include "client/client.h"
 #include "client/decode_executor.h"
 #include "client/farewell.h"
+#include "client/held_chunk.h"
 #include "codec/kv_view.h"
 #include "codec/profile.h"
 
@@ -32,6 +33,11 @@ struct LoadCall {
   // Optional: filled on UNAVAILABLE with what is in place (client/failover_client.h). What has been
   // received is then decoded first.
   std::vector<absl::optional<LoadedChunk>>* kept = nullptr;
+  // With `kept`: what is held when the call begins, which is taken; filled as `kept` is.
+  std::vector<HeldChunk>* held = nullptr;
+  // With `held`: set if the server would not go on from what was held; then `kept` and `held` are
+  // filled too.
+  bool* held_refused = nullptr;
   const LoadOptions* options = nullptr;
   DecodeExecutorFactory make_executor;
   absl::Duration began;  // MonotonicNow() when the caller called: the deadline counts from it

@@ -9,6 +9,8 @@ namespace {
 
 // Tags of the wire format: field number << 3 | wire type (0 varint, 2 length-delimited).
 constexpr uint64_t kResponseData = 2 << 3 | 2;
+constexpr uint64_t kResponseBatch = 5 << 3 | 2;
+constexpr uint64_t kBatchData = 1 << 3 | 2;
 constexpr uint64_t kChunk = 1 << 3;
 constexpr uint64_t kLevel = 2 << 3;
 constexpr uint64_t kOffset = 3 << 3;
@@ -59,13 +61,21 @@ class PieceReader {
     return true;
   }
 
-  // The rest, in pieces.
-  void TakeAll(std::vector<absl::string_view>* out) {
-    for (; piece_ < pieces_.size(); ++piece_, position_ = 0) {
-      const absl::string_view rest = pieces_[piece_].substr(position_);
+  // The same without a copy, in pieces.
+  bool TakeBytes(uint64_t count, std::vector<absl::string_view>* out) {
+    if (count > left_) return false;
+    left_ -= count;
+    while (count > 0) {
+      const absl::string_view rest = pieces_[piece_].substr(position_, count);
       if (!rest.empty()) out->push_back(rest);
+      count -= rest.size();
+      position_ += rest.size();
+      if (count > 0) {
+        ++piece_;
+        position_ = 0;
+      }
     }
-    left_ = 0;
+    return true;
   }
 
  private:
@@ -85,33 +95,25 @@ class PieceReader {
   uint64_t left_ = 0;
 };
 
-}  // namespace
-
-bool ParseSegmentFrame(absl::Span<const absl::string_view> message, SegmentFrame* frame) {
-  frame->chunk = frame->level = 0;
-  frame->offset = frame->size = 0;
-  frame->plan.clear();
-  frame->payload.clear();
-  PieceReader reader(message);
-  uint64_t tag, size;
-  if (!reader.ReadVarint(1, &tag) || tag != kResponseData) return false;
-  if (!reader.ReadVarint(kSizeBytesMax, &size) || size != reader.left()) return false;
+// A SegmentData of `size` bytes. Precondition: size <= reader->left().
+bool ReadFrame(PieceReader* reader, uint64_t size, SegmentFrame* frame) {
+  const uint64_t behind = reader->left() - size;
   uint64_t last_tag = 0;
   for (;;) {
-    uint64_t value;
-    if (!reader.ReadVarint(1, &tag) || tag <= last_tag) return false;
+    uint64_t tag, value;
+    if (!reader->ReadVarint(1, &tag) || tag <= last_tag) return false;
     last_tag = tag;
     const bool is_size = tag == kData || tag == kPlan;
-    if (!reader.ReadVarint(is_size ? kSizeBytesMax : kVarintBytesMax, &value)) return false;
+    if (!reader->ReadVarint(is_size ? kSizeBytesMax : kVarintBytesMax, &value)) return false;
+    if (reader->left() < behind) return false;
     if (tag == kData) {
-      if (value != reader.left()) return false;
       frame->size = value;
-      reader.TakeAll(&frame->payload);
-      return true;
+      return value == reader->left() - behind && reader->TakeBytes(value, &frame->payload);
     }
     if (tag == kPlan) {
       // An empty one has no decision: for protobuf's reader to refuse.
-      if (value == 0 || value > kPlanBytesMax || !reader.ReadBytes(value, &frame->plan)) {
+      if (value == 0 || value > kPlanBytesMax || value > reader->left() - behind ||
+          !reader->ReadBytes(value, &frame->plan)) {
         return false;
       }
       continue;
@@ -129,6 +131,29 @@ bool ParseSegmentFrame(absl::Span<const absl::string_view> message, SegmentFrame
       return false;
     }
   }
+}
+
+}  // namespace
+
+bool ParseSegmentFrames(absl::Span<const absl::string_view> message,
+                        std::vector<SegmentFrame>* frames) {
+  frames->clear();
+  PieceReader reader(message);
+  uint64_t tag, size;
+  if (!reader.ReadVarint(1, &tag) || !reader.ReadVarint(kSizeBytesMax, &size) ||
+      size != reader.left()) {
+    return false;
+  }
+  if (tag == kResponseData) return ReadFrame(&reader, size, &frames->emplace_back());
+  if (tag != kResponseBatch || size == 0) return false;
+  while (reader.left() > 0) {
+    if (frames->size() == kBatchFramesMax || !reader.ReadVarint(1, &tag) || tag != kBatchData ||
+        !reader.ReadVarint(kSizeBytesMax, &size) || size > reader.left() ||
+        !ReadFrame(&reader, size, &frames->emplace_back())) {
+      return false;
+    }
+  }
+  return true;
 }
 
 }  // namespace kvstream

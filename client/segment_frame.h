@@ -26,14 +26,19 @@ struct SegmentFrame {
 // More than a plan of 256 levels takes.
 constexpr size_t kPlanBytesMax = 4096;
 
+// A message of more is left to protobuf; no server sends it.
+constexpr size_t kBatchFramesMax = 64;
+
 // `message` is one serialised LoadResponse in pieces, as it came from the network: a field may
-// straddle pieces. True, with *frame borrowing from `message`, if it is a `data` message as every
-// protobuf serialiser writes it: nothing else in it, fields at most once and in order, `data`
-// present and last, `plan` of kPlanBytesMax at most. False for all other bytes, legal or not: the
-// caller parses those with protobuf. Where it returns true, protobuf would read the same values,
-// provided that `plan`, which is copied, is a ChunkPlan. Never reads outside of the pieces.
-// Cost: O(pieces + bytes of the plan).
-bool ParseSegmentFrame(absl::Span<const absl::string_view> message, SegmentFrame* frame);
+// straddle pieces. True, with *frames borrowing from `message`, if it is a `data` message as every
+// protobuf serialiser writes it, or a `batch` of one to kBatchFramesMax: nothing else in it, fields
+// at most once and in order, `data` of a SegmentData present and last, `plan` of kPlanBytesMax at
+// most. False for all other bytes, legal or not, with *frames unspecified: the caller parses those
+// with protobuf. Where it returns true, protobuf would read the same values, provided that `plan`,
+// which is copied, is a ChunkPlan. Never reads outside of the pieces. Cost: O(pieces + bytes of the
+// plans).
+bool ParseSegmentFrames(absl::Span<const absl::string_view> message,
+                        std::vector<SegmentFrame>* frames);
 
 }  // namespace kvstream
 

@@ -270,6 +270,7 @@ class KvstreamctlTest(unittest.TestCase):
                              (["--policy", "luck"], "--policy"), (["--policy", "fixed"], "--policy fixed needs --level"),
                              (["--policy", "deadline"], "needs --deadline"), (["--level", "9"], "--level is 9"),
                              (["--policy", "fastest", "--level", "1"], "--floor-level"), (["--floor-level", "9"], "--floor-level is 9"),
+                             (["--floor-below-share", "0.5"], "--floor-below-share needs"), (["--floor-below-share", "2"], "--floor-below-share"),
                              (["--policy", "recompute"], "--recompute-ability"), (["--recompute-ability", "any"], "--prefill-tokens-per-second"),
                              (["--bandwidth-hint", "50"], "\"50\" is no rate"), (["--server", "nowhere"], "\"nowhere\" is no host:port"),
                              (["--timeout", "0"], "--timeout"),

@@ -31,6 +31,7 @@ struct LoadVerbOptions {
   ClientPolicy policy = ClientPolicy::kDefault;
   int level = -1;
   int floor_level = 0;
+  double floor_below_share = 0;
   ClientRecomputeAbility ability = ClientRecomputeAbility::kNone;
   std::string recompute_from;
   std::string trace;
@@ -79,6 +80,12 @@ absl::Status CheckPolicy(const LoadVerbOptions& options, const Profile& profile)
     return absl::InvalidArgumentError(
         "--level goes with --policy fixed; use --floor-level for a lower bound");
   }
+  const bool fastest = policy == ClientPolicy::kFastest ||
+                       (policy == ClientPolicy::kDefault && options.deadline.empty());
+  if (options.floor_below_share > 0 && (!fastest || options.floor_level == 0)) {
+    return absl::InvalidArgumentError(
+        "--floor-below-share needs --policy fastest and a --floor-level above 0");
+  }
   if ((policy == ClientPolicy::kDeadline || policy == ClientPolicy::kCacheGen) &&
       options.deadline.empty()) {
     return absl::InvalidArgumentError("this --policy needs --deadline");
@@ -99,6 +106,7 @@ absl::StatusOr<LoadOptions> ToLoadOptions(const LoadVerbOptions& options) {
   load.policy = PolicyOf(options);
   load.level = std::max(options.level, 0);
   load.floor_level = options.floor_level;
+  load.floor_below_share = options.floor_below_share;
   if (!options.deadline.empty()) {
     CLI_ASSIGN_OR_RETURN(load.deadline, ParseDuration(options.deadline));
     if (*load.deadline <= absl::ZeroDuration()) {
@@ -315,6 +323,9 @@ void AddLoadVerb(CLI::App& app, Command& command) {
   load->add_option("--floor-level", options->floor_level, "no chunk comes below this level")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  load->add_option("--floor-below-share", options->floor_below_share,
+                   "--policy fastest: part of the tokens that may come one level below the floor")
+      ->check(CLI::Range(0.0, 1.0));
   load->add_option("--bandwidth-hint", options->bandwidth_hint,
                    "the link's speed for the first decision, such as 50Mbit");
   load->add_option("--recompute-ability", options->ability,

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "client/held_chunk.h"
 #include "client/load_assembler.h"
 #include "client/segment_frame.h"
 #include "kvstream/v1/kvstream.pb.h"
@@ -21,6 +22,7 @@ uint64_t fuzz_finished_loads = 0;
 namespace {
 
 using kvstream::DecodeJob;
+using kvstream::HeldChunk;
 using kvstream::LoadAssembler;
 using kvstream::RecomputeJob;
 using kvstream::SegmentFrame;
@@ -54,12 +56,26 @@ void Check(bool holds) {
 // A server that keeps to the protocol most of the time, so that runs get far.
 class NearlyHonestServer {
  public:
-  explicit NearlyHonestServer(bool may_recompute) : may_recompute_(may_recompute) {}
+  NearlyHonestServer(bool may_recompute, const std::vector<int>& held)
+      : may_recompute_(may_recompute), begun_owed_(!held.empty()) {
+    for (uint32_t chunk = 0; chunk < held.size(); ++chunk) {
+      parts_[chunk].next_level = held[chunk];
+      parts_[chunk].level = held[chunk] - 1;
+    }
+  }
+
+  static uint64_t SegmentBytes(int level) { return static_cast<uint64_t>(2 + level); }
 
   bool done() const { return done_; }
 
   kvstream::v1::LoadResponse Next(Input* input) {
     const uint8_t mischief = input->Byte();
+    if (begun_owed_ && mischief < 254) {
+      begun_owed_ = false;
+      kvstream::v1::LoadResponse message;
+      message.mutable_begun();
+      return message;
+    }
     uint32_t chunk = input->Byte() % kChunks;
     for (uint32_t i = 0; i < kChunks && parts_[chunk].finest(); ++i) chunk = (chunk + 1) % kChunks;
     const ChunkPart& part = parts_[chunk];
@@ -80,6 +96,12 @@ class NearlyHonestServer {
     } else {
       Data(input, chunk, message.mutable_data());
     }
+    if (message.has_data() && mischief % 4 == 1) {
+      kvstream::v1::SegmentBatch batch;
+      batch.add_data()->Swap(message.mutable_data());
+      while (!part.complete() && input->Byte() % 4 != 0) Data(input, chunk, batch.add_data());
+      message.mutable_batch()->Swap(&batch);
+    }
     if (mischief < 254) return message;
     // A field of its choice is wrong.
     if (message.has_plan()) {
@@ -88,6 +110,8 @@ class NearlyHonestServer {
     } else if (message.has_data()) {
       if (mischief % 2) message.mutable_data()->set_level(input->Byte() % (kLevels + 1));
       message.mutable_data()->set_offset(input->Byte() % 4);
+    } else if (message.has_batch()) {
+      message.mutable_batch()->mutable_data(0)->set_offset(input->Byte() % 4);
     } else {
       message.mutable_summary()->mutable_chunks(0)->set_level(input->Byte());
     }
@@ -103,8 +127,6 @@ class NearlyHonestServer {
     bool finest() const { return recompute || next_level == kLevels; }
     bool complete() const { return recompute || (level >= 0 && next_level > level); }
   };
-
-  static uint64_t SegmentBytes(int level) { return static_cast<uint64_t>(2 + level); }
 
   void Plan(Input* input, uint32_t chunk, kvstream::v1::ChunkPlan* plan) {
     ChunkPart& part = parts_[chunk];
@@ -143,35 +165,52 @@ class NearlyHonestServer {
   }
 
   const bool may_recompute_;
+  bool begun_owed_;
   bool done_ = false;
   std::array<ChunkPart, kChunks> parts_;
 };
+
+void CheckSame(const SegmentFrame& frame, const kvstream::v1::SegmentData& data) {
+  Check(frame.chunk == data.chunk() && frame.level == data.level());
+  Check(frame.offset == data.offset() && frame.size == data.data().size());
+  kvstream::v1::ChunkPlan plan;
+  Check(plan.ParseFromString(frame.plan));
+  Check(plan.SerializeAsString() == data.plan().SerializeAsString());
+  std::string joined;
+  for (absl::string_view piece : frame.payload) joined.append(piece.data(), piece.size());
+  Check(joined == data.data());
+}
 
 // The same bytes through the parser of frames, cut in two, and through protobuf: both must agree.
 absl::Status Deliver(LoadAssembler* assembler, const std::string& bytes, size_t cut) {
   cut %= bytes.size() + 1;
   const absl::string_view view = bytes;
-  SegmentFrame frame;
+  std::vector<SegmentFrame> frames;
   kvstream::v1::LoadResponse message;
   const bool parsed = message.ParseFromString(bytes);
-  if (kvstream::ParseSegmentFrame({view.substr(0, cut), view.substr(cut)}, &frame)) {
-    // A frame's plan is not looked into before the assembler does.
-    kvstream::v1::ChunkPlan plan;
-    if (!plan.ParseFromString(frame.plan)) {
-      Check(!parsed);
-      return assembler->OnData(frame);
-    }
-    Check(parsed && message.has_data());
-    Check(frame.chunk == message.data().chunk() && frame.level == message.data().level());
-    Check(frame.offset == message.data().offset() && frame.size == message.data().data().size());
-    Check(plan.SerializeAsString() == message.data().plan().SerializeAsString());
-    std::string joined;
-    for (absl::string_view piece : frame.payload) joined.append(piece.data(), piece.size());
-    Check(joined == message.data().data());
-    return assembler->OnData(frame);
+  if (!kvstream::ParseSegmentFrames({view.substr(0, cut), view.substr(cut)}, &frames)) {
+    if (!parsed) return absl::InternalError("not a LoadResponse");
+    return assembler->OnMessage(message);
   }
-  if (!parsed) return absl::InternalError("not a LoadResponse");
-  return assembler->OnMessage(message);
+  Check(!frames.empty() && frames.size() <= kvstream::kBatchFramesMax);
+  if (parsed && message.has_data()) {
+    Check(frames.size() == 1);
+    CheckSame(frames[0], message.data());
+  } else if (parsed) {
+    Check(message.has_batch() && frames.size() == static_cast<size_t>(message.batch().data_size()));
+    for (size_t i = 0; i < frames.size(); ++i) {
+      CheckSame(frames[i], message.batch().data(static_cast<int>(i)));
+    }
+  } else {
+    // A frame's plan is not looked into before the assembler does.
+    Check(std::any_of(frames.begin(), frames.end(), [](const SegmentFrame& frame) {
+      return !kvstream::v1::ChunkPlan().ParseFromString(frame.plan);
+    }));
+  }
+  for (const SegmentFrame& frame : frames) {
+    if (absl::Status status = assembler->OnData(frame); !status.ok()) return status;
+  }
+  return absl::OkStatus();
 }
 
 class Run {
@@ -179,8 +218,9 @@ class Run {
   Run(const uint8_t* data, size_t size)
       : input_(data, size),
         shape_(Shape(&input_)),
-        assembler_(shape_),
-        server_(shape_.ability != kvstream::ClientRecomputeAbility::kNone) {}
+        held_(Held(&input_, shape_)),
+        assembler_(shape_, HeldChunks(held_, shape_)),
+        server_(shape_.ability != kvstream::ClientRecomputeAbility::kNone, held_) {}
 
   void Go() {
     while (!input_.empty()) {
@@ -195,7 +235,23 @@ class Run {
         return;
       }
     }
-    if (!assembler_.working() && !assembler_.finished()) Check(!assembler_.Verdict().ok());
+    if (assembler_.working() || assembler_.finished()) return;
+    Check(!assembler_.Verdict().ok());
+    // What is in place may go on to another server.
+    const std::vector<absl::optional<kvstream::LoadedChunk>> kept = assembler_.Kept();
+    const std::vector<HeldChunk> held = assembler_.TakeHeld();
+    for (uint32_t chunk = 0; chunk < kChunks; ++chunk) {
+      if (held[chunk].levels == 0) continue;
+      Check(kept[chunk].has_value() && kept[chunk]->level == held[chunk].decoded_level);
+      Check(held[chunk].levels <= kLevels && held[chunk].decoded_level < held[chunk].levels);
+      Check(held[chunk].segment_bytes.size() == static_cast<size_t>(held[chunk].levels));
+      const bool whole = held[chunk].decoded_level + 1 == kLevels;
+      Check(whole || held[chunk].segments.size() == static_cast<size_t>(held[chunk].levels));
+      for (size_t level = 0; level < held[chunk].segments.size(); ++level) {
+        sum_ +=
+            static_cast<uint8_t>(held[chunk].segments[level][held[chunk].segment_bytes[level] - 1]);
+      }
+    }
   }
 
  private:
@@ -212,6 +268,35 @@ class Run {
     shape.floor_level = (flags >> 4) % 2;
     if (flags >= 0xe0) shape.fixed_level = (flags >> 5) % 3;
     return shape;
+  }
+
+  // Levels held per chunk, or none at all.
+  static std::vector<int> Held(Input* input, const kvstream::LoadShape& shape) {
+    if (shape.fixed_level.has_value() || input->Byte() % 4 != 0) return {};
+    std::vector<int> held(kChunks);
+    for (int& levels : held) {
+      levels = input->Byte() % (kLevels + 1);
+      if (levels <= shape.floor_level) levels = 0;
+    }
+    return held;
+  }
+  static std::vector<HeldChunk> HeldChunks(const std::vector<int>& levels,
+                                           const kvstream::LoadShape& shape) {
+    std::vector<HeldChunk> chunks(levels.size());
+    for (size_t i = 0; i < levels.size(); ++i) {
+      if (levels[i] == 0) continue;
+      chunks[i].levels = levels[i];
+      // Odd chunks have a level that was not decoded yet.
+      chunks[i].decoded_level = levels[i] - 1;
+      if (i % 2 == 1 && levels[i] == 2) chunks[i].decoded_level = shape.floor_level;
+      chunks[i].stored_levels = kLevels;
+      for (int level = 0; level < levels[i]; ++level) {
+        chunks[i].segment_bytes.push_back(NearlyHonestServer::SegmentBytes(level));
+        if (levels[i] == kLevels) continue;
+        chunks[i].segments.emplace_back(new char[NearlyHonestServer::SegmentBytes(level)]());
+      }
+    }
+    return chunks;
   }
 
   // False: the load has failed.
@@ -293,6 +378,7 @@ class Run {
 
   Input input_;
   const kvstream::LoadShape shape_;
+  const std::vector<int> held_;
   LoadAssembler assembler_;
   NearlyHonestServer server_;
   std::vector<DecodeJob> decoding_;

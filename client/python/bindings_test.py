@@ -139,6 +139,14 @@ class BindingsTest(unittest.TestCase):
             self.assertEqual(result.bytes, sum(chunk.bytes for chunk in result.chunks))
             self.assertEqual(kv[0][0].dtype, np.float16)
 
+    def test_a_mean_floor_lowers_as_many_chunks_as_allowed(self):
+        kv, result = self.client.load(self.profile, self.tokens, model=MODEL, floor_level=2, floor_below_share=0.5)
+        levels = [chunk.level for chunk in result.chunks]
+        self.assertEqual(levels, [1, 1, 2, 2, 2])
+        self.assertTrue(equal(kv, self.decoded(levels)))
+        with self.assertRaisesRegex(kvstream.KVStreamError, "floor_below_share"):
+            self.client.load(self.profile, self.tokens, model=MODEL, floor_level=0, floor_below_share=0.5)
+
     def test_loads_into_arrays_of_the_caller(self):
         block = np.zeros((LAYERS, 2, TOKENS, HEADS, SIZE), np.uint16)
         out, result = self.client.load(self.profile, self.tokens, model=MODEL, deadline_ms=60000, out=block)

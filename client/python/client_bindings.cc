@@ -195,8 +195,8 @@ class PyClient {
   py::tuple Load(const std::shared_ptr<Profile>& profile, const py::object& tokens,
                  const std::string& model, const std::string& adapter, const py::bytes& tenant_salt,
                  const std::vector<py::bytes>& extra_keys, const py::object& deadline_ms,
-                 const std::string& policy, int level, int floor_level, const std::string& ability,
-                 const py::object& recompute, bool recompute_can_stop,
+                 const std::string& policy, int level, int floor_level, double floor_below_share,
+                 const std::string& ability, const py::object& recompute, bool recompute_can_stop,
                  double prefill_seconds_per_token, double prefill_seconds_per_token_pair,
                  double bandwidth_hint, const py::object& out, const py::object& progress,
                  const py::object& trace, const DeviceArguments& device_arguments) {
@@ -226,6 +226,7 @@ class PyClient {
     }
     options.level = level;
     options.floor_level = floor_level;
+    options.floor_below_share = floor_below_share;
     options.ability = ToAbility(ability);
     options.prefill_seconds_per_token = prefill_seconds_per_token;
     options.prefill_seconds_per_token_pair = prefill_seconds_per_token_pair;
@@ -478,24 +479,25 @@ void RegisterClient(py::module_& module) {
           [](PyClient& self, const std::shared_ptr<Profile>& profile, const py::object& tokens,
              const std::string& model, const std::string& adapter, const py::bytes& tenant_salt,
              const std::vector<py::bytes>& extra_keys, const py::object& deadline_ms,
-             const std::string& policy, int level, int floor_level, const std::string& ability,
-             const py::object& recompute, bool recompute_can_stop, double prefill_seconds_per_token,
-             double prefill_seconds_per_token_pair, double bandwidth_hint, const py::object& out,
-             const py::object& progress, const py::object& trace, const py::object& stream,
-             const py::object& device, const py::object& first_layer,
-             const py::object& first_head) {
+             const std::string& policy, int level, int floor_level, double floor_below_share,
+             const std::string& ability, const py::object& recompute, bool recompute_can_stop,
+             double prefill_seconds_per_token, double prefill_seconds_per_token_pair,
+             double bandwidth_hint, const py::object& out, const py::object& progress,
+             const py::object& trace, const py::object& stream, const py::object& device,
+             const py::object& first_layer, const py::object& first_head) {
             return self.Load(profile, tokens, model, adapter, tenant_salt, extra_keys, deadline_ms,
-                             policy, level, floor_level, ability, recompute, recompute_can_stop,
-                             prefill_seconds_per_token, prefill_seconds_per_token_pair,
-                             bandwidth_hint, out, progress, trace,
+                             policy, level, floor_level, floor_below_share, ability, recompute,
+                             recompute_can_stop, prefill_seconds_per_token,
+                             prefill_seconds_per_token_pair, bandwidth_hint, out, progress, trace,
                              {stream, device, first_layer, first_head});
           },
           py::arg("profile"), py::arg("tokens"), py::kw_only(), py::arg("model"),
           py::arg("adapter") = "", py::arg("tenant_salt") = no_salt,
           py::arg("extra_keys") = no_keys, py::arg("deadline_ms") = py::none(),
           py::arg("policy") = "default", py::arg("level") = 0, py::arg("floor_level") = 0,
-          py::arg("ability") = "none", py::arg("recompute") = py::none(),
-          py::arg("recompute_can_stop") = false, py::arg("prefill_seconds_per_token") = 0.0,
+          py::arg("floor_below_share") = 0.0, py::arg("ability") = "none",
+          py::arg("recompute") = py::none(), py::arg("recompute_can_stop") = false,
+          py::arg("prefill_seconds_per_token") = 0.0,
           py::arg("prefill_seconds_per_token_pair") = 0.0,
           py::arg("bandwidth_hint_bytes_per_second") = 0.0, py::arg("out") = py::none(),
           py::arg("progress") = py::none(), py::arg("trace") = py::none(),

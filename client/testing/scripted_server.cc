@@ -71,6 +71,19 @@ LoadScript::LoadScript(LoadStream* stream, std::vector<EncodedChunk> chunks,
   if (stream_->Read(&request)) start_ = request.start();
 }
 
+LoadScript::LoadScript(const LoadScript& whole, size_t chunks)
+    : stream_(whole.stream_),
+      chunks_(whole.chunks_.begin(), whole.chunks_.begin() + static_cast<ptrdiff_t>(chunks)),
+      context_(whole.context_),
+      start_(whole.start_),
+      planned_(chunks, -2) {}
+
+void LoadScript::Begun() {
+  v1::LoadResponse response;
+  response.mutable_begun();
+  Write(response);
+}
+
 void LoadScript::Plan(uint32_t chunk, int level) {
   v1::LoadResponse response;
   v1::ChunkPlan* plan = response.mutable_plan();
@@ -108,6 +121,12 @@ void LoadScript::Segment(uint32_t chunk, int level, size_t piece) {
   }
 }
 
+void LoadScript::DamagedSegment(uint32_t chunk, int level) {
+  std::string& segment = chunks_[chunk].segments[level];
+  segment.back() = static_cast<char>(segment.back() ^ 1);
+  Segment(chunk, level);
+}
+
 void LoadScript::Send(uint32_t chunk, int from, int to) {
   Plan(chunk, to);
   for (int level = from; level <= to; ++level) Segment(chunk, level);
@@ -138,7 +157,10 @@ void LoadScript::Summary() {
     if (planned_[chunk] == -1) {
       plan->mutable_recompute();
     } else {
-      plan->set_level(static_cast<uint32_t>(std::max(planned_[chunk], 0)));
+      const int index = static_cast<int>(chunk);
+      const int held =
+          index < start_.held_levels_size() ? static_cast<int>(start_.held_levels(index)) : 0;
+      plan->set_level(static_cast<uint32_t>(std::max({planned_[chunk], held - 1, 0})));
     }
   }
   summary->set_bandwidth_estimate_bytes_per_second(123456);

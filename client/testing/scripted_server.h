@@ -78,16 +78,22 @@ class LoadScript {
  public:
   // Reads the start message.
   LoadScript(LoadStream* stream, std::vector<EncodedChunk> chunks, const SyntheticContext* context);
+  // After a start message that was read, which asks for the first so many chunks of the context.
+  LoadScript(const LoadScript& whole, size_t chunks);
 
   const v1::LoadStart& start() const { return start_; }
   uint64_t bytes_sent() const { return sent_; }
   // All progress messages read so far.
   const std::vector<v1::LoadProgress>& progress() const { return progress_; }
 
+  // To a client that holds chunks, before all else.
+  void Begun();
   void Plan(uint32_t chunk, int level);
   void PlanRecompute(uint32_t chunk);
   // The whole segment, in pieces of `piece` bytes.
   void Segment(uint32_t chunk, int level, size_t piece = 100);
+  // The same with a byte that is wrong.
+  void DamagedSegment(uint32_t chunk, int level);
   // Plan and segments [from, to].
   void Send(uint32_t chunk, int from, int to);
   // Reads progress until it says so; false if the client went away first.
@@ -100,7 +106,7 @@ class LoadScript {
 
  private:
   LoadStream* const stream_;
-  const std::vector<EncodedChunk> chunks_;
+  std::vector<EncodedChunk> chunks_;
   const SyntheticContext* const context_;
   v1::LoadStart start_;
   std::vector<v1::LoadProgress> progress_;

@@ -36,9 +36,39 @@ int BaseLevelFor(const LoadSpec& spec) {
   return spec.policy == LoadPolicy::kFixed ? spec.level : spec.floor_level;
 }
 
-std::vector<int> StopsFor(const LoadSpec& spec, const ChunkTable& chunks,
+// What there is to send. Under kFastest nothing beyond the floor is: chunks that come below it are
+// to all else as if they had lost the floor. Segments that the client holds count for nothing.
+std::vector<StoredChunkSizes> ChunksToSend(const LoadSpec& spec) {
+  std::vector<StoredChunkSizes> chunks = spec.chunks;
+  double tokens = 0;
+  for (const StoredChunkSizes& chunk : chunks) tokens += chunk.tokens;
+  double allowed = spec.floor_below_share * tokens;
+  const bool forward = OrderFor(spec) == BaseOrder::kForward;
+  for (size_t n = 0; n < chunks.size() && spec.floor_below_share > 0; ++n) {
+    const size_t i = forward ? n : chunks.size() - 1 - n;
+    if (!spec.held_levels.empty() && spec.held_levels[i] > 0) continue;  // at the floor already
+    allowed -= chunks[i].tokens;
+    if (allowed < 0) break;
+    chunks[i].segment_bytes.resize(spec.floor_level);
+  }
+  for (size_t i = 0; i < spec.held_levels.size(); ++i) {
+    std::fill_n(chunks[i].segment_bytes.begin(), spec.held_levels[i], 0);
+  }
+  return chunks;
+}
+
+ChunkTable TableFor(const LoadSpec& spec) {
+  const bool all = spec.held_levels.empty() && spec.floor_below_share == 0;
+  return all ? ChunkTable(spec.chunks) : ChunkTable(ChunksToSend(spec));
+}
+
+// unheld: the table of ChunksToSend(); stops are those of the whole chunks.
+std::vector<int> StopsFor(const LoadSpec& spec, const ChunkTable& unheld,
                           const LoadSessionOptions& options) {
   if (spec.policy != LoadPolicy::kDeadline) return {};
+  absl::optional<ChunkTable> whole;
+  if (!spec.held_levels.empty()) whole.emplace(spec.chunks);
+  const ChunkTable& chunks = whole.has_value() ? *whole : unheld;
   std::vector<uint64_t> level_bytes(chunks.levels());
   for (int level = 0; level < chunks.levels(); ++level) {
     level_bytes[level] = chunks.bytes(0, chunks.size(), level);
@@ -92,12 +122,12 @@ AdaptiveLoadSession::AdaptiveLoadSession(const LoadSpec& spec, const LoadSession
     : policy_(spec.policy),
       ability_(spec.ability),
       options_(options),
-      chunks_(spec.chunks),
+      chunks_(TableFor(spec)),
       created_(now),
       deadline_(spec.deadline),
       due_(now + (spec.deadline ? *spec.deadline : absl::InfiniteDuration())),
       margin_(MarginFor(spec, options)),
-      base_level_(BaseLevelFor(spec)),
+      base_level_(std::min(BaseLevelFor(spec), chunks_.levels() - 1)),
       decode_s_per_token_(spec.decode_seconds_per_token),
       can_stop_(spec.recompute_can_stop),
       queue_s_(QueueSecondsFor(spec)),
@@ -110,9 +140,10 @@ AdaptiveLoadSession::AdaptiveLoadSession(const LoadSpec& spec, const LoadSession
       orders_(chunks_.size(), spec.ability, spec.recompute_can_stop),
       ledger_(&chunks_,
               PrefillModel(spec.prefill_seconds_per_token, spec.prefill_seconds_per_token_pair)),
-      delivery_(&chunks_, OrderFor(spec), StopsFor(spec, chunks_, options)),
+      delivery_(&chunks_, OrderFor(spec), StopsFor(spec, chunks_, options), spec.held_levels),
       boundary_(delivery_.order() == BaseOrder::kForward ? chunks_.size() : 0),
-      arrived_(delivery_.order() == BaseOrder::kForward ? 0 : chunks_.size()),
+      arrived_(delivery_.order() == BaseOrder::kForward ? delivery_.open().begin
+                                                        : delivery_.open().end),
       reported_at_(now),
       advanced_at_(now) {
   if (policy_ == LoadPolicy::kRecompute) {

@@ -290,7 +290,10 @@ void AdaptiveLoadSession::DeepenRefinement(const PlannerView& view, double decod
 }
 
 bool AdaptiveLoadSession::PickRefinement(absl::Duration now) {
-  if (policy_ != LoadPolicy::kDeadline || !Estimate(now).known()) return false;
+  if (policy_ != LoadPolicy::kDeadline) return false;
+  // Where the client holds every base, its first refinement has to tell what the link is like.
+  const bool first = delivery_.all_decided() && estimator_.sent_bytes() == 0;
+  if (!first && !Estimate(now).known()) return false;
   // Segments of different chunks may only meet at segment boundaries.
   if (!delivery_.all_decided() && delivery_.touched(delivery_.frontier())) return false;
   absl::optional<DeliveryState::Refinement> next = delivery_.NextRefinement();

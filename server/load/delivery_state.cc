@@ -5,13 +5,34 @@
 
 namespace kvstream {
 
-DeliveryState::DeliveryState(const ChunkTable* chunks, BaseOrder order, std::vector<int> stops)
+DeliveryState::DeliveryState(const ChunkTable* chunks, BaseOrder order, std::vector<int> stops,
+                             absl::Span<const uint8_t> held)
     : chunks_(chunks),
       order_(order),
       stops_(std::move(stops)),
       state_(chunks->size()),
       open_end_(chunks->size()),
-      cursor_(chunks->size()) {}
+      cursor_(chunks->size()) {
+  if (held.empty()) return;
+  uint32_t begin = chunks->size(), end = 0;
+  for (uint32_t chunk = 0; chunk < chunks->size(); ++chunk) {
+    if (held[chunk] == 0) {
+      begin = std::min(begin, chunk);
+      end = chunk + 1;
+      continue;
+    }
+    Chunk& state = state_[chunk];
+    state.complete = held[chunk];
+    state.plan_level = static_cast<int8_t>(held[chunk] - 1);
+    state.flags = kBase | kHeld;
+    refinement_bytes_ += BytesAbove(chunk, state.complete);
+    ++deliverable_;
+  }
+  // With nothing open the range is empty at the end where streaming stops.
+  if (begin >= end) begin = end = order == BaseOrder::kForward ? chunks->size() : 0;
+  open_begin_ = begin;
+  open_end_ = end;
+}
 
 OpenRange DeliveryState::open() const {
   OpenRange range;

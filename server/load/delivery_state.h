@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/types/optional.h"
+#include "absl/types/span.h"
 #include "server/load/chunk_table.h"
 #include "server/load/level_planner.h"
 #include "server/load/load_session.h"
@@ -25,8 +26,10 @@ class DeliveryState {
     uint32_t left = 0;  // chunks at most, this one included, that are not done with this stop
   };
 
-  // `chunks` is borrowed and must outlive the state. stops: see RefinementStops.
-  DeliveryState(const ChunkTable* chunks, BaseOrder order, std::vector<int> stops);
+  // `chunks` is borrowed and must outlive the state. stops: see RefinementStops. held: as
+  // LoadSpec::held_levels; what is held counts as sent, and `chunks` has no bytes for it.
+  DeliveryState(const ChunkTable* chunks, BaseOrder order, std::vector<int> stops,
+                absl::Span<const uint8_t> held = {});
 
   BaseOrder order() const { return order_; }
   OpenRange open() const;
@@ -34,7 +37,10 @@ class DeliveryState {
   // The open chunk that is streamed next. Requires !all_decided().
   uint32_t frontier() const { return order_ == BaseOrder::kForward ? open_begin_ : open_end_ - 1; }
 
-  bool planned(uint32_t chunk) const { return state_[chunk].plan_level >= 0; }
+  // The client was told of the chunk, with its sizes.
+  bool planned(uint32_t chunk) const {
+    return state_[chunk].plan_level >= 0 && (state_[chunk].flags & kHeld) == 0;
+  }
   int plan_level(uint32_t chunk) const { return state_[chunk].plan_level; }
   bool recompute(uint32_t chunk) const { return (state_[chunk].flags & kRecompute) != 0; }
   bool told_recompute(uint32_t chunk) const { return (state_[chunk].flags & kTold) != 0; }
@@ -48,6 +54,7 @@ class DeliveryState {
   uint64_t sent_bytes(uint32_t chunk) const;
   void SetPlanLevel(uint32_t chunk, int level) {
     state_[chunk].plan_level = static_cast<int8_t>(level);
+    state_[chunk].flags &= static_cast<uint8_t>(~kHeld);
   }
   void SetTold(uint32_t chunk) { state_[chunk].flags |= kTold; }
 
@@ -81,6 +88,7 @@ class DeliveryState {
 
  private:
   static constexpr uint8_t kRecompute = 1, kTold = 2, kBase = 4;
+  static constexpr uint8_t kHeld = 8;  // since before the load, and not planned since
   struct Chunk {
     uint64_t offset = 0;  // sent of segment `complete`
     int8_t plan_level = -1;

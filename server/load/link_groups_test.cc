@@ -78,7 +78,8 @@ TEST_P(SharedLinkTest, TheTighterDeadlineGoesFirst) {
   const SharedLinkResult alone = SimulateShared(loads, link);
   ExpectAllEnd(alone);
   EXPECT_FALSE(alone.loads[2].usable_at_deadline);
-  EXPECT_LT(shared.loads[1].ended_at, absl::Milliseconds(2600));
+  // 1.97 s are all bases; the first load, urgent until it has its own, then refines beside.
+  EXPECT_LT(shared.loads[1].ended_at, absl::Milliseconds(2700));
   EXPECT_LT(shared.max_in_flight, 30u << 20);
 }
 

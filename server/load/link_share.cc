@@ -31,7 +31,7 @@ constexpr uint64_t kFirstWindow = 4 << 20;
 constexpr double kFirstQueueSeconds = 0.025;
 // What a window holds beyond 9/8 of the round trip, in seconds of the link: with several loads,
 // since whoever becomes urgent waits behind it, and with one.
-constexpr double kSharedQueueSeconds = 0.010;
+constexpr double kSharedQueueSeconds = 0.005;
 constexpr double kSoloQueueSeconds = 0.015;
 // Round trips that are longer by less show that the window does not fill the link.
 constexpr absl::Duration kNoQueue = absl::Milliseconds(8);
@@ -197,12 +197,17 @@ LinkShare::Member* LinkShare::NextFair(const Member* first, absl::Duration now, 
     *id = next->second;
     ++next;
     Member& member = members_.at(*id);
-    if (&member == first) continue;
+    if (&member == first || Pauses(member, first)) continue;
     if (!member.woken || now - member.woken_at <= kRecent) return &member;
     // It was told and did not come: it has changed its mind, or its transport is full.
     StopWaiting(*id, member);
   }
   return nullptr;
+}
+
+bool LinkShare::Pauses(const Member& member, const Member* first) {
+  return first != nullptr && first != &member && !first->demand.refinement &&
+         member.demand.refinement;
 }
 
 bool LinkShare::Ask(MemberId id, uint64_t bytes, const SendDemand& demand, absl::Duration now) {
@@ -228,7 +233,8 @@ bool LinkShare::Ask(MemberId id, uint64_t bytes, const SendDemand& demand, absl:
   MemberId next_id = 0;
   const Member* const next = NextFair(first, now, &next_id);
   const bool turn = first == &member || next == nullptr || member.served <= next->served;
-  if (turn && MayGo(bytes, first == &member, first, next, now)) return true;
+  if (turn && !Pauses(member, first) && MayGo(bytes, first == &member, first, next, now))
+    return true;
   SetWaiting(id, member, bytes);
   return false;
 }

@@ -47,12 +47,12 @@ struct LinkShareView {
 // One link and the loads on it.
 //
 // Window. What is in flight of all loads together is at most
-//     rate * (9/8 * rtt_min + 10 ms) + 2 * burst,
+//     rate * (9/8 * rtt_min + 5 ms) + 2 * burst,
 // burst being what one report acknowledges on average: just enough for the link never to be idle,
 // and far less queue before it than a load alone has (send_window.h). One queue, whoever's bytes
 // are in it: the order in which bytes are let through is the order in which the link carries them,
 // whether it serves its connections in turn or first come first served, and a load that becomes
-// urgent waits for no more than that queue. A load alone has 15 ms instead of 10. On a link of
+// urgent waits for no more than that queue. A load alone has 15 ms instead of 5. On a link of
 // which nothing is known, not even a record, a load alone has all of window_bytes_max until the
 // link's own speed is seen: its transport takes no more than the socket's buffer before the link.
 //   So small a window hardly shows that the link has become faster. Hence it grows by what is
@@ -68,7 +68,8 @@ struct LinkShareView {
 // of what the link is sure to carry (kStillUrgentDemand once they are), or all but kUrgentSlack of
 // it. While there are urgent loads the earliest deadline gets the link: all of it for
 // kFloorPatience, since that is soon over or made up for, then all but kFloor, which all others
-// share. Without urgent loads all share.
+// share. Refinement gets nothing of that floor while somebody's base is urgent: who refines is
+// usable already, and its deadline ends the wait. Without urgent loads all share.
 //
 //   Why by deadline: let C(t) be the bytes that the link carries by t. In the time of C the link is
 //   a machine of speed one, deadlines are C(d) in the same order, and preemptive EDF meets
@@ -103,8 +104,8 @@ class LinkShare {
 
   static constexpr double kFloor = 0.125;
   static constexpr absl::Duration kFloorPatience = absl::Milliseconds(500);
-  static constexpr double kUrgentDemand = 0.5;
-  static constexpr double kStillUrgentDemand = 0.2;
+  static constexpr double kUrgentDemand = 0.25;
+  static constexpr double kStillUrgentDemand = 0.125;
   static constexpr absl::Duration kUrgentSlack = absl::Milliseconds(150);
   static constexpr double kLag = 256 << 10;
   static constexpr absl::Duration kRecent = absl::Milliseconds(20);
@@ -176,6 +177,8 @@ class LinkShare {
   // now, or of one that shares beside it. `next` as below.
   bool MayGo(uint64_t bytes, bool is_first, const Member* first, const Member* next,
              absl::Duration now) const;
+  // A refinement is not sent while somebody else's base is urgent, also if it was begun.
+  static bool Pauses(const Member& member, const Member* first);
   // Whom of those that wait sharing serves next, the urgent one that is served now excepted; null:
   // nobody.
   Member* NextFair(const Member* first, absl::Duration now, MemberId* id);

@@ -179,6 +179,28 @@ TEST(LinkShareTest, TheUrgentOneGetsTheLinkButForTheFloor) {
   EXPECT_LT(bench.load(3).done_at - absl::Seconds(5), absl::Milliseconds(2500));
 }
 
+TEST(LinkShareTest, RefinementThatWasBegunPausesWhileSomebodysBaseIsUrgent) {
+  Bench bench;
+  bench.Add(1, 1e9, absl::Seconds(60));
+  bench.load(1).demand.refinement = true;
+  bench.Add(2, 1e9);
+  bench.Run(absl::Seconds(1));
+  EXPECT_GT(static_cast<double>(bench.load(1).sent), 0.4 * kRate);
+  // 10 MB in 1.5 s of a link that carries 15 MB: urgent for longer than kFloorPatience.
+  bench.Add(3, 10e6, absl::Milliseconds(1500));
+  bench.Run(absl::Milliseconds(20));
+  const uint64_t begun = bench.load(1).sent;
+  const uint64_t other = bench.load(2).sent;
+  bench.Run(absl::Milliseconds(830));
+  ASSERT_EQ(bench.share().View(3, bench.now()).standing, LinkStanding::kUrgent);
+  EXPECT_EQ(bench.load(1).sent, begun);
+  EXPECT_GT(bench.load(2).sent, other) << "who has no deadline keeps the floor";
+  bench.Run(absl::Seconds(1));
+  EXPECT_LT(bench.load(3).done_at, absl::Seconds(5 + 1 + 1.5));
+  EXPECT_GT(static_cast<double>(bench.load(1).sent - begun), 0.2 * kRate);
+  EXPECT_EQ(bench.broken(), "");
+}
+
 TEST(LinkShareTest, DeadlinesThatAreFarOffShare) {
   Bench bench;
   bench.Add(1, 1e9);

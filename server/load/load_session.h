@@ -38,6 +38,9 @@ struct LoadSpec {
   absl::optional<absl::Duration> deadline;  // from the moment the session is created
   int level = 0;        // kFixed; a chunk that lacks it is sent at its own finest
   int floor_level = 0;  // every chunk has it
+  // kFastest: chunks with at most this part of all tokens come one level below the floor, those
+  // that are streamed first; 0 to 1. The floor is then a mean: see FloorBelowShare.
+  double floor_below_share = 0;
   RecomputeAbility ability = RecomputeAbility::kNone;
   double prefill_seconds_per_token = 0;
   double prefill_seconds_per_token_pair = 0;
@@ -45,13 +48,25 @@ struct LoadSpec {
   double bandwidth_hint_bytes_per_second = 0;  // 0: none
   double round_trip_hint_seconds = 0;          // the same
   bool recompute_can_stop = false;
+  // Per chunk, how many levels the client holds already, decoded, from level 0 on; empty: nothing.
+  // They are not sent, and the chunk counts as one whose base was. As proto LoadStart.held_levels.
+  std::vector<uint8_t> held_levels;
 
   // INVALID_ARGUMENT naming the first field that is out of range: a number that is not finite or
   // negative, a level that no chunk has or a floor that one lacks, a chunk without tokens or
   // levels, a segment without bytes, a deadline that is not positive, a policy that lacks its
-  // deadline or ability. What passes cannot overflow the planner's sums. O(chunks * levels).
+  // deadline or ability, chunks held below the base or in an order that no load leaves. What passes
+  // cannot overflow the planner's sums. O(chunks * levels).
   absl::Status Validate() const;
+
+  // No chunk comes below it.
+  int lowest_level() const { return floor_level - (floor_below_share > 0 ? 1 : 0); }
 };
+
+// The largest floor_below_share with which the mean damage of a context (KL, or any other measure
+// that is a mean over tokens) is at most `most`: `floor` is the damage of the floor level, `below`
+// that of the level below. 0 to 1; 0 where the floor itself has more damage or nothing is gained.
+double FloorBelowShare(double most, double floor, double below);
 
 // What the client has begun under standing orders, as in proto OrderProgress: chunks [first,
 // up_to), all done but for the newest, of which `newest` tells.

@@ -33,6 +33,25 @@ uint64_t Seed() {
   return given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
 }
 
+// As a load is left by another server.
+void HoldSome(Random* random, LoadSpec* spec) {
+  if (spec->policy == LoadPolicy::kRecompute) return;
+  const uint64_t size = spec->chunks.size();
+  uint64_t begin = random->Below(size + 1);
+  uint64_t end = begin + random->Below(size - begin + 1);
+  if (spec->ability == RecomputeAbility::kSuffix) end = size;
+  if (spec->ability == RecomputeAbility::kAny || spec->ability == RecomputeAbility::kFront) {
+    begin = 0;
+  }
+  const int base = spec->policy == LoadPolicy::kFixed ? spec->level : spec->floor_level;
+  for (uint64_t i = 0; i < size; ++i) {
+    const int levels = static_cast<int>(spec->chunks[i].segment_bytes.size());
+    const int least = std::min(base, levels - 1) + 1;
+    const int held = least + static_cast<int>(random->Below(levels - least + 1));
+    spec->held_levels.push_back(i >= begin && i < end ? 0 : static_cast<uint8_t>(held));
+  }
+}
+
 LoadSpec RandomSpec(Random* random, uint32_t max_chunks, double max_segment) {
   LoadSpec spec = UniformSpec(1 + static_cast<uint32_t>(random->Below(max_chunks)),
                               std::vector<uint64_t>(1 + random->Below(5), 1));
@@ -63,11 +82,15 @@ LoadSpec RandomSpec(Random* random, uint32_t max_chunks, double max_segment) {
     chunk.segment_bytes.resize(levels - lost);
   }
   spec.level = std::min(spec.level, LevelsOf(spec.chunks) - 1);
+  if (spec.policy == LoadPolicy::kFastest && spec.floor_level > 0 && random->OneIn(2)) {
+    spec.floor_below_share = random->OneIn(4) ? 1 : random->LogUniform(1e-3, 1);
+  }
   if (!random->OneIn(4)) spec.prefill_seconds_per_token = random->LogUniform(1e-6, 1e-2);
   if (random->OneIn(2)) spec.prefill_seconds_per_token_pair = random->LogUniform(1e-10, 1e-6);
   if (random->OneIn(2)) spec.decode_seconds_per_token = random->LogUniform(1e-8, 1e-4);
   spec.recompute_can_stop = random->OneIn(2);
   if (random->OneIn(4)) spec.bandwidth_hint_bytes_per_second = random->LogUniform(1, 1e12);
+  if (random->OneIn(3)) HoldSome(random, &spec);
   return spec;
 }
 

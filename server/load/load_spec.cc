@@ -1,4 +1,5 @@
 // Validation of what a client asks for and of the options.
+#include <algorithm>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
@@ -43,7 +44,49 @@ absl::Status CheckChunks(const std::vector<StoredChunkSizes>& chunks) {
   return absl::OkStatus();
 }
 
+absl::Status CheckHeld(const LoadSpec& spec) {
+  if (spec.held_levels.empty()) return absl::OkStatus();
+  const size_t size = spec.chunks.size();
+  if (spec.held_levels.size() != size) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("held_levels has ", spec.held_levels.size(), " values for ", size, " chunks"));
+  }
+  if (spec.policy == LoadPolicy::kRecompute) {
+    return absl::InvalidArgumentError("held_levels does not go with policy recompute");
+  }
+  const size_t base = spec.policy == LoadPolicy::kFixed ? spec.level : spec.floor_level;
+  size_t missing = 0, begin = size, end = 0;
+  for (size_t i = 0; i < size; ++i) {
+    const size_t held = spec.held_levels[i], levels = spec.chunks[i].segment_bytes.size();
+    if (held > levels || (held > 0 && held <= std::min(base, levels - 1))) {
+      return absl::InvalidArgumentError(absl::StrCat("held_levels of chunk ", i, " is ", held,
+                                                     ", not 0 or from the base to ", levels));
+    }
+    if (held > 0) continue;
+    ++missing;
+    begin = std::min(begin, i);
+    end = i + 1;
+  }
+  if (missing == 0) return absl::OkStatus();
+  // The stream and recompute take what is undecided from the ends of one range.
+  const bool last = spec.ability == RecomputeAbility::kSuffix;
+  const bool first =
+      spec.ability == RecomputeAbility::kFront || spec.ability == RecomputeAbility::kAny;
+  if (end - begin != missing || (last && end != size) || (first && begin != 0)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "held_levels: chunks ", begin, " to ", end - 1, " of ", size, " have ", missing,
+        " that are not held, which is no order in which this ability's loads are left"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+double FloorBelowShare(double most, double floor, double below) {
+  if (!(below > floor) || !(most > floor)) return 0;
+  const double share = (most - floor) / (below - floor);
+  return share < 1 ? share : 1;
+}
 
 absl::Status LoadSpec::Validate() const {
   absl::Status status = CheckChunks(chunks);
@@ -58,6 +101,14 @@ absl::Status LoadSpec::Validate() const {
       return absl::InvalidArgumentError(
           absl::StrCat("floor_level must be below ", of_chunk, ", the levels of chunk ", i));
     }
+  }
+  // Not a number fails both.
+  if (!(floor_below_share >= 0 && floor_below_share <= 1)) {
+    return absl::InvalidArgumentError("floor_below_share must be 0 to 1");
+  }
+  if (floor_below_share > 0 && (policy != LoadPolicy::kFastest || floor_level == 0)) {
+    return absl::InvalidArgumentError(
+        "floor_below_share needs policy fastest and a floor_level above 0");
   }
   if (policy == LoadPolicy::kFixed && level < floor_level) {
     return absl::InvalidArgumentError("level must not be below floor_level");
@@ -80,7 +131,7 @@ absl::Status LoadSpec::Validate() const {
         CheckNumber("round_trip_hint_seconds", round_trip_hint_seconds, 3600)}) {
     if (!check.ok()) return check;
   }
-  return absl::OkStatus();
+  return CheckHeld(*this);
 }
 
 absl::Status LoadSessionOptions::Validate() const {

@@ -88,6 +88,39 @@ TEST(LoadSpecTest, RejectsLevelsOutsideTheLadder) {
   ExpectInvalid(spec);
 }
 
+TEST(LoadSpecTest, AMeanFloorIsOfFastestAndHasALevelBelow) {
+  LoadSpec spec = Good();
+  spec.policy = LoadPolicy::kFastest;
+  spec.floor_level = 1;
+  EXPECT_EQ(spec.lowest_level(), 1);
+  for (double good : {0.25, 1.0}) {
+    spec.floor_below_share = good;
+    EXPECT_TRUE(spec.Validate().ok());
+    EXPECT_EQ(spec.lowest_level(), 0);
+  }
+  for (double bad : {kNan, kInfinity, -0.1, 1.001}) {
+    spec.floor_below_share = bad;
+    ExpectInvalid(spec);
+  }
+  spec.floor_below_share = 0.5;
+  spec.floor_level = 0;
+  ExpectInvalid(spec);
+  spec.floor_level = 1;
+  spec.policy = LoadPolicy::kDeadline;
+  ExpectInvalid(spec);
+}
+
+TEST(FloorBelowShareTest, KeepsTheMeanAtOrBelowWhatIsAsked) {
+  EXPECT_DOUBLE_EQ(FloorBelowShare(0.002, 0.001, 0.005), 0.25);
+  EXPECT_EQ(FloorBelowShare(0.001, 0.001, 0.005), 0);
+  EXPECT_EQ(FloorBelowShare(0.0005, 0.001, 0.005), 0);
+  EXPECT_EQ(FloorBelowShare(0.9, 0.001, 0.005), 1);
+  EXPECT_EQ(FloorBelowShare(0.9, 0.005, 0.005), 0);  // nothing is gained
+  EXPECT_EQ(FloorBelowShare(kNan, 0.001, 0.005), 0);
+  EXPECT_EQ(FloorBelowShare(0.002, kNan, 0.005), 0);
+  EXPECT_EQ(FloorBelowShare(0.002, 0.001, kNan), 0);
+}
+
 TEST(LoadSpecTest, RejectsNumbersThatAreNone) {
   for (double bad : {kNan, kInfinity, -kInfinity, -1.0, 1e300}) {
     LoadSpec spec = Good();

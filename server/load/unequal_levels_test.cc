@@ -101,5 +101,53 @@ TEST(UnequalLevelsTest, RecomputeIsPlannedAsForWhatIsThere) {
   }
 }
 
+// A floor that is a mean: the chunks that are streamed first come a level lower.
+TEST(UnequalLevelsTest, AsManyChunksAsAllowedComeBelowTheFloor) {
+  for (Ability ability : {Ability::kNone, Ability::kFront}) {
+    SCOPED_TRACE(static_cast<int>(ability));
+    LoadSpec spec = Context(LoadPolicy::kFastest);
+    spec.ability = ability;  // and a prefill that is not known
+    spec.floor_level = 2;
+    spec.floor_below_share = 0.26;  // 8.3 of 32
+    const SimulationResult result = RunLoad(spec, ConstantLink(100, absl::Milliseconds(10)));
+    for (uint32_t i = 0; i < 32; ++i) {
+      const uint32_t nth = ability == Ability::kNone ? i : 31 - i;
+      EXPECT_EQ(result.finish.chunks[i].level, nth < 8 ? 1 : 2) << i;
+    }
+    LoadSpec whole = spec;
+    whole.floor_below_share = 0;
+    const SimulationResult other = RunLoad(whole, ConstantLink(100, absl::Milliseconds(10)));
+    EXPECT_EQ(other.bytes - result.bytes, uint64_t{8} * 2000 * kTestChunkTokens);
+    EXPECT_LT(result.finish.load_delay, other.finish.load_delay);
+  }
+}
+
+TEST(UnequalLevelsTest, AllChunksMayComeBelowTheFloor) {
+  LoadSpec spec = Context(LoadPolicy::kFastest);
+  spec.floor_level = 3;
+  spec.floor_below_share = 1;
+  const SimulationResult result = RunLoad(spec, ConstantLink(100, absl::Milliseconds(10)));
+  for (const ChunkDecision& chunk : result.finish.chunks) EXPECT_EQ(chunk.level, 2);
+}
+
+// What is recomputed is exact; what is streamed is below the floor first.
+TEST(UnequalLevelsTest, RecomputeDividesWithTheLoweredFloor) {
+  for (Ability ability : {Ability::kSuffix, Ability::kAny, Ability::kFront}) {
+    LoadSpec spec = Context(LoadPolicy::kFastest);
+    SimulatedClient client;
+    SetPrefill(&spec, &client, ability, 1e-4, 1e-9);
+    spec.recompute_can_stop = true;
+    spec.floor_level = 2;
+    spec.bandwidth_hint_bytes_per_second = 200 * kMbit;
+    const SimulatedLink link = ConstantLink(200, absl::Milliseconds(10));
+    const SimulationResult whole = RunLoad(spec, link, client);
+    spec.floor_below_share = 0.5;
+    const SimulationResult lowered = RunLoad(spec, link, client);
+    EXPECT_GT(lowered.recomputed, 0u);
+    EXPECT_LT(lowered.recomputed, whole.recomputed);
+    EXPECT_LT(lowered.finish.load_delay, whole.finish.load_delay);
+  }
+}
+
 }  // namespace
 }  // namespace kvstream

@@ -14,7 +14,6 @@
 #include "server/load/link_record.h"
 #include "server/service/ids.h"
 #include "server/service/rpc_deadline.h"
-#include "server/service/segment_message.h"
 #include "server/service/status_conversion.h"
 
 namespace kvstream {
@@ -25,6 +24,10 @@ namespace {
 constexpr absl::Duration kCutOffAfter = absl::Seconds(1);
 // Fewer acknowledged bytes say nothing about a link.
 constexpr uint64_t kGoodputMinBytes = 64 << 10;
+// What a link carries in this time travels as one message, whatever segments it is of: a message
+// costs some 30 us of wake-ups at each end, and its first segment waits for its last.
+constexpr double kBatchSeconds = 0.001;
+constexpr size_t kBatchPartsMax = 64;  // what clients read without protobuf
 
 LoadOutcome OutcomeOfFailure(absl::StatusCode code) {
   switch (code) {
@@ -193,7 +196,9 @@ void LoadRpc::HandleStart(const v1::LoadStart& start, absl::Duration now) {
                                         const std::shared_ptr<LoadRpc> load = weak.lock();
                                         if (load != nullptr) load->strand_.Resume();
                                       });
+  takes_batches_ = start.takes_batches();
   plan_with_data_ = start.takes_plan_with_data();
+  begun_owed_ = !load_.spec.held_levels.empty();
   strand_.StepsDoNotBlock();
   story_ = LoadStory(start.story_samples_max());
   last_progress_ = now;
@@ -261,40 +266,55 @@ void LoadRpc::Pump(absl::Duration now) {
     const LinkShareView view = gate_->View(now);
     environment_->metrics->ObserveLoadStart(view.loads, view.slack);
   }
+  if (begun_owed_ && !write_outstanding_ && !ending_) {
+    begun_owed_ = false;
+    v1::LoadResponse response;
+    response.mutable_begun();
+    WriteProto(response);
+  }
   while (session_ != nullptr && !write_outstanding_ && !summary_written_ && !ending_) {
     const LoadAction action =
         unsent_.has_value() ? *std::exchange(unsent_, absl::nullopt) : session_->Next(now);
-    if (!Carry(action, now)) return;
+    if (!Carry(action, now)) break;
+    if (DataIsEnough()) break;
   }
+  if (!data_.empty()) Write(data_.Take());
 }
 
 bool LoadRpc::Carry(const LoadAction& action, absl::Duration now) {
   const auto* const data = absl::get_if<SendData>(&action);
   if (data != nullptr && (!held_plan_.has_value() || held_plan_->chunk() == data->chunk) &&
-      SendDataMessage(*data, now)) {
+      AddData(*data, now)) {
     return true;
   }
-  if (held_plan_.has_value()) {
+  const auto* const plan = absl::get_if<SendPlan>(&action);
+  if (plan != nullptr && plan_with_data_ && !held_plan_.has_value() &&
+      plan->decision.level.has_value()) {
+    held_plan_ = NotePlan(*plan);
+    return true;
+  }
+  if (!data_.empty() || held_plan_.has_value()) {
+    // Those go first. A Wait may be over by the time that they are written: the session is asked
+    // again.
+    if (!absl::holds_alternative<Wait>(action)) unsent_ = action;
+    if (!data_.empty()) return false;
     v1::LoadResponse response;
     *response.mutable_plan() = *std::exchange(held_plan_, absl::nullopt);
     WriteProto(response);
-    // A Wait may be over by the time that the plan is written: the session is asked again.
-    if (!absl::holds_alternative<Wait>(action)) unsent_ = action;
     return true;
   }
-  if (data != nullptr) {
+  return CarryOther(action, now);
+}
+
+bool LoadRpc::CarryOther(const LoadAction& action, absl::Duration now) {
+  if (absl::holds_alternative<SendData>(action)) {
     unsent_ = action;
     return false;
   }
   if (const auto* plan = absl::get_if<SendPlan>(&action)) {
-    v1::ChunkPlan message = NotePlan(*plan);
-    if (plan_with_data_ && plan->decision.level.has_value()) {
-      held_plan_ = std::move(message);
-    } else {
-      v1::LoadResponse response;
-      *response.mutable_plan() = std::move(message);
-      WriteProto(response);
-    }
+    v1::LoadResponse response;
+    *response.mutable_plan() = NotePlan(*plan);
+    WriteProto(response);
   } else if (const auto* order = absl::get_if<SendOrder>(&action)) {
     SendOrderMessage(*order);
   } else if (const auto* wait = absl::get_if<Wait>(&action)) {
@@ -315,9 +335,10 @@ bool LoadRpc::Carry(const LoadAction& action, absl::Duration now) {
 }
 
 v1::ChunkPlan LoadRpc::NotePlan(const SendPlan& plan) {
+  const bool held = !load_.spec.held_levels.empty() && load_.spec.held_levels[plan.chunk] > 0;
   if (!plan.decision.level.has_value()) {
     ++record_.stages.recompute_told;
-  } else if (!plan.first_plan_of_chunk) {
+  } else if (!plan.first_plan_of_chunk || held) {
     const size_t level = static_cast<size_t>(*plan.decision.level);
     std::vector<uint64_t>& refinements = record_.stages.refinements;
     if (refinements.size() <= level) refinements.resize(level + 1);
@@ -346,7 +367,7 @@ void LoadRpc::SendOrderMessage(const SendOrder& order) {
   WriteProto(response);
 }
 
-bool LoadRpc::SendDataMessage(const SendData& data, absl::Duration now) {
+bool LoadRpc::AddData(const SendData& data, absl::Duration now) {
   const absl::optional<absl::StatusOr<SegmentSource::Segment>> segment =
       segments_->Get(data.chunk, data.level, std::max(data.level, target_level_));
   if (!segment.has_value()) return false;
@@ -367,8 +388,18 @@ bool LoadRpc::SendDataMessage(const SendData& data, absl::Duration now) {
   record_.bytes_by_level[data.level] += data.size;
   std::string plan;
   if (held_plan_.has_value()) plan = std::exchange(held_plan_, absl::nullopt)->SerializeAsString();
-  Write(SegmentMessage(data.chunk, data.level, data.offset, data.size, **segment, plan));
+  data_.Add(data.chunk, data.level, data.offset, data.size, **segment, plan);
+  data_bytes_newest_ = data.size;
   return true;
+}
+
+bool LoadRpc::DataIsEnough() const {
+  if (data_.empty()) return false;
+  if (!takes_batches_ || data_.parts() == kBatchPartsMax) return true;
+  const double bytes_max = std::min(kBatchSeconds * session_->bandwidth_estimate_bytes_per_second(),
+                                    static_cast<double>(environment_->options->frame_bytes));
+  // What follows is likely as large as what came last.
+  return static_cast<double>(data_.payload_bytes() + data_bytes_newest_) > bytes_max;
 }
 
 absl::Status LoadRpc::CheckSize(const SendData& data, const PinnedBytes& segment) const {

@@ -19,6 +19,7 @@
 #include "server/service/load_story.h"
 #include "server/service/metrics.h"
 #include "server/service/rpc_environment.h"
+#include "server/service/segment_message.h"
 #include "server/service/segment_source.h"
 
 namespace kvstream {
@@ -61,11 +62,15 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   // One of the session's actions. False if it has to wait: for the disk, or for what it says
   // itself.
   bool Carry(const LoadAction& action, absl::Duration now);
+  // A plan that is held back is known to be for another chunk, or there is none.
+  bool CarryOther(const LoadAction& action, absl::Duration now);
   // Counts the plan and makes it the newest.
   v1::ChunkPlan NotePlan(const SendPlan& plan);
   void SendOrderMessage(const SendOrder& order);
-  // False if the store has yet to read the segment; a step follows once it has.
-  bool SendDataMessage(const SendData& data, absl::Duration now);
+  // Adds it to data_. False if the store has yet to read the segment; a step follows once it has.
+  bool AddData(const SendData& data, absl::Duration now);
+  // Whether data_ had better be written now than be added to.
+  bool DataIsEnough() const;
   void SendSummary(const kvstream::Finish& finish, absl::Duration now);
   // Whether it has the size that was announced.
   absl::Status CheckSize(const SendData& data, const PinnedBytes& segment) const;
@@ -107,7 +112,11 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   uint32_t target_level_ = 0;                // of the newest plan
   // What the session has sent and the store is still reading, or what a plan goes before.
   absl::optional<LoadAction> unsent_;
-  bool plan_with_data_ = false;  // the client takes it so
+  bool takes_batches_ = false;
+  SegmentMessage data_;             // of this step, empty between steps
+  uint64_t data_bytes_newest_ = 0;  // of the part added last
+  bool plan_with_data_ = false;     // the client takes it so
+  bool begun_owed_ = false;         // a LoadBegun, before anything else
   // Not sent yet: goes with the data that follow, else before whatever follows.
   absl::optional<v1::ChunkPlan> held_plan_;
 

@@ -96,6 +96,78 @@ TEST(LoadRpcTest, APlanWhoseDataCannotBeReadStillComes) {
   EXPECT_EQ(load.levels, (std::vector<int>{1, -1, 1, 1}));
 }
 
+// The real session, on a link that is known to be very fast.
+class FastLinkSession final : public LoadSession {
+ public:
+  explicit FastLinkSession(std::unique_ptr<LoadSession> real) : real_(std::move(real)) {}
+
+  static absl::StatusOr<std::unique_ptr<LoadSession>> Create(const LoadSpec& spec,
+                                                             const LoadSessionOptions& options,
+                                                             absl::Duration now) {
+    absl::StatusOr<std::unique_ptr<LoadSession>> real = LoadSession::Create(spec, options, now);
+    if (!real.ok()) return real.status();
+    return std::make_unique<FastLinkSession>(*std::move(real));
+  }
+
+  LoadAction Next(absl::Duration now) override { return real_->Next(now); }
+  absl::Status OnProgress(const ClientProgress& progress, absl::Duration now) override {
+    return real_->OnProgress(progress, now);
+  }
+  void OnSegmentUnavailable(uint32_t chunk, uint32_t level, const absl::Status& why,
+                            absl::Duration now) override {
+    real_->OnSegmentUnavailable(chunk, level, why, now);
+  }
+  double bandwidth_estimate_bytes_per_second() const override { return 1e9; }
+
+ private:
+  const std::unique_ptr<LoadSession> real_;
+};
+
+TEST(LoadRpcTest, SmallSegmentsOfAFastLinkTravelTogetherToWhoTakesThemSo) {
+  TestServer server({}, &FastLinkSession::Create);
+  TestContext context;
+  context.chunks = 200;  // more than a message takes
+  ASSERT_TRUE(server.PutContext(context).ok());
+  for (const bool takes : {false, true}) {
+    for (const bool with_plan : {false, true}) {
+      v1::LoadStart start = StartOf(context);
+      start.set_policy(v1::POLICY_FIXED);
+      start.set_level(1);
+      start.set_takes_batches(takes);
+      start.set_takes_plan_with_data(with_plan);
+      const TestLoad load = RunLoad(server.stub(), start);
+      ASSERT_TRUE(load.status.ok()) << load.status.error_message();
+      EXPECT_EQ(load.violation, "");
+      for (int i = 0; i < context.chunks; ++i) {
+        ASSERT_EQ(load.chunks[i], context.segment(i, 0) + context.segment(i, 1));
+      }
+      // A plan of its own ends a message.
+      EXPECT_EQ(load.batches > 0, takes) << with_plan;
+    }
+  }
+}
+
+TEST(LoadRpcTest, ASegmentThatCannotBeReadLeavesTheOthersOfItsMessage) {
+  TestServer server({}, &FastLinkSession::Create);
+  TestContext context;
+  context.chunks = 20;
+  ASSERT_TRUE(server.PutContext(context).ok());
+  server.faults().OnRead([&context](const ChunkId& id, uint32_t) {
+    return id == context.id(3) ? absl::DataLossError("rotten") : absl::OkStatus();
+  });
+  v1::LoadStart start = StartOf(context);
+  start.set_policy(v1::POLICY_FIXED);
+  start.set_level(1);
+  start.set_recompute_ability(v1::RECOMPUTE_ABILITY_ANY);
+  start.set_takes_batches(true);
+  start.set_takes_plan_with_data(true);
+  const TestLoad load = RunLoad(server.stub(), start);
+  ASSERT_TRUE(load.status.ok()) << load.status.error_message();
+  EXPECT_EQ(load.violation, "");
+  for (int i = 0; i < context.chunks; ++i) EXPECT_EQ(load.levels[i], i == 3 ? -1 : 1) << i;
+  EXPECT_GT(load.batches, 0);
+}
+
 TEST(LoadRpcTest, TellsTheStoryToWhoAskedForItOnly) {
   TestServer server;
   TestContext context;
@@ -143,6 +215,22 @@ TEST(LoadRpcTest, EveryPolicyDeliversAtLeastTheFloor) {
       EXPECT_EQ(load.chunks[i], expected) << policy;
     }
   }
+}
+
+TEST(LoadRpcTest, AMeanFloorLowersAsManyChunksAsAllowed) {
+  TestServer server;
+  TestContext context;
+  context.chunks = 20;
+  ASSERT_TRUE(server.PutContext(context).ok());
+  v1::LoadStart start = StartOf(context);
+  start.set_policy(v1::POLICY_FASTEST);
+  start.set_floor_level(2);
+  start.set_floor_below_share(0.3);
+  const TestLoad load = RunLoad(server.stub(), start);
+  ASSERT_TRUE(load.status.ok()) << load.status.error_message();
+  EXPECT_EQ(load.violation, "");
+  EXPECT_EQ(std::count(load.levels.begin(), load.levels.end(), 1), 6);
+  EXPECT_EQ(std::count(load.levels.begin(), load.levels.end(), 2), 14);
 }
 
 TEST(LoadRpcTest, RecomputeSendsPlansAndNoBytes) {
@@ -237,6 +325,17 @@ TEST(LoadRpcTest, HostileStartsAreRefusedByName) {
        },
        kInvalid, "level is 3"},
       {"floor too fine", [](auto& s) { s.set_floor_level(4000000000u); }, kInvalid, "floor_level"},
+      {"a mean floor under a deadline",
+       [](auto& s) {
+         s.mutable_deadline()->set_seconds(1);
+         s.set_floor_level(1);
+         s.set_floor_below_share(0.5);
+       },
+       kInvalid, "floor_below_share"},
+      {"a mean floor of level 0", [](auto& s) { s.set_floor_below_share(0.5); }, kInvalid,
+       "floor_below_share"},
+      {"NaN below the floor", [=](auto& s) { s.set_floor_below_share(nan); }, kInvalid,
+       "floor_below_share"},
       {"recompute without ability", [](auto& s) { s.set_policy(v1::POLICY_RECOMPUTE); }, kInvalid,
        ""},
       {"negative prefill", [](auto& s) { s.set_prefill_seconds_per_token(-1); }, kInvalid,
@@ -245,6 +344,18 @@ TEST(LoadRpcTest, HostileStartsAreRefusedByName) {
        "prefill_seconds_per_token_pair"},
       {"infinite decode", [](auto& s) { s.set_decode_seconds_per_token(INFINITY); }, kInvalid,
        "decode_seconds_per_token"},
+      {"one level held for four chunks", [](auto& s) { s.add_held_levels(1); }, kInvalid,
+       "held_levels has 1 values for 4 chunks"},
+      {"more levels held than there are",
+       [](auto& s) {
+         for (const uint32_t held : {1, 1, 4, 1}) s.add_held_levels(held);
+       },
+       kInvalid, "held_levels of chunk 2 is 4"},
+      {"held in pieces",
+       [](auto& s) {
+         for (const uint32_t held : {0, 1, 0, 1}) s.add_held_levels(held);
+       },
+       kInvalid, "held_levels: chunks 0 to 2 of 4"},
       {"NaN hint", [=](auto& s) { s.set_bandwidth_hint_bytes_per_second(nan); }, kInvalid,
        "bandwidth_hint"},
   };

@@ -83,6 +83,15 @@ absl::Status ParseSpec(const v1::LoadStart& start, LoadSpec& spec) {
   rates.Update(
       CheckRate("bandwidth_hint_bytes_per_second", start.bandwidth_hint_bytes_per_second()));
   if (!rates.ok()) return rates;
+  const double below = start.floor_below_share();
+  if (!(below >= 0 && below <= 1)) {
+    return absl::InvalidArgumentError("floor_below_share is not a number from 0 to 1");
+  }
+  if (below > 0 && (*policy != LoadPolicy::kFastest || start.floor_level() == 0)) {
+    return absl::InvalidArgumentError(
+        "floor_below_share needs POLICY_FASTEST and a floor_level above 0");
+  }
+  spec.floor_below_share = below;
   spec.policy = *policy;
   spec.deadline = *deadline;
   spec.ability = *ability;
@@ -115,6 +124,28 @@ absl::Status CheckLevels(const v1::LoadStart& start, size_t full_levels, LoadSpe
   spec.level = spec.policy == LoadPolicy::kFixed
                    ? std::min(static_cast<int>(start.level()), LevelsOf(spec.chunks) - 1)
                    : 0;
+  return absl::OkStatus();
+}
+
+// The levels that the client holds, where it holds any. What the store has lost of them since is
+// made up in spec.chunks, by segments that nobody sends.
+absl::Status TakeHeld(const v1::LoadStart& start, size_t full_levels, LoadSpec& spec) {
+  if (start.held_levels().empty()) return absl::OkStatus();
+  if (static_cast<size_t>(start.held_levels_size()) != spec.chunks.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("held_levels has ", start.held_levels_size(),
+                                                   " values for ", spec.chunks.size(), " chunks"));
+  }
+  spec.held_levels.reserve(spec.chunks.size());
+  for (size_t i = 0; i < spec.chunks.size(); ++i) {
+    const uint32_t held = start.held_levels(static_cast<int>(i));
+    if (held > full_levels) {
+      return absl::InvalidArgumentError(absl::StrCat("held_levels of chunk ", i, " is ", held,
+                                                     "; the profile has ", full_levels, " levels"));
+    }
+    spec.held_levels.push_back(static_cast<uint8_t>(held));
+    std::vector<uint64_t>& segment_bytes = spec.chunks[i].segment_bytes;
+    if (segment_bytes.size() < held) segment_bytes.resize(held, 1);
+  }
   return absl::OkStatus();
 }
 
@@ -189,7 +220,8 @@ absl::StatusOr<PreparedLoad> PrepareLoad(const v1::LoadStart& start,
   const absl::StatusOr<size_t> full_levels =
       ResolveChunks(load.ids, *profile_id, *environment.store, load.spec);
   if (!full_levels.ok()) return full_levels.status();
-  status = CheckLevels(start, *full_levels, load.spec);
+  status = TakeHeld(start, *full_levels, load.spec);
+  if (status.ok()) status = CheckLevels(start, *full_levels, load.spec);
   if (!status.ok()) return status;
   environment.store->Touch(load.ids);
   return load;

@@ -29,6 +29,16 @@ std::shared_ptr<const PinnedBytes> Pin(const std::string& bytes, bool* released 
   });
 }
 
+grpc::ByteBuffer One(uint32_t chunk, uint32_t level, uint64_t offset, uint64_t size,
+                     std::shared_ptr<const PinnedBytes> segment, absl::string_view plan = {}) {
+  SegmentMessage message;
+  message.Add(chunk, level, offset, size, std::move(segment), plan);
+  EXPECT_EQ(message.payload_bytes(), size);
+  grpc::ByteBuffer bytes = message.Take();
+  EXPECT_TRUE(message.empty());
+  return bytes;
+}
+
 TEST(SegmentMessageTest, IsByteForByteWhatProtobufWrites) {
   std::string payload(300000, '\0');
   for (size_t i = 0; i < payload.size(); ++i) payload[i] = static_cast<char>(i * 7);
@@ -44,7 +54,7 @@ TEST(SegmentMessageTest, IsByteForByteWhatProtobufWrites) {
         expected.mutable_data()->set_level(level);
         expected.mutable_data()->set_offset(offset);
         expected.mutable_data()->set_data(payload.substr(offset, size));
-        const std::string message = Flatten(SegmentMessage(chunk, level, offset, size, pinned));
+        const std::string message = Flatten(One(chunk, level, offset, size, pinned));
         ASSERT_EQ(message, expected.SerializeAsString())
             << chunk << " " << level << " " << offset << " " << size;
         v1::LoadResponse parsed;
@@ -70,17 +80,47 @@ TEST(SegmentMessageTest, CarriesAPlanAsProtobufWouldWriteIt) {
       expected.mutable_data()->set_level(2);
       expected.mutable_data()->set_offset(100);
       expected.mutable_data()->set_data(payload.substr(100, size));
-      EXPECT_EQ(Flatten(SegmentMessage(70000, 2, 100, size, pinned, plan->SerializeAsString())),
+      EXPECT_EQ(Flatten(One(70000, 2, 100, size, pinned, plan->SerializeAsString())),
                 expected.SerializeAsString())
           << levels << " " << size;
     }
   }
 }
 
+TEST(SegmentMessageTest, SeveralPartsAreABatch) {
+  const std::string payload(200000, 'p');
+  const auto pinned = Pin(payload);
+  v1::ChunkPlan plan;
+  plan.set_chunk(70001);
+  plan.set_level(3);
+  for (const uint32_t parts : {2u, 3u, 64u}) {
+    SegmentMessage message;
+    v1::LoadResponse expected;
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < parts; ++i) {
+      const uint64_t size = i == 1 ? 0 : 1 + 2000 * i;
+      const std::string with = i % 3 == 1 ? plan.SerializeAsString() : "";
+      message.Add(70000 + i, i % 4, 5 * i, size, pinned, with);
+      bytes += size;
+      v1::SegmentData* data = expected.mutable_batch()->add_data();
+      data->set_chunk(70000 + i);
+      data->set_level(i % 4);
+      data->set_offset(5 * i);
+      if (!with.empty()) *data->mutable_plan() = plan;
+      data->set_data(payload.substr(5 * i, size));
+    }
+    EXPECT_EQ(message.parts(), parts);
+    EXPECT_EQ(message.payload_bytes(), bytes);
+    EXPECT_EQ(Flatten(message.Take()), expected.SerializeAsString());
+    EXPECT_EQ(message.payload_bytes(), 0u);
+    EXPECT_TRUE(message.empty());
+  }
+}
+
 TEST(SegmentMessageTest, BorrowsThePayloadInsteadOfCopyingIt) {
   const std::string payload(100000, 'p');
   std::vector<grpc::Slice> slices;
-  ASSERT_TRUE(SegmentMessage(1, 2, 3, 90000, Pin(payload)).Dump(&slices).ok());
+  ASSERT_TRUE(One(1, 2, 3, 90000, Pin(payload)).Dump(&slices).ok());
   ASSERT_EQ(slices.size(), 2u);
   EXPECT_EQ(reinterpret_cast<const char*>(slices[1].begin()), payload.data() + 3);
 }
@@ -90,9 +130,9 @@ TEST(SegmentMessageTest, ReleasesTheSegmentOnceEveryMessageOfItIsGone) {
   bool released = false;
   auto pinned = Pin(payload, &released);
   {
-    const grpc::ByteBuffer first = SegmentMessage(0, 0, 0, 50000, pinned);
+    const grpc::ByteBuffer first = One(0, 0, 0, 50000, pinned);
     {
-      const grpc::ByteBuffer second = SegmentMessage(0, 0, 50000, 50000, pinned);
+      const grpc::ByteBuffer second = One(0, 0, 50000, 50000, pinned);
       pinned.reset();
     }
     EXPECT_FALSE(released);

@@ -253,7 +253,8 @@ absl::StatusOr<bool> RadosChunkStore::PutIn(RadosIndex* index, absl::string_view
                      "capacity of ", options_.capacity_bytes, " bytes"));
   }
   // Spares what would otherwise be written twice by this daemon; others are met at the commit.
-  const IdClaims::Claim claim(&writers_, {id});
+  const IdClaims::Claim claim(&writers_, {id}, CallDeadline::Current());
+  if (!claim.held()) return claim.Late(what);
   // Eviction should not take what is to be restored; it would be restored in vain.
   const ChunkHold hold = holds_.HoldFromNowOn({id});
   absl::optional<EvictionIndex::Usage> usage;

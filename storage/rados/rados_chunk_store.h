@@ -84,8 +84,8 @@ struct RadosChunkStoreOptions {
 //
 // Every wait for Ceph ends with the caller's deadline (storage/call_deadline.h), if that comes
 // before the pool's op_timeout (but a Put ends what it has begun to write), and no lock is held
-// meanwhile that another request waits for: but a Put waits for another one of the same chunk, and
-// the first question about any tenant for the counters of all, which both have bounds of their own.
+// meanwhile that another request waits for: but a Put waits, by its deadline at most, for another
+// one of the same chunk, and the first question about any tenant for the counters of all.
 //
 // Holds keep this process from beginning to trim, expire and evict, and leases that follow from
 // them keep others from evicting. What another daemon removes stays readable for retire_age, where

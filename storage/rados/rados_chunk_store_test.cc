@@ -669,6 +669,13 @@ TEST_F(RadosChunkStoreTest, NothingWaitsForCephBeyondTheCallersDeadline) {
   };
   ask_everything(absl::Milliseconds(50));
   ask_everything(-absl::Seconds(1));
+  // Nor for another Put of the chunk, which has more time.
+  const TestChunk third = MakeTestChunk(3);
+  std::thread patient([&] { EXPECT_TRUE(Put(*store, third)); });
+  for (int i = 0; i < 3; ++i) {
+    const CallDeadline until(absl::Now() + absl::Milliseconds(20));
+    EXPECT_TRUE(absl::IsUnavailable(store->Put(third.id, third.info, third.views()).status()));
+  }
   {
     // Ceph would find that it conflicts, but has not said so.
     std::vector<OmapWrite> writes(1);
@@ -697,11 +704,12 @@ TEST_F(RadosChunkStoreTest, NothingWaitsForCephBeyondTheCallersDeadline) {
   cut.Wait();
   for (int osd = 0; osd < CephCluster::kOsds; ++osd) rados_test_cluster->ContinueOsd(osd);
   for (std::thread& thread : threads) thread.join();
+  patient.join();
   // Every change begins with a question, so none has happened.
   EXPECT_EQ(Read(*store, chunk.id, 0), chunk.segments[0]);
   EXPECT_FALSE(Has(*store, other));
   EXPECT_TRUE(Put(*store, other));
-  EXPECT_EQ(store->Stats()->chunks, 2);
+  EXPECT_EQ(store->Stats()->chunks, 3);
   EXPECT_TRUE(AuditRados(*pool_, options_.shards).empty());
 }
 

@@ -35,12 +35,11 @@ void Append(const ChunkId& id, std::string* out) { out->append(id.begin(), id.en
 template <typename T>
 T Take(absl::string_view* bytes) {
   static_assert(std::is_unsigned_v<T>);
-  uint64_t value = 0;
-  for (size_t i = 0; i < sizeof(T); ++i) {
-    value |= static_cast<uint64_t>(static_cast<uint8_t>((*bytes)[i])) << (8 * i);
-  }
+  static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the format's order of bytes");
+  T value;
+  std::memcpy(&value, bytes->data(), sizeof(T));
   bytes->remove_prefix(sizeof(T));
-  return static_cast<T>(value);
+  return value;
 }
 
 ChunkId TakeId(absl::string_view* bytes) {

@@ -9,7 +9,10 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "storage/chunk_store.h"
 
@@ -23,18 +26,24 @@ class IdClaims {
    public:
     // Blocks until no other claim holds any of `ids`. Takes them in ascending order whatever their
     // order here, so that claims of several ids cannot deadlock, as long as a thread holds at most
-    // one claim. Duplicates count once.
-    Claim(IdClaims* claims, absl::Span<const ChunkId> ids);
+    // one claim. Duplicates count once. By the deadline at the latest: then held() is false, and
+    // the claim owns nothing.
+    Claim(IdClaims* claims, absl::Span<const ChunkId> ids,
+          absl::Time deadline = absl::InfiniteFuture());
     ~Claim();
     Claim(const Claim&) = delete;
     Claim& operator=(const Claim&) = delete;
 
-    // Ascending, each once.
+    bool held() const { return held_; }
+    // UNAVAILABLE, for the caller of the operation `what`, where it is not held.
+    static absl::Status Late(absl::string_view what);
+    // Ascending, each once. Requires held().
     absl::Span<const ChunkId> ids() const { return ids_; }
 
    private:
     IdClaims* const claims_;
     std::vector<ChunkId> ids_;
+    bool held_ = true;
   };
 
   IdClaims() = default;
@@ -52,7 +61,7 @@ class IdClaims {
   };
 
   Stripe& StripeOf(const ChunkId& id) { return stripes_[id[0] % kStripes]; }
-  void Acquire(const ChunkId& id);
+  bool Acquire(const ChunkId& id, absl::Time deadline);
   void Release(const ChunkId& id);
 
   std::array<Stripe, kStripes> stripes_;

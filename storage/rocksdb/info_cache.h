@@ -3,6 +3,7 @@
 #define KVSTREAM_STORAGE_ROCKSDB_INFO_CACHE_H_
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -22,7 +23,9 @@ namespace kvstream {
 // and finding one there costs some ten accesses to memory that no cache of the processor has. Here
 // it costs two, a set and a record, and those of many ids at a time: a set-associative table, eight
 // slots a set, found by the id's hash. An id lies with its record, so that no third place has to be
-// waited for.
+// waited for. There are more slots than there is room for records, so that few sets are full when
+// the memory is: each id that finds no slot would cost as much as a hundred that do. What is full
+// first makes way by a clock, which passes over what was used since it came last.
 //
 // Holds what is stored only; that a chunk is absent is not remembered. A reader that found a record
 // in the tables may put it here only if nothing of its shard was erased in between, so that a
@@ -34,6 +37,7 @@ class InfoCache {
   // What all records and the table itself may take; 0: nothing is kept.
   explicit InfoCache(uint64_t bytes);
   InfoCache(const InfoCache&) = delete;
+  ~InfoCache();
 
   // Calls `found` with the index and the record of every id that is here, and `missing` with the
   // index and a ticket for Insert of every other one, in the order of ids. `found` runs under a
@@ -55,21 +59,30 @@ class InfoCache {
   static constexpr size_t kShards = 64;
   static constexpr size_t kWays = 8;
 
-  // In one pair of cache lines, which processors fetch together.
+  // In one pair of cache lines, which processors fetch together. Changed under the shard's lock;
+  // atomic is what Prefetch reads without it.
   struct alignas(128) Set {
-    std::array<std::unique_ptr<char[]>, kWays> entries;  // the id, then its record; null: empty
+    // Owned: the id, then its record; null: empty.
+    std::array<std::atomic<char*>, kWays> entries = {};
     std::array<uint16_t, kWays> record_bytes = {};
-    std::array<uint8_t, kWays> tags = {};  // of the ids' hashes
-    uint8_t used = 0;                      // a bit a slot: since the clock's hand last passed
-    uint8_t hand = 0;
+    std::array<std::atomic<uint8_t>, kWays> tags = {};  // of the ids' hashes
+    uint8_t used = 0;                                   // a bit a slot: since a clock last passed
+    uint8_t hand = 0;                                   // of the set's own clock
+
+    char* entry(size_t slot) const { return entries[slot].load(std::memory_order_relaxed); }
+    uint8_t tag(size_t slot) const { return tags[slot].load(std::memory_order_relaxed); }
+  };
+  struct FreeSets {
+    void operator()(Set* sets) const;
   };
   struct Shard {
     mutable absl::Mutex mutex;
     uint64_t erasures ABSL_GUARDED_BY(mutex) = 0;
     uint64_t record_bytes ABSL_GUARDED_BY(mutex) = 0;
+    size_t hand ABSL_GUARDED_BY(mutex) = 0;  // the set that the shard's clock comes to next
     // The pointer never changes; what it points to is guarded by the mutex, which Clang cannot be
     // told of an array.
-    std::unique_ptr<Set[]> sets;
+    Set* sets = nullptr;
   };
   struct Place {
     size_t shard;
@@ -78,16 +91,21 @@ class InfoCache {
   };
 
   Place PlaceOf(const ChunkId& id) const;
-  // Asks the processor for the memory that Find and its caller will need of these.
-  void Prefetch(absl::Span<const Place> places);
+  // Asks the processor for the memory that Find and its caller will need of these. Takes no lock:
+  // to ask for what has just been freed is useless, not wrong.
+  void Prefetch(absl::Span<const Place> places) const;
   // The slot of the id in its set, or kWays.
   static size_t Find(const Shard& shard, const Place& place, const ChunkId& id)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
+  // A slot for a new entry: an empty one, else one that its clock gives up.
   static size_t Victim(Set& set);
+  // False if so many bytes cannot be had without looking far.
+  bool MakeRoom(Shard& shard, uint64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
   static void Empty(Shard& shard, Set& set, size_t slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.mutex);
 
-  const size_t sets_;                // of a shard; 0: nothing is kept
-  const uint64_t record_bytes_max_;  // of a shard
+  const size_t sets_;                                // of a shard; 0: nothing is kept
+  const uint64_t record_bytes_max_;                  // of a shard
+  const std::unique_ptr<Set[], FreeSets> all_sets_;  // one shard's after the other
   std::array<Shard, kShards> shards_;
 };
 

@@ -100,6 +100,35 @@ TEST(InfoCacheTest, WithoutBytesKeepsNothing) {
   EXPECT_EQ(cache.bytes(), 0);
 }
 
+TEST(InfoCacheTest, NearlyAllThatThereIsMemoryForFindASlot) {
+  constexpr uint64_t kRecords = 20000;
+  InfoCache cache(kRecords * 230);
+  std::string record;
+  uint64_t ticket = 0;
+  for (uint64_t n = 0; n < kRecords; ++n) cache.Insert(Id(n), Record(n), 0);
+  uint64_t found = 0;
+  for (uint64_t n = 0; n < kRecords; ++n) found += Get(cache, Id(n), &record, &ticket);
+  EXPECT_GT(found, kRecords * 99 / 100);
+}
+
+TEST(InfoCacheTest, WhatIsUsedStaysWhereMuchIsReadOnce) {
+  constexpr uint64_t kHot = 500;
+  InfoCache cache(2000 * 230);
+  std::string record;
+  uint64_t ticket = 0;
+  const auto read = [&](uint64_t n) {
+    if (Get(cache, Id(n), &record, &ticket)) return true;
+    cache.Insert(Id(n), Record(n), ticket);
+    return false;
+  };
+  uint64_t hits = 0;
+  for (uint64_t cold = 0; cold < 20000; ++cold) {
+    hits += read(cold % kHot);
+    read(1000000 + cold);
+  }
+  EXPECT_GT(hits, 20000u * 9 / 10);
+}
+
 // Never more than its bound, never a wrong record, never one that was erased, whatever comes.
 TEST(InfoCacheTest, AgreesWithAModelWithinItsBound) {
   constexpr uint64_t kBytes = 600000;

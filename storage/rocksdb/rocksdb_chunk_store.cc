@@ -14,6 +14,7 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "storage/call_deadline.h"
 #include "storage/chunk_limits.h"
 #include "storage/id_text.h"
 #include "storage/rocksdb/lifetime_format.h"
@@ -217,7 +218,8 @@ absl::StatusOr<bool> RocksDbChunkStore::Put(const ChunkId& id, const ChunkInfo& 
     room.emplace(*std::move(admitted));
   }
   // Another Put of the id, if one is in flight, decides first; RocksDB shows only what is synced.
-  const IdClaims::Claim claim(&chunk_claims_, absl::MakeConstSpan(&id, 1));
+  const IdClaims::Claim claim(&chunk_claims_, absl::MakeConstSpan(&id, 1), CallDeadline::Current());
+  if (!claim.held()) return claim.Late(what);
   const absl::StatusOr<absl::optional<ChunkInfo>> stored = GetInfo(id, what);
   if (!stored.ok()) return stored.status();
   if (stored->has_value()) {

@@ -7,15 +7,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "storage/call_deadline.h"
 #include "storage/conformance/test_chunks.h"
 #include "storage/rocksdb/chunk_record_format.h"
 #include "storage/rocksdb/rocksdb_tuning.h"
@@ -52,6 +56,34 @@ class RocksDbChunkStoreTest : public testing::Test {
   TempDir dir_;
   RocksDbChunkStoreOptions options_;
 };
+
+// A clock that stands in the middle of a Delete, which has claimed the chunk.
+TEST_F(RocksDbChunkStoreTest, APutWaitsForAnotherWriterNoLongerThanItsCaller) {
+  const TestChunk chunk = MakeTestChunk(1);
+  std::atomic<bool> stands{false};
+  absl::Notification standing, go_on;
+  options_.now = [&] {
+    if (stands.exchange(false)) {
+      standing.Notify();
+      go_on.WaitForNotification();
+    }
+    return absl::Now();
+  };
+  auto store = RocksDbChunkStore::Create(options_);
+  ASSERT_TRUE(store.ok()) << store.status();
+  ASSERT_TRUE((*store)->Put(chunk.id, chunk.info, chunk.views()).ok());
+  stands = true;
+  std::thread deletes([&] { EXPECT_EQ((*store)->Delete({chunk.id}).value_or(0), 1u); });
+  standing.WaitForNotification();
+  for (const absl::Time deadline : {absl::InfinitePast(), absl::Now() + absl::Milliseconds(20)}) {
+    const CallDeadline until(deadline);
+    const auto put = (*store)->Put(chunk.id, chunk.info, chunk.views());
+    EXPECT_EQ(put.status().code(), absl::StatusCode::kUnavailable) << put.status();
+  }
+  go_on.Notify();
+  deletes.join();
+  EXPECT_TRUE((*store)->Put(chunk.id, chunk.info, chunk.views()).value_or(false));
+}
 
 TEST_F(RocksDbChunkStoreTest, RefusesOptionsOutOfRange) {
   const RocksDbChunkStoreOptions good = options_;

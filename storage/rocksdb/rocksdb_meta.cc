@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "storage/call_deadline.h"
 #include "storage/chunk_limits.h"
 #include "storage/id_text.h"
 #include "storage/rocksdb/lifetime_format.h"
@@ -232,7 +233,9 @@ absl::StatusOr<bool> RocksDbChunkStore::PutProfile(const StoredProfileId& id,
     if (!admitted.ok()) return admitted.status();
     room.emplace(*std::move(admitted));
   }
-  const IdClaims::Claim claim(&profile_claims_, absl::MakeConstSpan(&id, 1));
+  const IdClaims::Claim claim(&profile_claims_, absl::MakeConstSpan(&id, 1),
+                              CallDeadline::Current());
+  if (!claim.held()) return claim.Late(what);
   const std::string list_key = rocksdb_format::ProfileListKey(id);
   rocksdb::Status status;
   if (HasProfile(id)) {

@@ -249,6 +249,49 @@ TEST_F(ClusterTest, ALoadMovesToAnotherDaemonAndKeepsItsChunks) {
   EXPECT_EQ(client->Delete(context_.chunk_ids).value_or(0), context_.chunk_ids.size());
 }
 
+TEST_F(ClusterTest, AMovedLoadIsRefinedByTheNextDaemon) {
+  Daemon first(*shared_ceph, "refined", {"--store=rados"});
+  Daemon second(*shared_ceph, "refined", {"--store=tiered", "--capacity-bytes=64MiB"});
+  const auto client = Connect(absl::StrCat(first.address(), ",", second.address()));
+  Put(*client);
+  const auto stored = client->Lookup(*context_.profile, context_.identity, context_.tokens);
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  KvBlock out(context_.profile->geometry(), static_cast<int64_t>(context_.tokens.size()));
+  LoadOptions options;
+  // Far away: the load is over when all is at its finest level.
+  options.deadline = absl::Hours(1);
+  bool killed = false;
+  options.progress = [&](uint32_t chunks_ready, uint32_t chunks) {
+    if (chunks_ready == chunks && !std::exchange(killed, true)) first.Kill();
+  };
+  const auto result = client->Load(context_.profile, context_.identity, context_.tokens, options,
+                                   out.mutable_view());
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_TRUE(killed);
+  const int finest = context_.profile->levels() - 1;
+  for (const LoadedChunk& chunk : result->chunks) EXPECT_EQ(chunk.level.value_or(-1), finest);
+  const std::vector<int> levels(context_.chunk_ids.size(), finest);
+  EXPECT_TRUE(out.values() == context_.Expected(levels).values());
+  const auto stats = Connect(second.address())->Stats();
+  ASSERT_TRUE(stats.ok()) << stats.status();
+  EXPECT_LE(stats->load_bytes_sent, stored->level_bytes[finest] - stored->level_bytes[0])
+      << "what was in place came again";
+}
+
+TEST_F(ClusterTest, ADaemonThatAsksForAnotherIndexDoesNotStart) {
+  Daemon first(*shared_ceph, "shards", {"--store=rados", "--rados-shards=16"});
+  for (const char* store : {"--store=rados", "--store=tiered"}) {
+    const std::string refusal = Daemon::Refusal(
+        *shared_ceph, "shards", {store, "--capacity-bytes=64MiB", "--rados-shards=32"});
+    EXPECT_NE(refusal.find("has 16 shards, not 32"), std::string::npos) << refusal;
+    EXPECT_NE(refusal.find("ask for 16 or for none"), std::string::npos) << refusal;
+  }
+  // Who asks for none takes what is there, and both serve the same chunks.
+  Daemon second(*shared_ceph, "shards", {"--store=rados"});
+  Put(*Connect(first.address()));
+  Load(*Connect(second.address()), 1, [] {});
+}
+
 TEST_F(ClusterTest, ALoadGoesOnWhenAnotherDaemonDeletesItsChunks) {
   Daemon first(*shared_ceph, "deleted", {"--store=rados", "--rados-staleness=0s"});
   Daemon second(*shared_ceph, "deleted", {"--store=rados", "--rados-staleness=0s"});

@@ -52,6 +52,10 @@ struct CacheGenScore {
   double bound_sum = 0;
   double mixed_sum = 0;
   double bytes_ratio_sum = 0;  // of that level to what CacheGen sent
+  // Ours with that mean as floor (LoadSpec::floor_below_share).
+  double mean_floor_ratio_sum = 0;
+  double mean_floor_delay_sum = 0;
+  int worse = 0;  // of those, loads whose mean KL is above CacheGen's; must be none
   double mean_ratio() const { return loads > 0 ? ratio_sum / loads : 0; }
 };
 absl::Status AddCacheGen(const std::vector<Case>& cases, const Ladder& ladder, Prior prior,

@@ -79,6 +79,9 @@ TEST(SimulateTest, FasterThanCacheGenAtItsQuality) {
         AddCacheGen(cases, Ladders()[ladder], Prior::kRecord, options.session, &score);
     ASSERT_TRUE(status.ok()) << status;
     EXPECT_LE(score.mean_ratio(), ladder == 0 ? 0.22 : 0.34);
+    EXPECT_LE(score.mean_floor_ratio_sum, score.ratio_sum);
+    EXPECT_GE(score.mean_floor_ratio_sum, score.mixed_sum * (1 - 1e-4)) << "the bound was beaten";
+    EXPECT_EQ(score.worse, 0);
   }
 }
 

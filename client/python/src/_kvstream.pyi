@@ -218,6 +218,7 @@ class Client:
         policy: Policy = "default",
         level: int = 0,
         floor_level: int = 0,
+        floor_below_share: float = 0.0,
         ability: Ability = "none",
         recompute: Callable[[int, int], None] | None = None,
         prefill_seconds_per_token: float = 0.0,

@@ -13,7 +13,12 @@ absl::Status Broken(uint32_t chunk, const char* what) {
 
 }  // namespace
 
-SessionChecker::SessionChecker(const LoadSpec& spec) : spec_(spec), chunks_(spec.chunks.size()) {}
+SessionChecker::SessionChecker(const LoadSpec& spec) : spec_(spec), chunks_(spec.chunks.size()) {
+  for (size_t i = 0; i < spec.held_levels.size(); ++i) {
+    chunks_[i].complete = spec.held_levels[i];
+    chunks_[i].plan_level = spec.held_levels[i] - 1;
+  }
+}
 
 absl::Status SessionChecker::OnPlan(const SendPlan& plan) {
   if (plan.chunk >= chunks_.size()) return Broken(plan.chunk, "plan for no chunk");
@@ -41,7 +46,7 @@ absl::Status SessionChecker::OnPlan(const SendPlan& plan) {
     return absl::OkStatus();
   }
   if (level <= chunk.plan_level) return Broken(plan.chunk, "plan does not raise the level");
-  if (level < spec_.floor_level ||
+  if (level < spec_.lowest_level() ||
       level >= static_cast<int>(spec_.chunks[plan.chunk].segment_bytes.size())) {
     return Broken(plan.chunk, "plan outside the ladder");
   }
@@ -105,6 +110,15 @@ void SessionChecker::OnUnavailable(const SendData& data) {
 absl::Status SessionChecker::OnFinish(const Finish& finish, uint64_t bytes_sent) const {
   if (finish.bytes_sent != bytes_sent) return absl::InternalError("summary's bytes are wrong");
   if (finish.chunks.size() != chunks_.size()) return absl::InternalError("summary's chunks");
+  double tokens = 0, below = 0;
+  for (uint32_t i = 0; i < chunks_.size(); ++i) {
+    tokens += spec_.chunks[i].tokens;
+    const absl::optional<int> level = finish.chunks[i].level;
+    if (level.has_value() && *level < spec_.floor_level) below += spec_.chunks[i].tokens;
+  }
+  if (below > spec_.floor_below_share * tokens) {
+    return absl::InternalError("summary has too many chunks below the floor");
+  }
   for (uint32_t i = 0; i < chunks_.size(); ++i) {
     const Chunk& chunk = chunks_[i];
     const absl::optional<int> level = finish.chunks[i].level;

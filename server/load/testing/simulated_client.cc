@@ -7,7 +7,14 @@ namespace kvstream {
 
 ModelClient::ModelClient(const LoadSpec& spec, const SimulatedClient& model,
                          absl::Duration clock_zero)
-    : spec_(spec), model_(model), clock_zero_(clock_zero), chunks_(spec.chunks.size()) {}
+    : spec_(spec), model_(model), clock_zero_(clock_zero), chunks_(spec.chunks.size()) {
+  for (size_t i = 0; i < spec.held_levels.size(); ++i) {
+    Chunk& chunk = chunks_[i];
+    chunk.received = chunk.decoded = spec.held_levels[i];
+    chunk.plan_level = chunk.received - 1;
+    Refresh(chunk);
+  }
+}
 
 void ModelClient::Refresh(Chunk& chunk) {
   const bool ready = chunk.recomputed ||

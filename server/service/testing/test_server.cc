@@ -37,6 +37,10 @@ class LoadReader {
       OnPlan(response.plan());
     } else if (response.has_data()) {
       OnData(response.data());
+    } else if (response.has_batch()) {
+      if (response.batch().data_size() < 2) Violation("a batch of nearly nothing");
+      ++load_.batches;
+      for (const v1::SegmentData& data : response.batch().data()) OnData(data);
     } else if (response.has_order()) {
       OnOrder(response.order());
     } else if (response.has_summary()) {

@@ -85,6 +85,7 @@ struct TestLoad {
   std::vector<int> levels;  // of the last plan; -1: recompute, by plan or order
   uint64_t bytes = 0;
   int plans_with_data = 0;
+  int batches = 0;
   uint32_t ordered_first = 0, ordered_end = 0;  // of the last RecomputeOrder
   // Order of messages as the protocol promises it; empty: kept.
   std::string violation;

@@ -33,6 +33,7 @@ absl::Status DropFromPageCache(const std::string& dir) {
     if (!entry.is_regular_file()) continue;
     const std::string path = entry.path().string();
     const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) continue;  // compacted away meanwhile
     if (fd < 0) return Failure("open", path);
     // Dirty pages would stay.
     const bool ok = fsync(fd) == 0 && posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) == 0;

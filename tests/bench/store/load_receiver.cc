@@ -48,6 +48,7 @@ void LoadReceiver::SendStart() {
   for (const ChunkId& id : values_.ids()) start->add_chunk_ids(id.data(), id.size());
   start->set_policy(v1::POLICY_FIXED);
   start->set_takes_plan_with_data(true);
+  start->set_takes_batches(true);
   transport_.Write(request);
 }
 
@@ -75,7 +76,13 @@ absl::Status LoadReceiver::OnMessage(const grpc::ByteBuffer& message, Pass* pass
   for (const grpc::Slice& slice : slices_) {
     pieces_.emplace_back(reinterpret_cast<const char*>(slice.begin()), slice.size());
   }
-  if (ParseSegmentFrame(pieces_, &frame_)) return OnData(pass);
+  if (ParseSegmentFrames(pieces_, &frames_)) {
+    ++pass->messages;
+    for (const SegmentFrame& frame : frames_) {
+      if (absl::Status status = OnData(frame, pass); !status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
   std::string joined;
   for (absl::string_view piece : pieces_) joined.append(piece.data(), piece.size());
   v1::LoadResponse response;
@@ -84,18 +91,17 @@ absl::Status LoadReceiver::OnMessage(const grpc::ByteBuffer& message, Pass* pass
   return absl::OkStatus();
 }
 
-absl::Status LoadReceiver::OnData(Pass* pass) {
-  if (frame_.chunk != chunks_ready_ || frame_.offset != filled_ ||
-      frame_.size > value_.size() - filled_) {
-    return absl::InternalError(absl::StrCat("data of chunk ", frame_.chunk, " at ", frame_.offset,
+absl::Status LoadReceiver::OnData(const SegmentFrame& frame, Pass* pass) {
+  if (frame.chunk != chunks_ready_ || frame.offset != filled_ ||
+      frame.size > value_.size() - filled_) {
+    return absl::InternalError(absl::StrCat("data of chunk ", frame.chunk, " at ", frame.offset,
                                             " while chunk ", chunks_ready_, " has ", filled_));
   }
-  for (absl::string_view piece : frame_.payload) {
+  for (absl::string_view piece : frame.payload) {
     std::memcpy(&value_[filled_], piece.data(), piece.size());
     filled_ += piece.size();
   }
-  bytes_ += frame_.size;
-  ++pass->frames;
+  bytes_ += frame.size;
   pace_.Due();
   if (filled_ == value_.size()) {
     if (!values_.Matches(static_cast<int>(chunks_ready_), value_)) {

@@ -29,7 +29,7 @@ class LoadReceiver {
   // `values` is borrowed.
   LoadReceiver(const std::shared_ptr<grpc::Channel>& channel, const ValueSet* values);
 
-  // Fills bytes, frames and value_seconds. DATA_LOSS: a value is not what was stored. INTERNAL:
+  // Fills bytes, messages and value_seconds. DATA_LOSS: a value is not what was stored. INTERNAL:
   // the stream is not what the protocol says.
   absl::Status Run(Pass* pass);
   // When the last value was whole.
@@ -39,7 +39,7 @@ class LoadReceiver {
   void SendStart();
   void SendProgress();
   absl::Status OnMessage(const grpc::ByteBuffer& message, Pass* pass);
-  absl::Status OnData(Pass* pass);
+  absl::Status OnData(const SegmentFrame& frame, Pass* pass);
 
   const ValueSet& values_;
   absl::Duration began_;
@@ -51,7 +51,7 @@ class LoadReceiver {
   uint64_t bytes_ = 0;
   ProgressPace pace_;
   bool has_summary_ = false;
-  SegmentFrame frame_;
+  std::vector<SegmentFrame> frames_;
   std::vector<grpc::Slice> slices_;
   std::vector<absl::string_view> pieces_;
   LoadTransport transport_;

@@ -11,7 +11,7 @@ namespace kvstream::bench {
 
 struct Pass {
   uint64_t bytes = 0;
-  uint64_t frames = 0;  // messages that carried them; 0: not counted
+  uint64_t messages = 0;  // that carried them; 0: not counted
   double seconds = 0;
   absl::Duration ended_at;  // by the monotonic clock
   double server_cpu_seconds = 0;

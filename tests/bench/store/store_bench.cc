@@ -15,6 +15,7 @@
 #include "tests/bench/store/cold_bench.h"
 #include "tests/bench/store/lookup_bench.h"
 #include "tests/bench/store/private_network.h"
+#include "tests/bench/store/socket_peer.h"
 #include "tests/bench/store/warm_bench.h"
 
 namespace kvstream::bench {
@@ -37,6 +38,9 @@ absl::Status Run(const BenchOptions& options, const std::string& dir) {
 }
 
 int Main(const std::vector<std::string>& words) {
+  if (!words.empty() && words[0] == kServeValues) {
+    return ServeValues({words.begin() + 1, words.end()});
+  }
   const absl::StatusOr<BenchOptions> options = ParseBenchOptions(words);
   if (!options.ok()) {
     std::fprintf(stderr, "%s\n", std::string(options.status().message()).c_str());

@@ -26,7 +26,7 @@ absl::StatusOr<Pass> RunTogether(int connections,
   for (const absl::StatusOr<Pass>& one : passes) {
     if (!one.ok()) return one.status();
     all.bytes += one->bytes;
-    all.frames += one->frames;
+    all.messages += one->messages;
     all.ended_at = std::max(all.ended_at, one->ended_at);
     all.value_seconds.insert(all.value_seconds.end(), one->value_seconds.begin(),
                              one->value_seconds.end());

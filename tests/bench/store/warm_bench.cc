@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "tests/bench/store/daemon.h"
 #include "tests/bench/store/redis_peer.h"
+#include "tests/bench/store/socket_peer.h"
 #include "tests/bench/store/values.h"
 
 namespace kvstream::bench {
@@ -45,9 +46,9 @@ void PrintSide(const char* name, uint64_t kib, int connections, const Side& side
               side.PerGb(&Pass::client_cpu_seconds), side.ValueMs(0.5), side.ValueMs(0.99));
   if (depth > 0) {
     std::printf("   depth %d", depth);
-  } else if (side.passes.front().frames > 0) {
-    std::printf("   frames of %.0f KiB", static_cast<double>(side.passes.front().bytes) / 1024 /
-                                             static_cast<double>(side.passes.front().frames));
+  } else if (side.passes.front().messages > 0) {
+    std::printf("   messages of %.0f KiB", static_cast<double>(side.passes.front().bytes) / 1024 /
+                                               static_cast<double>(side.passes.front().messages));
   }
   std::printf("\n");
 }
@@ -69,28 +70,32 @@ absl::StatusOr<int> BestDepth(RedisPeer& redis, const ValueSet& values, int conn
   return best;
 }
 
-absl::Status Compare(RedisPeer& redis, Daemon& daemon, const ValueSet& values, int connections,
-                     const BenchOptions& options) {
+absl::Status Compare(RedisPeer& redis, Daemon& daemon, SocketPeer& socket, const ValueSet& values,
+                     int connections, const BenchOptions& options) {
   const absl::StatusOr<int> depth = BestDepth(redis, values, connections, options.depth_max);
   if (!depth.ok()) return depth.status();
   // The first load brings the values into the block cache.
   if (const absl::StatusOr<Pass> pass = daemon.Load(values, connections); !pass.ok())
     return pass.status();
-  Side theirs, ours;
+  Side theirs, ours, bare;
   std::vector<double> ratios;
   for (int round = 0; round < options.rounds; ++round) {
     absl::StatusOr<Pass> get = redis.Get(values, *depth, connections);
     if (!get.ok()) return get.status();
     absl::StatusOr<Pass> load = daemon.Load(values, connections);
     if (!load.ok()) return load.status();
+    absl::StatusOr<Pass> floor = socket.Get(values, connections);
+    if (!floor.ok()) return floor.status();
     ratios.push_back(load->gb_per_second() / get->gb_per_second());
+    bare.passes.push_back(*std::move(floor));
     theirs.passes.push_back(*std::move(get));
     ours.passes.push_back(*std::move(load));
   }
   const uint64_t kib = values.value_bytes() >> 10;
+  PrintSide("bare TCP", kib, connections, bare, 0);
   PrintSide("redis", kib, connections, theirs, *depth);
   PrintSide("kvstreamd", kib, connections, ours, 0);
-  std::printf("%6llu %2d  ratio      %5.2f %5.2f %5.2f   %6.3f  %6.3f   of rounds; CPU of sums\n",
+  std::printf("%6llu %2d  to redis   %5.2f %5.2f %5.2f   %6.3f  %6.3f   of rounds; CPU of sums\n",
               (unsigned long long)kib, connections, Quantile(ratios, 0), Quantile(ratios, 0.5),
               Quantile(ratios, 1),
               ours.PerGb(&Pass::server_cpu_seconds) / theirs.PerGb(&Pass::server_cpu_seconds),
@@ -137,8 +142,10 @@ absl::Status RunWarm(const BenchOptions& options, const std::string& dir) {
       "   KiB  n  server     GB/s min median max   CPU-s/GB server client  ms a value p50 p99\n");
   std::fflush(stdout);
   for (const auto& set : sets) {
+    const absl::StatusOr<std::unique_ptr<SocketPeer>> socket = SocketPeer::Start(*set, dir);
+    if (!socket.ok()) return socket.status();
     for (const int connections : options.connections) {
-      const absl::Status status = Compare(**redis, **daemon, *set, connections, options);
+      const absl::Status status = Compare(**redis, **daemon, **socket, *set, connections, options);
       if (!status.ok()) return status;
     }
   }
