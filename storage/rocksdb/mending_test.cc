@@ -268,7 +268,7 @@ TEST_F(DamageInTheWayTest, WhatADamagedTableHidStaysDeletedAndWhatLiesBelowItSta
   EXPECT_EQ(audit->size(), stored);
 }
 
-// Its first batch is held up in the disk; a second one would follow.
+// Its first batch is held up in the disk; others may follow, and the table would go at last.
 TEST_F(DamageInTheWayTest, MendingThatIsToldToStopEndsAfterItsBatchAndIsBegunAnewLater) {
   for (uint64_t i = 100; i < 160; ++i) chunks_.push_back(MakeTestChunk(i, 200000));
   PutAllIntoTables();

@@ -187,6 +187,8 @@ absl::Status RocksDbChunkStore::MendTable(uint64_t number) {
   if (!status.ok()) return status;
   status = ForSegments(*range, [&](const auto& chunks) { return RewriteSegments(*range, chunks); });
   if (status.ok()) status = DeleteLeftovers(*range, tables);
+  // Else a table of a single batch would go all the same.
+  if (status.ok()) status = MayMend();
   if (!status.ok()) return status;
   const rocksdb::Slice begin = ToSlice(range->begin), end = ToSlice(range->end);
   const rocksdb::Status done =
