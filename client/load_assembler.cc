@@ -15,6 +15,9 @@ namespace {
 constexpr uint64_t kDataBytesMax = 1 << 20;
 // For a segment's headers and coder states, whatever its tokens.
 constexpr int64_t kSegmentOverheadBytes = 64 << 10;
+// Moments of an order beyond this never come.
+constexpr uint64_t kNever = uint64_t{1} << 62;
+constexpr int kLastMomentsMax = 8;
 
 }  // namespace
 
@@ -204,11 +207,63 @@ absl::Status LoadAssembler::OnOrder(const v1::RecomputeOrder& order) {
   }
   order_first_ = order.first();
   order_end_ = order.end();
-  constexpr uint64_t kNever = uint64_t{1} << 62;
   anyway_at_ = order.anyway_at_ns() == 0 || order.anyway_at_ns() > kNever
                    ? absl::InfiniteDuration()
                    : absl::Nanoseconds(static_cast<int64_t>(order.anyway_at_ns()));
+  return TakeLastMoments(order);
+}
+
+absl::Status LoadAssembler::TakeLastMoments(const v1::RecomputeOrder& order) {
+  last_moments_.clear();
+  const int count = order.last_moments_size();
+  if (count == 0) return absl::OkStatus();
+  if (shape_.ability != ClientRecomputeAbility::kSuffix || count < 2 || count > kLastMomentsMax) {
+    return Violation(absl::StrCat("an order with ", count, " last moments"));
+  }
+  for (const v1::LastMoment& moment : order.last_moments()) {
+    const auto possible = [](double cost_ns) { return cost_ns >= 0 && std::isfinite(cost_ns); };
+    if (moment.done_by_ns() > kNever || !possible(moment.token_ns()) ||
+        !possible(moment.pair_ns())) {
+      return Violation("an order with a last moment that is none");
+    }
+  }
+  last_moments_.assign(order.last_moments().begin(), order.last_moments().end());
   return absl::OkStatus();
+}
+
+absl::Duration LoadAssembler::LastMomentOf(int i, uint32_t chunk) const {
+  const v1::LastMoment& moment = last_moments_[i];
+  const double skipped = static_cast<double>(chunk) * shape_.chunk_tokens;
+  const double tokens = static_cast<double>(shape_.tokens) - skipped;
+  const double before = static_cast<double>(shape_.first_token) + skipped;
+  const double cost_ns =
+      tokens * moment.token_ns() + tokens * (before + tokens / 2) * moment.pair_ns();
+  return absl::Nanoseconds(static_cast<int64_t>(moment.done_by_ns())) - absl::Nanoseconds(cost_ns);
+}
+
+bool LoadAssembler::LastMomentIsNow(uint32_t chunk, absl::Duration clock) const {
+  const int limit = static_cast<int>(last_moments_.size()) - 1;
+  if (limit < 0 || chunk != front_ || clock < PatientUntil() ||
+      clock > LastMomentOf(limit, chunk)) {
+    return false;
+  }
+  for (int i = 0; i < limit; ++i) {
+    const absl::Duration at = LastMomentOf(i, chunk);
+    if (front_since_ <= at && at <= clock) return true;
+  }
+  return false;
+}
+
+absl::Duration LoadAssembler::recompute_at(absl::Duration clock) const {
+  absl::Duration next = absl::InfiniteDuration();
+  if (not_in_place_.empty() || recompute_under_way_) return next;
+  if (anyway_at_ > clock) next = anyway_at_;
+  for (int i = 0; i + 1 < static_cast<int>(last_moments_.size()); ++i) {
+    for (const absl::Duration at : {LastMomentOf(i, *not_in_place_.begin()), PatientUntil()}) {
+      if (at > clock) next = std::min(next, at);
+    }
+  }
+  return next;
 }
 
 absl::Status LoadAssembler::OnPlanWithData(const v1::ChunkPlan& plan, uint32_t chunk) {
@@ -421,7 +476,11 @@ absl::Status LoadAssembler::OnDecoded(uint32_t chunk, int level, const absl::Sta
 bool LoadAssembler::InOrder(uint32_t chunk, absl::Duration clock) const {
   const ChunkState& state = states_[chunk];
   if (state.decoding || state.recomputing || state.damaged || Arrived(state)) return false;
-  return clock >= anyway_at_ || (chunk >= order_first_ && chunk < order_end_);
+  if (chunk >= order_first_ && chunk < order_end_) return true;
+  if (LastMomentIsNow(chunk, clock)) return true;
+  const bool late = !last_moments_.empty() &&
+                    clock > LastMomentOf(static_cast<int>(last_moments_.size()) - 1, chunk);
+  return clock >= anyway_at_ && !late;
 }
 
 bool LoadAssembler::Ordered(uint32_t chunk, absl::Duration clock) const {
@@ -454,6 +513,12 @@ bool LoadAssembler::recompute_superseded() const {
 
 absl::optional<RecomputeJob> LoadAssembler::NextRecompute(absl::Duration clock) {
   if (recompute_under_way_ || not_in_place_.empty()) return absl::nullopt;
+  if (const uint32_t front = *not_in_place_.begin(); front != front_) {
+    // It goes back where a chunk arrived damaged or is refined.
+    if (front > front_ && front_ > 0) front_took_ = (clock - front_since_) / (front - front_);
+    front_ = front;
+    front_since_ = clock;
+  }
   RecomputeJob job;
   // It reads everything before it.
   job.first_chunk = *not_in_place_.begin();

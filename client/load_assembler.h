@@ -102,10 +102,9 @@ class LoadAssembler {
   absl::optional<RecomputeJob> NextRecompute(absl::Duration clock = absl::ZeroDuration());
   // The chunk under recompute has arrived, so CANCELLED would be a good answer.
   bool recompute_superseded() const;
-  // The clock at which NextRecompute should be asked again without an event; infinite: never.
-  absl::Duration recompute_at() const {
-    return not_in_place_.empty() || recompute_under_way_ ? absl::InfiniteDuration() : anyway_at_;
-  }
+  // The clock, after `clock`, at which NextRecompute should be asked again without an event;
+  // infinite: never.
+  absl::Duration recompute_at(absl::Duration clock) const;
   absl::Status OnRecomputed(const RecomputeJob& job, const absl::Status& status,
                             absl::Duration took);
 
@@ -189,6 +188,13 @@ class LoadAssembler {
   bool Ordered(uint32_t chunk, absl::Duration clock) const;
   bool InOrder(uint32_t chunk, absl::Duration clock) const;
   void BeginOrdered(uint32_t begin, uint32_t end);
+  absl::Status TakeLastMoments(const v1::RecomputeOrder& order);
+  // Before it the next chunk may still come as the one before did.
+  absl::Duration PatientUntil() const { return front_since_ + 2 * front_took_; }
+  // The clock of the order's i-th last moment, with `chunk` to begin at.
+  absl::Duration LastMomentOf(int i, uint32_t chunk) const;
+  // Whether the order's last moments make the client begin with the first chunk not in place.
+  bool LastMomentIsNow(uint32_t chunk, absl::Duration clock) const;
   // shape_.fixed_level, or the chunk's finest where it lost that; 0 where none is asked for.
   int FixedLevelOf(const ChunkState& state) const;
   absl::Status CheckSizes(uint32_t chunk, const v1::ChunkPlan& plan);
@@ -212,6 +218,10 @@ class LoadAssembler {
   uint32_t order_first_ = 0;
   uint32_t order_end_ = 0;
   absl::Duration anyway_at_ = absl::InfiniteDuration();
+  std::vector<v1::LastMoment> last_moments_;
+  uint32_t front_ = 0;          // the first chunk not in place, when NextRecompute was asked
+  absl::Duration front_since_;  // when it was asked first while that was so
+  absl::Duration front_took_;   // the chunk before, the same way
   v1::OrderProgress ordered_;
   RecomputeJob recompute_job_;
   uint32_t chunks_ready_ = 0;

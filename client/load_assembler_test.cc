@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -335,8 +336,92 @@ TEST(LoadAssemblerTest, WhatHasNotArrivedByThenIsRecomputedAnyway) {
   Load load(Shape(3, ClientRecomputeAbility::kFront));
   ASSERT_TRUE(load.Order(0, 0, absl::Seconds(5)).ok());
   EXPECT_FALSE(load.assembler.NextRecompute(absl::Seconds(4)).has_value());
-  EXPECT_EQ(load.assembler.recompute_at(), absl::Seconds(5));
+  EXPECT_EQ(load.assembler.recompute_at(absl::Seconds(4)), absl::Seconds(5));
   EXPECT_TRUE(load.assembler.NextRecompute(absl::Seconds(5)).has_value());
+}
+
+// Of 4 chunks, 15 tokens: recompute of chunk j and what is behind takes (15 - 4 j) seconds, to be
+// done after 20 s, but for a limit at which it takes no time.
+v1::LoadResponse OrderWithLastMoments(absl::Duration limit) {
+  v1::LoadResponse message;
+  message.mutable_order()->set_first(4);
+  message.mutable_order()->set_end(4);
+  v1::LastMoment* moment = message.mutable_order()->add_last_moments();
+  moment->set_done_by_ns(static_cast<uint64_t>(absl::ToInt64Nanoseconds(absl::Seconds(20))));
+  moment->set_token_ns(1e9);
+  moment = message.mutable_order()->add_last_moments();
+  moment->set_done_by_ns(static_cast<uint64_t>(absl::ToInt64Nanoseconds(limit)));
+  return message;
+}
+
+TEST(LoadAssemblerTest, ASuffixBeginsAtItsLastMoment) {
+  Load load(Shape(4, ClientRecomputeAbility::kSuffix));
+  ASSERT_TRUE(load.assembler.OnMessage(OrderWithLastMoments(absl::Seconds(30))).ok());
+  EXPECT_FALSE(load.assembler.NextRecompute(absl::Seconds(1)).has_value());
+  EXPECT_EQ(load.assembler.recompute_at(absl::Seconds(1)), absl::Seconds(5));
+  ASSERT_TRUE(load.Send(0, 0, 0).ok());
+  EXPECT_FALSE(load.assembler.NextRecompute(absl::Seconds(5)).has_value()) << "it has arrived";
+  ASSERT_TRUE(load.Decode().ok());
+  EXPECT_FALSE(load.assembler.NextRecompute(absl::Seconds(6)).has_value());
+  EXPECT_EQ(load.assembler.recompute_at(absl::Seconds(6)), absl::Seconds(9));
+  const absl::optional<RecomputeJob> job = load.assembler.NextRecompute(absl::Seconds(9));
+  ASSERT_TRUE(job.has_value());
+  EXPECT_EQ(job->first_chunk, 1);
+  EXPECT_EQ(load.Progress().order().up_to(), 2);
+}
+
+TEST(LoadAssemblerTest, ALastMomentThatHasPassedIsNone) {
+  Load load(Shape(4, ClientRecomputeAbility::kSuffix));
+  ASSERT_TRUE(load.assembler.OnMessage(OrderWithLastMoments(absl::Seconds(30))).ok());
+  ASSERT_TRUE(load.Send(0, 0, 0).ok());
+  ASSERT_TRUE(load.Decode().ok());
+  EXPECT_FALSE(load.assembler.NextRecompute(absl::Seconds(10)).has_value()) << "would be late";
+  ASSERT_TRUE(load.Send(1, 0, 0).ok());
+  ASSERT_TRUE(load.Decode().ok());
+  EXPECT_FALSE(load.assembler.NextRecompute(absl::Seconds(12)).has_value());
+  EXPECT_FALSE(load.assembler.NextRecompute(absl::Seconds(13)).has_value())
+      << "chunk 1 took two seconds, so chunk 2 has four";
+  EXPECT_EQ(load.assembler.recompute_at(absl::Seconds(13)), absl::Seconds(16));
+  EXPECT_EQ(load.assembler.NextRecompute(absl::Seconds(16))->first_chunk, 2);
+}
+
+TEST(LoadAssemblerTest, ASuffixThatWouldBeLateIsNotBegunAnyway) {
+  for (int limit : {4, 5}) {
+    Load load(Shape(4, ClientRecomputeAbility::kSuffix));
+    v1::LoadResponse message = OrderWithLastMoments(absl::Seconds(limit));
+    message.mutable_order()->set_anyway_at_ns(1);
+    ASSERT_TRUE(load.assembler.OnMessage(message).ok());
+    EXPECT_EQ(load.assembler.NextRecompute(absl::Seconds(5)).has_value(), limit == 5);
+  }
+}
+
+TEST(LoadAssemblerTest, RejectsLastMomentsThatAreNone) {
+  const v1::LoadResponse good = OrderWithLastMoments(absl::Seconds(30));
+  const auto status = [](const v1::LoadResponse& message, ClientRecomputeAbility ability) {
+    return Load(Shape(4, ability)).assembler.OnMessage(message);
+  };
+  EXPECT_TRUE(status(good, ClientRecomputeAbility::kSuffix).ok());
+  EXPECT_TRUE(absl::IsInternal(status(good, ClientRecomputeAbility::kFront)));
+  v1::LoadResponse bad = good;
+  bad.mutable_order()->mutable_last_moments()->RemoveLast();
+  EXPECT_TRUE(absl::IsInternal(status(bad, ClientRecomputeAbility::kSuffix))) << "one";
+  bad = good;
+  for (int i = 0; i < 7; ++i)
+    *bad.mutable_order()->add_last_moments() = bad.order().last_moments(0);
+  EXPECT_TRUE(absl::IsInternal(status(bad, ClientRecomputeAbility::kSuffix))) << "nine";
+  for (const double cost :
+       {-1.0, std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+    bad = good;
+    bad.mutable_order()->mutable_last_moments(0)->set_pair_ns(cost);
+    EXPECT_TRUE(absl::IsInternal(status(bad, ClientRecomputeAbility::kSuffix))) << cost;
+  }
+  bad = good;
+  bad.mutable_order()->mutable_last_moments(1)->set_done_by_ns(~uint64_t{0});
+  EXPECT_TRUE(absl::IsInternal(status(bad, ClientRecomputeAbility::kSuffix))) << "never";
+  // What no clock shows is no reason to fail.
+  bad = good;
+  bad.mutable_order()->mutable_last_moments(0)->set_pair_ns(1e300);
+  EXPECT_TRUE(status(bad, ClientRecomputeAbility::kSuffix).ok());
 }
 
 TEST(LoadAssemblerTest, ASuffixThatIsBegunIsRecomputedWhateverArrives) {

@@ -611,11 +611,9 @@ absl::Duration LoadRpc::TimeToWait() const {
   if (!failure_.ok()) return absl::InfiniteDuration();
   const absl::Duration now = MonotonicNow();
   const absl::Duration deadline = DeadlineAt() - now;
-  absl::Duration order = assembler_.recompute_at();
-  if (order != absl::InfiniteDuration()) {
-    const absl::Duration left = order - (now - start_sent_);
-    order = left > absl::ZeroDuration() ? left + absl::Milliseconds(1) : absl::InfiniteDuration();
-  }
+  const absl::Duration clock = now - start_sent_;
+  absl::Duration order = assembler_.recompute_at(clock);
+  if (order != absl::InfiniteDuration()) order = order - clock + absl::Milliseconds(1);
   if (deadline > absl::ZeroDuration()) order = std::min(order, deadline);
   // A report that cannot be written yet is looked at again when the write under way is done.
   if (!taken_ && transport_->can_write()) order = std::min(order, pace_.Wait(now));

@@ -149,7 +149,7 @@ AdaptiveLoadSession::AdaptiveLoadSession(const LoadSpec& spec, const LoadSession
   if (policy_ == LoadPolicy::kRecompute) {
     GiveToRecompute(0, size(), RecomputeReason::kPolicy, now);
     tellings_.clear();
-    orders_.Want({0, size(), absl::InfiniteDuration()}, 0, absl::ZeroDuration());
+    orders_.Want({0, size(), absl::InfiniteDuration(), {}}, 0, absl::ZeroDuration());
   }
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -109,6 +110,11 @@ class AdaptiveLoadSession final : public LoadSession {
   double InsuranceSeconds(const SplitInput& input, double safety, absl::Duration now) const;
   // A base that goes deeper than it has to goes on only as far as it has come.
   void LowerWorkToBase();
+  // Whether a client that begins a suffix at its last moments (LastMoments) would have said so by
+  // now; if it has not, it waits for more to arrive.
+  bool MustHaveBegun(const PrefillModel& prefill, absl::Duration now) const;
+  // What a suffix order leaves to the client's own judgement, which sees the link sooner.
+  std::vector<LastMoment> LastMoments(const PrefillModel& prefill) const;
   // The orders that follow from a division, see docs/streaming.md.
   void OrderFront(const SplitInput& input, const Split& split, absl::Duration now);
   void OrderSuffix(const SplitInput& input, const Split& split, absl::Duration now);

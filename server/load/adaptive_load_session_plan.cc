@@ -2,6 +2,7 @@
 // and what is sent next.
 #include <algorithm>
 #include <limits>
+#include <vector>
 
 #include "server/load/adaptive_load_session.h"
 #include "server/load/send_window.h"
@@ -15,6 +16,14 @@ constexpr double kLate = 1.3;
 constexpr absl::Duration kLateGrace = absl::Milliseconds(50);
 // What recompute may take longer than the model says where it is the last resort.
 constexpr double kHedgeSafety = 1.03;
+// When a client begins by its own judgement: with so many margins before the deadline and its work
+// taken as so many times as long. First with enough in hand; where chunks came too late for that,
+// with as much as timers need; and not at all where it is sure to be late.
+struct Resort {
+  double safety;
+  double margins;
+};
+constexpr Resort kResorts[] = {{1.03, 0.5}, {1.005, 0.05}, {1, 0}};
 // A refinement goes deeper at once where the link should carry this much more than that.
 constexpr double kDeepDoubt = 1.2;
 // How long a report of recompute may take beside the round trip.
@@ -76,8 +85,12 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
       input.insurance_s = kInfinity;
     }
   }
-  // The client has begun, or will at any moment, with all that has not arrived.
-  if ((insured_ || forward()) && orders_.told_order().anyway_at <= now - created_) return;
+  // The client has begun, or will at any moment, with all that has not arrived; a suffix unless it
+  // would be late.
+  if ((insured_ || forward()) && orders_.told_order().anyway_at <= now - created_ &&
+      !(forward() && MustHaveBegun(input.prefill, now))) {
+    return;
+  }
   const Split split =
       policy_ == LoadPolicy::kDeadline ? SplitForQuality(input) : SplitForSpeed(input);
   boundary_ = split.boundary;
@@ -100,6 +113,11 @@ void AdaptiveLoadSession::Replan(absl::Duration now) {
     lowered_.push_back(work_->chunk);
     work_.reset();
   }
+}
+
+bool AdaptiveLoadSession::MustHaveBegun(const PrefillModel& prefill, absl::Duration now) const {
+  const double left_s = absl::ToDoubleSeconds(due_ - now) + estimator_.rtt_min_s();
+  return left_s + absl::ToDoubleSeconds(kReportGrace) < prefill.seconds(chunks_, arrived_, size());
 }
 
 double AdaptiveLoadSession::InsuranceSeconds(const SplitInput& input, double safety,
@@ -144,14 +162,25 @@ void AdaptiveLoadSession::OrderSuffix(const SplitInput& input, const Split& spli
     const bool may_be_late = in_hand_s < absl::ToDoubleSeconds(kReportGrace);
     if (!told && estimator_.unacked_bytes() > 0 && may_be_late) insurance_s = kInfinity;
   }
-  orders_.Want({split.boundary, size(), AnywayAt(input.view, insurance_s, now)}, input.open.begin,
-               now - created_);
+  SendOrder order = {split.boundary, size(), AnywayAt(input.view, insurance_s, now), {}};
+  if (policy_ == LoadPolicy::kDeadline) order.last_moments = LastMoments(input.prefill);
+  orders_.Want(order, input.open.begin, now - created_);
+}
+
+std::vector<LastMoment> AdaptiveLoadSession::LastMoments(const PrefillModel& prefill) const {
+  std::vector<LastMoment> moments;
+  for (const Resort& resort : kResorts) {
+    moments.push_back({*deadline_ - resort.margins * margin_,
+                       resort.safety * prefill.seconds_per_token(),
+                       resort.safety * prefill.seconds_per_token_pair()});
+  }
+  return moments;
 }
 
 void AdaptiveLoadSession::OrderFront(const SplitInput& input, const Split& split,
                                      absl::Duration now) {
   const uint32_t next = orders_.progress().up_to;
-  SendOrder order = {0, size(), absl::InfiniteDuration()};
+  SendOrder order = {0, size(), absl::InfiniteDuration(), {}};
   const absl::Duration late = now - created_ + absl::Seconds(kLate * split.expected_s) + kLateGrace;
   bool wanted = split.boundary > input.open.begin || (can_stop_ && estimator_.knows_nothing());
   if (policy_ == LoadPolicy::kDeadline) {

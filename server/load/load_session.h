@@ -107,11 +107,26 @@ struct SendPlan {
   ChunkDecision decision;
   bool first_plan_of_chunk = false;
 };
+// As in proto LastMoment.
+struct LastMoment {
+  absl::Duration done_by;  // client's clock
+  double seconds_per_token = 0;
+  double seconds_per_token_pair = 0;
+
+  // When recompute of so many tokens that follow `before` others has to begin, client's clock.
+  absl::Duration BeginBy(uint64_t tokens, uint64_t before) const {
+    const double n = static_cast<double>(tokens);
+    return done_by -
+           absl::Seconds(n * seconds_per_token +
+                         n * (static_cast<double>(before) + n / 2) * seconds_per_token_pair);
+  }
+};
 // A standing order to recompute, as in proto RecomputeOrder.
 struct SendOrder {
   uint32_t first = 0;
   uint32_t end = 0;
   absl::Duration anyway_at = absl::InfiniteDuration();  // client's clock
+  std::vector<LastMoment> last_moments;                 // ascending; the last is only a limit
 };
 struct SendData {
   uint32_t chunk = 0;

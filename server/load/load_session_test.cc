@@ -700,6 +700,21 @@ TEST(OrderTest, RecomputeIsTheLastResortOfASuffix) {
 
 // Where recompute could still bring everything in time, chunks are sent whole and the rest is left
 // to it: a link that breaks down costs no level.
+TEST(OrderTest, ASuffixClientBeginsByItselfWhenTheLinkFails) {
+  LoadSpec spec = Context(LoadPolicy::kDeadline);
+  spec.deadline = absl::Milliseconds(1500);
+  SimulatedClient client;
+  SetPrefill(&spec, &client, Ability::kSuffix, 2e-4, 0);  // 1.64 s for all: some must arrive
+  int usable = 0;
+  for (int fails_ms = 100; fails_ms < 500; fails_ms += 5) {
+    SimulatedLink link = ConstantLink(100, absl::Milliseconds(40));
+    link.trace.push_back({absl::Milliseconds(fails_ms), 0});
+    link.trace.push_back({absl::Seconds(5), 100 * kMbit});
+    usable += RunLoad(spec, link, client).usable_at_deadline ? 1 : 0;
+  }
+  EXPECT_GE(usable, 58);  // (61; 45 where only the server could tell it)
+}
+
 TEST(OrderTest, RecomputeInsuresTheFinestLevel) {
   for (Ability ability : {Ability::kSuffix, Ability::kAny, Ability::kFront}) {
     LoadSpec spec = Context(LoadPolicy::kDeadline);

@@ -27,7 +27,8 @@ void StandingOrders::Want(const SendOrder& order, uint32_t next, absl::Duration 
   wanted_ = order;
   if (!told_) {
     // Before the first order nothing is ordered.
-    pending_ = order.first < order.end || order.anyway_at != absl::InfiniteDuration();
+    pending_ = order.first < order.end || order.anyway_at != absl::InfiniteDuration() ||
+               !order.last_moments.empty();
     return;
   }
   const uint32_t near = std::min(order.first, told_order_.first);
@@ -50,7 +51,7 @@ absl::optional<SendOrder> StandingOrders::Take() {
     first_min_ = std::min(first_min_, wanted_.first);
     end_max_ = std::max(end_max_, wanted_.end);
   }
-  if (wanted_.anyway_at != absl::InfiniteDuration()) {
+  if (wanted_.anyway_at != absl::InfiniteDuration() || !wanted_.last_moments.empty()) {
     first_min_ = 0;
     end_max_ = chunks_;
   }

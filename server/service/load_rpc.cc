@@ -364,6 +364,13 @@ void LoadRpc::SendOrderMessage(const SendOrder& order) {
     const int64_t at = absl::ToInt64Nanoseconds(order.anyway_at);
     response.mutable_order()->set_anyway_at_ns(static_cast<uint64_t>(std::max<int64_t>(at, 1)));
   }
+  for (const LastMoment& moment : order.last_moments) {
+    v1::LastMoment* message = response.mutable_order()->add_last_moments();
+    message->set_done_by_ns(
+        static_cast<uint64_t>(std::max<int64_t>(absl::ToInt64Nanoseconds(moment.done_by), 1)));
+    message->set_token_ns(moment.seconds_per_token * 1e9);
+    message->set_pair_ns(moment.seconds_per_token_pair * 1e9);
+  }
   WriteProto(response);
 }
 

@@ -60,6 +60,11 @@ absl::Status SessionChecker::OnOrder(const SendOrder& order) const {
     return Broken(order.first, "an order of no range");
   }
   if (order.anyway_at <= absl::ZeroDuration()) return Broken(order.first, "an order for the past");
+  const bool may_judge =
+      spec_.ability == RecomputeAbility::kSuffix && spec_.policy == LoadPolicy::kDeadline;
+  if (!order.last_moments.empty() && (!may_judge || order.last_moments.size() < 2)) {
+    return Broken(order.first, "an order with last moments");
+  }
   return absl::OkStatus();
 }
 

@@ -63,8 +63,29 @@ bool ModelClient::Ordered(uint32_t chunk, absl::Duration now) const {
     if (next != chunk) return false;
   }
   if (chunks_[chunk].arrived || Arrived(chunks_[chunk]) || chunks_[chunk].damaged) return false;
-  if (now - clock_zero_ >= order_.anyway_at) return true;
+  if (LastMomentIsNow(chunk, now)) return true;
+  const bool late =
+      !order_.last_moments.empty() && now > LastMomentOf(order_.last_moments.size() - 1, chunk);
+  if (now - clock_zero_ >= order_.anyway_at && !late) return true;
   return chunk >= order_.first && chunk < order_.end;
+}
+
+absl::Duration ModelClient::LastMomentOf(size_t i, uint32_t chunk) const {
+  const uint64_t before = spec_.chunks[chunk].first_token;
+  const StoredChunkSizes& last = spec_.chunks.back();
+  return clock_zero_ +
+         order_.last_moments[i].BeginBy(last.first_token + last.tokens - before, before);
+}
+
+bool ModelClient::LastMomentIsNow(uint32_t chunk, absl::Duration now) const {
+  if (order_.last_moments.empty()) return false;
+  const size_t limit = order_.last_moments.size() - 1;
+  if (now < PatientUntil() || now > LastMomentOf(limit, chunk)) return false;
+  for (size_t i = 0; i < limit; ++i) {
+    const absl::Duration at = LastMomentOf(i, chunk);
+    if (in_place_at_ <= at && at <= now) return true;
+  }
+  return false;
 }
 
 void ModelClient::Begin(uint32_t index) {
@@ -146,7 +167,12 @@ void ModelClient::Advance(absl::Duration now) {
       recomputing_.reset();
       dirty_ = moved = true;
     }
+    const uint32_t was_in_place = in_place_;
     while (in_place_ < chunks_.size() && InPlace(chunks_[in_place_])) ++in_place_;
+    if (in_place_ != was_in_place) {
+      if (was_in_place > 0) in_place_took_ = (now - in_place_at_) / (in_place_ - was_in_place);
+      in_place_at_ = now;
+    }
     // A recompute reads what is before it: nothing of that may be decoded meanwhile.
     if (!recomputing_ && in_place_ < chunks_.size() && !(decoding_ && *decoding_ < in_place_) &&
         (chunks_[in_place_].recompute || Ordered(in_place_, now))) {
@@ -183,9 +209,15 @@ absl::Duration ModelClient::next_at() const {
   if (decoding_) at = std::min(at, decode_ends_);
   if (recomputing_) {
     at = std::min(at, recompute_ends_);
-  } else if (order_.anyway_at != absl::InfiniteDuration() && in_place_ < chunks_.size() &&
-             clock_zero_ + order_.anyway_at > advanced_to_) {
-    at = std::min(at, clock_zero_ + order_.anyway_at);
+  } else if (in_place_ < chunks_.size()) {
+    const absl::Duration anyway = clock_zero_ + order_.anyway_at;
+    if (anyway > advanced_to_) at = std::min(at, anyway);
+    for (size_t i = 0; i + 1 < order_.last_moments.size(); ++i) {
+      const absl::Duration moment = LastMomentOf(i, in_place_);
+      for (const absl::Duration then : {moment, PatientUntil()}) {
+        if (then > advanced_to_) at = std::min(at, then);
+      }
+    }
   }
   return at;
 }

@@ -66,6 +66,12 @@ class ModelClient {
   }
   // Whether an order makes the client begin with this chunk, the first that is not in place.
   bool Ordered(uint32_t chunk, absl::Duration now) const;
+  // When the order's i-th last moment is with this chunk to begin at; not after the limit.
+  absl::Duration LastMomentOf(size_t i, uint32_t chunk) const;
+  // Before it the next chunk may still come as the one before did.
+  absl::Duration PatientUntil() const { return in_place_at_ + 2 * in_place_took_; }
+  // Whether it has come.
+  bool LastMomentIsNow(uint32_t chunk, absl::Duration now) const;
   // Takes note that the chunk, which is to be recomputed, is begun.
   void Begin(uint32_t chunk);
   void Refresh(Chunk& chunk);
@@ -84,7 +90,9 @@ class ModelClient {
   absl::optional<uint32_t> decoding_, recomputing_;
   int decoding_to_ = 0;
   absl::Duration decode_ends_, recompute_ends_;
-  uint32_t in_place_ = 0;  // all chunks before it are in place
+  uint32_t in_place_ = 0;         // all chunks before it are in place
+  absl::Duration in_place_at_;    // since when
+  absl::Duration in_place_took_;  // the chunk before
   uint32_t ready_ = 0;
   uint32_t received_in_vain_ = 0;
   ClientProgress progress_;

@@ -3,6 +3,8 @@
 
   make_traces.py --out DIR     writes DIR/<split>_<family>_<two digits>.trace
   make_traces.py --list        prints the names
+  make_traces.py --more N --out DIR     writes N more traces of every family instead, of seeds and parameters of their own, as split
+                               `tuning`: to fit to links like the final ones without a look at those
 
 The format is that of client/rate_trace.h, `<seconds> <rate>` a line; comments of the form `# key: value` carry what a
 rate cannot say: family, split, rtt_ms (a round trip of 0.1 to 80 ms for the simulator or for an added delay).
@@ -131,10 +133,15 @@ def shared(draw, split, index):
 
 def text(split, family, index):
     draw = Draw("kvstream %s %s %d" % (split, family, index))
-    rows, period = globals()[family](draw, split, index)
+    if split == "more":
+        # Drawn like the final ones, but for the constant rates, which those have in a list.
+        rows, period = ([(0, draw.log_uniform(LOW, HIGH))], None) if family == "constant" else \
+            globals()[family](draw, "final", index)
+    else:
+        rows, period = globals()[family](draw, split, index)
     rtt_ms = RTTS_MS[(index + len(family)) % len(RTTS_MS)]
-    if split == "tuning":
-        rtt_ms = draw.log_uniform(0.1, 80)
+    if split != "final":
+        split, rtt_ms = "tuning", draw.log_uniform(0.1, 80)
     lines = ["# Made by tests/links/traces/make_traces.py",
              "# family: %s" % family, "# split: %s" % split, "# rtt_ms: %.3g" % rtt_ms]
     previous = -1.0
@@ -147,8 +154,9 @@ def text(split, family, index):
     return "\n".join(lines) + "\n"
 
 
-def names():
-    return [(split, family, index) for split, families in sorted(COUNTS.items())
+def names(more):
+    counts = {"more": dict.fromkeys(COUNTS["final"], more)} if more else COUNTS
+    return [(split, family, index) for split, families in sorted(counts.items())
             for family, count in sorted(families.items()) for index in range(count)]
 
 
@@ -156,8 +164,9 @@ def main(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", metavar="DIR")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--more", type=int, default=0, metavar="N")
     options = parser.parse_args(arguments)
-    for name in names():
+    for name in names(options.more):
         file_name = "%s_%s_%02d.trace" % name
         if options.list:
             print(file_name)
