@@ -1,6 +1,5 @@
 #include "server/service/open_store.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -38,8 +37,6 @@ absl::StatusOr<std::unique_ptr<RadosChunkStore>> OpenRados(const ServerOptions& 
   rados.pool.connect_timeout = options.rados_timeout;
   rados.info_cache_bytes = options.info_cache_bytes;
   rados.info_max_age = options.rados_staleness;
-  // Data must stay readable for longer than others may go on telling of it.
-  rados.pressed_retire_age = std::max(rados.pressed_retire_age, rados.info_max_age);
   rados.shards = options.rados_shards;
   rados.capacity_bytes = options.rados_capacity_bytes;
   if (options.store == StoreKind::kRados && rados.capacity_bytes == 0) {

@@ -11,6 +11,11 @@
 namespace kvstream {
 namespace {
 
+// What a load needs of a chunk that another daemon removed stays for a minute, and from its lease
+// on, which is written 30 s after the load began at the latest. Others cannot know this option, so
+// that it has to fit what they do.
+constexpr absl::Duration kRadosStalenessMax = absl::Seconds(20);
+
 OptionField TextField(absl::string_view name, absl::string_view metavar, absl::string_view help,
                       std::string ServerOptions::*member) {
   return {name, metavar, help,
@@ -182,7 +187,7 @@ absl::Status ServerOptions::Validate() const {
   }
   status.Update(CheckRange("rados-timeout", rados_timeout, absl::Seconds(1), absl::Minutes(10)));
   status.Update(
-      CheckRange("rados-staleness", rados_staleness, absl::ZeroDuration(), absl::Minutes(10)));
+      CheckRange("rados-staleness", rados_staleness, absl::ZeroDuration(), kRadosStalenessMax));
   status.Update(CheckRange("max-loads", max_loads, 1, 100000));
   status.Update(CheckRange<int64_t>("max-load-chunks", max_load_chunks, 1, int64_t{1} << 32));
   status.Update(CheckRange("max-loads-per-peer", max_loads_per_peer, 0, 100000));
