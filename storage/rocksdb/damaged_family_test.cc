@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "storage/conformance/test_chunks.h"
 #include "storage/rocksdb/damage_fixture.h"
+#include "storage/rocksdb/fault_file_system.h"
 #include "storage/rocksdb/rocksdb_chunk_store.h"
 #include "storage/rocksdb/rocksdb_tuning.h"
 
@@ -24,6 +25,7 @@ constexpr char kTenant[] = "a tenant";
 constexpr char kProfile[] = "what a profile says";
 constexpr size_t kMoreBytes = 100000;
 constexpr size_t kOfTenant = 5;  // the first ones
+constexpr size_t kPinned = 2;
 
 class DamagedFamilyTest : public DamageTest, public testing::WithParamInterface<Family> {
  protected:
@@ -44,7 +46,7 @@ class DamagedFamilyTest : public DamageTest, public testing::WithParamInterface<
     ASSERT_TRUE(store_->PutProfile(TestId(7), kProfile).value_or(false));
     ASSERT_EQ(store_->Pin({chunks_[2].id, chunks_[3].id}, "owner", absl::Now() + absl::Hours(9))
                   .value_or(0),
-              2);
+              kPinned);
     ASSERT_EQ(store_->DeleteSoon({chunks_[9].id}).value_or(0), 1);
     store_.reset();
     ASSERT_NO_FATAL_FAILURE(Open());  // completes the deletion
@@ -116,7 +118,7 @@ TEST_P(DamagedFamilyTest, OpensServesTheRestAndTakesWrites) {
       ASSERT_TRUE(children.ok()) << children.status();
       EXPECT_EQ(children->size(), 1 + more);
     }
-    EXPECT_EQ(store_->ListPins(absl::nullopt, 10)->size(), hit == kPins ? 0 : 2);
+    EXPECT_EQ(store_->ListPins(absl::nullopt, 10)->size(), hit == kPins ? 0 : kPinned);
     const auto profiles = store_->ListProfiles();
     ASSERT_TRUE(profiles.ok()) << profiles.status();
     EXPECT_EQ(*profiles, std::vector<StoredProfileId>({TestId(7)}));
@@ -156,6 +158,66 @@ TEST_P(DamagedFamilyTest, OpensServesTheRestAndTakesWrites) {
   EXPECT_EQ(expired.value_or(0), more) << expired.status();
   ASSERT_NO_FATAL_FAILURE(ExpectCounts(0));
 }
+
+using RebuildTest = DamagedFamilyTest;
+
+// The families that are made anew are dropped first: a crash at any moment of that must find the
+// way on.
+TEST_P(RebuildTest, ARebuildThatThePowerCutsIsDoneByTheNextOpening) {
+  ASSERT_NO_FATAL_FAILURE(Fill());
+  ASSERT_GT(Damage(TunedFamilies(options_, NewBlockCache(options_))[GetParam()].name), 0);
+  ASSERT_NO_FATAL_FAILURE(Open());
+  // Somebody meets the damage, and the next sweep leaves the note.
+  EXPECT_TRUE(store_->Expire(absl::Now(), 100).ok());
+  store_->ListTenant(kTenant, absl::nullopt, 100).status().IgnoreError();
+  store_->Children(chunks_[0].id, 1000).status().IgnoreError();
+  EXPECT_TRUE(store_->Expire(absl::Now(), 100).ok());
+  store_.reset();
+  const std::string kept = options_.data_dir;
+  bool cut = true;
+  uint64_t openings = 0;
+  for (uint64_t operations = 0; cut; operations += 1 + operations / 8) {
+    SCOPED_TRACE(operations);
+    const TempDir copy;
+    std::filesystem::copy(kept, copy.path(),
+                          std::filesystem::copy_options::recursive |
+                              std::filesystem::copy_options::overwrite_existing);
+    options_.data_dir = copy.path();
+    const auto fs = std::make_shared<FaultFileSystem>(operations);
+    const std::unique_ptr<rocksdb::Env> env = rocksdb::NewCompositeEnv(fs);
+    options_.env = env.get();
+    fs->CutPowerAfter(operations);
+    {
+      const auto opened = RocksDbChunkStore::Create(options_);
+      cut = fs->power_is_cut();
+      if (!cut) {
+        ASSERT_TRUE(opened.ok()) << opened.status();
+      }
+    }
+    fs->Restart(operations % 2 == 0);
+    ++openings;
+    options_.env = nullptr;
+    ASSERT_NO_FATAL_FAILURE(Open());
+    ASSERT_NO_FATAL_FAILURE(ExpectCounts(0));
+    EXPECT_EQ(WholeChunks(), chunks_.size());
+    const auto of_tenant = store_->ListTenant(kTenant, absl::nullopt, 100);
+    ASSERT_TRUE(of_tenant.ok()) << of_tenant.status();
+    EXPECT_EQ(of_tenant->size(), kOfTenant);
+    const auto children = store_->Children(chunks_[0].id, 1000);
+    ASSERT_TRUE(children.ok()) << children.status();
+    EXPECT_EQ(children->size(), 1);
+    const auto expired = store_->Expire(absl::FromUnixSeconds(4'100'000'000), 1000);
+    EXPECT_EQ(expired.value_or(0), chunks_.size()) << expired.status();
+    store_.reset();
+  }
+  EXPECT_GT(openings, 10);
+  options_.data_dir = kept;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , RebuildTest, testing::Values(kTenants, kExpiry, kChildren), [](const auto& info) {
+      return TunedFamilies(RocksDbChunkStoreOptions(), nullptr)[info.param].name;
+    });
 
 INSTANTIATE_TEST_SUITE_P(
     , DamagedFamilyTest,

@@ -94,11 +94,7 @@ class FaultFileSystem::Directory final : public rocksdb::FSDirectory {
     absl::MutexLock lock(&owner_->mutex_);
     if (IOStatus status = owner_->Step(true, true); !status.ok()) return status;
     if (!owner_->directory_failure_.ok()) return owner_->directory_failure_;
-    const auto parent = std::filesystem::path(path_ + "/").lexically_normal();
-    for (auto& [path, state] : owner_->files_) {
-      const auto of_file = std::filesystem::path(path).lexically_normal().parent_path() / "";
-      if (of_file == parent) state.in_synced_directory = true;
-    }
+    owner_->MarkDirectorySynced(path_);
     return IOStatus::OK();
   }
   size_t GetUniqueId(char* id, size_t max_size) const override { return 0; }
@@ -241,6 +237,14 @@ IOStatus FaultFileSystem::NewDirectory(const std::string& path, const IOOptions&
   return IOStatus::OK();
 }
 
+void FaultFileSystem::MarkDirectorySynced(const std::string& directory) {
+  const auto synced = std::filesystem::path(directory + "/").lexically_normal();
+  for (auto& [path, state] : files_) {
+    const auto parent = std::filesystem::path(path).lexically_normal().parent_path() / "";
+    if (parent == synced) state.in_synced_directory = true;
+  }
+}
+
 IOStatus FaultFileSystem::RenameFile(const std::string& from, const std::string& to,
                                      const IOOptions& options, IODebugContext* debug) {
   absl::MutexLock lock(&mutex_);
@@ -248,11 +252,11 @@ IOStatus FaultFileSystem::RenameFile(const std::string& from, const std::string&
   IOStatus status = target()->RenameFile(from, to, options, debug);
   if (!status.ok()) return status;
   if (const auto found = files_.find(from); found != files_.end()) {
-    FileState state = found->second;
-    state.in_synced_directory = true;
+    const FileState state = found->second;
     files_.erase(found);
     files_[to] = state;
   }
+  MarkDirectorySynced(std::filesystem::path(to).parent_path());
   return status;
 }
 

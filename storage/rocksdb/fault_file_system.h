@@ -21,7 +21,8 @@ namespace kvstream {
 // later write fails; once the store is closed, Restart() leaves on disk what a machine may find
 // after it: all that was synced, and of the rest a random beginning with random pages zeroed. Files
 // whose directory was not synced since their creation are gone. Renames, deletions and truncations
-// count as durable at once; nothing is really synced. As with Linux's page cache, what a failed
+// count as durable at once, and with a rename the creations in its directory before it, as in a
+// file system's journal; nothing is really synced. As with Linux's page cache, what a failed
 // sync was to write is never written by a later one. Thread-safe; writes are serialised, which a
 // test can afford.
 class FaultFileSystem final : public rocksdb::FileSystemWrapper {
@@ -87,6 +88,8 @@ class FaultFileSystem final : public rocksdb::FileSystemWrapper {
     bool in_synced_directory = false;
   };
 
+  // Its entries are durable from now on.
+  void MarkDirectorySynced(const std::string& directory) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WaitWhileHeld(Held what) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Counts an operation. An error if the power is cut or, for `writes` and `syncs`, if those are to
   // fail.
