@@ -39,7 +39,7 @@ constexpr size_t kHugePagesMin = 4;
 size_t SetsOf(uint64_t bytes, size_t shards, size_t set_bytes, size_t ways) {
   const double entries = kSlotsUsed * static_cast<double>(ways);
   const double each = static_cast<double>(set_bytes) + entries * double{kTypicalEntryBytes};
-  return static_cast<size_t>(static_cast<double>(bytes / shards) / each);
+  return static_cast<size_t>(static_cast<double>(bytes) / static_cast<double>(shards) / each);
 }
 
 void* AllocateTable(size_t bytes) {
