@@ -21,7 +21,7 @@ constexpr uint64_t kTypicalEntryBytes = 176;
 constexpr uint64_t kAllocationBytes = 16;
 constexpr size_t kIdBytes = sizeof(ChunkId);
 // Part of the slots that typical entries take when the memory is full. With eight slots a set and
-// hashed ids, one id in 500 then finds its set full; at 0.6 it is one in 50.
+// hashed ids, one id in 400 then finds its set full; at 0.6 it is one in 50.
 constexpr double kSlotsUsed = 0.4;
 // Sets that the clock looks at for one insertion.
 constexpr size_t kSweepMax = 64;

@@ -24,7 +24,7 @@ namespace kvstream {
 // it costs two, a set and a record, and those of many ids at a time: a set-associative table, eight
 // slots a set, found by the id's hash. An id lies with its record, so that no third place has to be
 // waited for. There are more slots than there is room for records, so that few sets are full when
-// the memory is: each id that finds no slot would cost as much as a hundred that do. What is full
+// the memory is: an id that finds no slot costs as much as dozens that do. What is full
 // first makes way by a clock, which passes over what was used since it came last.
 //
 // Holds what is stored only; that a chunk is absent is not remembered. A reader that found a record
