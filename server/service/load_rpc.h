@@ -36,8 +36,8 @@ namespace kvstream {
 // End() and finished when no write is outstanding; a client that does not take its bytes is cut off
 // a second later.
 //
-// Memory: the session's window at most in gRPC, one pinned segment and those read ahead, one
-// message of the client.
+// Memory: the session's window at most in gRPC, the pinned segments of one message and those read
+// ahead, one message of the client.
 class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   // Owns itself until OnDone. `environment` outlives it.
@@ -62,7 +62,7 @@ class LoadRpc final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::Byt
   // One of the session's actions. False if it has to wait: for the disk, or for what it says
   // itself.
   bool Carry(const LoadAction& action, absl::Duration now);
-  // A plan that is held back is known to be for another chunk, or there is none.
+  // The same where neither data nor a plan are held back.
   bool CarryOther(const LoadAction& action, absl::Duration now);
   // Counts the plan and makes it the newest.
   v1::ChunkPlan NotePlan(const SendPlan& plan);
